@@ -55,7 +55,7 @@ def checked_augmentation(
     try:
         check_student_output(student, made, len(output_labels), map_shape=map_shape)
     except ValueError as error:
-        raise ValueError(f"What augment makes does not suit the student: {error}") from error
+        raise ValueError(f"The output of augment does not suit the student: {error}") from error
     ask = None if teacher is None else teacher.on(samples.device, output_labels)
     if ask is not None:
         with preserved_random_state(samples.device):

@@ -39,8 +39,8 @@ def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
         kind = callback if isinstance(callback, type) else type(callback)
         if not hasattr(kind, "on_epoch_end"):
             raise TypeError(
-                f"{name} has {given!r:.200}, which is no callback. Give a list of skorch's callbacks, such "
-                f"as {name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
+                f"{name} has {given!r:.200}, which is not a callback. Give a list of skorch's callbacks, "
+                f"such as {name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
             )
     return found
 
@@ -134,8 +134,8 @@ def check_scorers(net: NeuralNet) -> None:
         metric, _ = metric_of_scorer(get_scorer(scoring))
         if not getattr(metric, "__module__", "").endswith("._regression"):
             raise ValueError(
-                f"callback {name!r} scores by {scoring!r}, which is of classes. Give it a scorer of numbers, "
-                "such as 'neg_mean_absolute_error'."
+                f"callback {name!r} scores by {scoring!r}, which is for classes. Give it a scorer for "
+                "regression, such as 'neg_mean_absolute_error'."
             )
 
 
@@ -144,8 +144,8 @@ def check_pixel_scorers(net: NeuralNet) -> None:
     for name, callback in net.callbacks_:
         if isinstance(callback, ScoringBase) and not callback.use_caching:
             raise ValueError(
-                f"callback {name!r} has use_caching=False: it would predict maps, and scorers of classes "
-                "take rows. Set use_caching=True, with which it is given the known pixels as rows."
+                f"callback {name!r} has use_caching=False: it would predict maps, but scorers of classes "
+                "take rows. Set use_caching=True, which gives it the known pixels as rows."
             )
 
 
@@ -155,7 +155,7 @@ def check_clipping(net: NeuralNet) -> None:
         limit = getattr(callback, "gradient_clip_value", None)
         if isinstance(callback, GradientNormClipping) and limit is not None and net.max_grad_norm is not None:
             raise ValueError(
-                f"max_grad_norm={net.max_grad_norm!r} beside the callback {name!r}, "
+                f"max_grad_norm={net.max_grad_norm!r} with the callback {name!r}, "
                 f"GradientNormClipping({limit!r}): the gradients would be clipped twice. Give one of them."
             )
 
@@ -202,7 +202,7 @@ def _check_schedule(net: NeuralNet, callback: LRScheduler, n_steps: int, n_batch
         if callback.step_every != "epoch":
             steps += f" × {n_batches} batches"
         raise ValueError(
-            f"callback LRScheduler: {policy} fails at step {taken + 1} of the n_steps = {n_steps} steps that "
-            f"it is to take ({steps}): {error}. Give it a schedule of {n_steps} steps, such as "
+            f"callback LRScheduler: {policy} fails at step {taken + 1} of the n_steps = {n_steps} steps of "
+            f"this training ({steps}): {error}. Give it a schedule of {n_steps} steps, such as "
             f"total_steps={n_steps} of OneCycleLR."
         ) from error

@@ -63,7 +63,7 @@ def _weights_of_classes(class_weight: Mapping, classes: np.ndarray) -> np.ndarra
             weights[places[label]] = weight
         elif not all_given:  # if all are given, a fold of a cross-validation may lack the class
             raise ValueError(
-                f"class_weight has {label!r}, which is no class of y.{_meant(label, labels)} The classes "
+                f"class_weight has {label!r}, which is not a class of y.{_meant(label, labels)} The classes "
                 f"of y are {labels[:_N_SHOWN]}."
             )
     return weights

@@ -144,8 +144,8 @@ def losses_of(estimator: DistilledClassifier) -> ListedLosses:
     loss: Any = estimator.loss
     if isinstance(loss, FeatureTerm) or (isinstance(loss, str) and loss in FEATURE_TERMS):
         raise TypeError(
-            f"loss={loss!r} is a term of features. Give a list, with a loss of the outputs beside it or "
-            f"without: loss=[{next(iter(estimator._losses))!r}, {loss!r}]."
+            f"loss={loss!r} is a feature term. Give a list, with or without a loss of the outputs: "
+            f"loss=[{next(iter(estimator._losses))!r}, {loss!r}]."
         )
     return ListedLosses(_single_loss(estimator), estimator.loss, {})
 
@@ -240,8 +240,8 @@ def _one_start(
     starts = [own for own in ESTIMATOR_STARTS if hasattr(estimator, own)]
     if entry.start is None and name not in starts:
         raise ValueError(
-            f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no start for "
-            f"this name, as it has for {starts}. Give it one: Metaparameter(start, ...)."
+            f"Metaparameter {name!r} of the loss has no start value, and {type(estimator).__name__} has "
+            f"start values only for {starts}. Give it one: Metaparameter(start, ...)."
         )
     start = getattr(estimator, name) if entry.start is None else entry.start
     if not isinstance(start, str):
@@ -257,7 +257,7 @@ def _check_same_metaparameters(estimator: DistilledClassifier, space: Metaparame
     before, now = estimator.metaparameter_path_.dtype, path_dtype(space)
     if before != now:
         raise ValueError(
-            f"warm_start=True goes on with the path of the last fit, which has the columns "
+            f"warm_start=True continues the path of the last fit, which has the columns "
             f"{list(before.names or ())}; loss={estimator.loss!r} has metaparameters of other names or "
             f"shapes: { {name: entry.shape for name, entry in space.items()} }. Give the loss of the last "
             "fit, or set warm_start=False."

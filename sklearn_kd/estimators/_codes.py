@@ -61,7 +61,7 @@ def _check_told(told: Mapping[int, int], known: Mapping[int, int]) -> None:
     too_few = [column for column in known.keys() & told.keys() if told[column] < known[column]]
     if too_few or (missing and others):
         raise ValueError(
-            f"student__categorical={dict(told)} is not what student_preprocessing made of D_train: its "
-            f"columns of codes, each with their number, are {dict(known)}. Leave student__categorical out, "
+            f"student__categorical={dict(told)} does not match student_preprocessing: fitted on D_train, its "
+            f"columns of codes and their numbers of codes are {dict(known)}. Leave student__categorical out "
             "to have it filled in for each D_train."
         )

@@ -119,7 +119,7 @@ def check_followed(term: TeacherTerm, process: DistillationProcess | None, weigh
         _check_same(term, process)
     elif is_learned(term) and weights == "equal":
         raise ValueError(
-            f"{term.name}='learned' with weights='equal', for which nothing is searched, has no {term.words} "
+            f"{term.name}='learned' with weights='equal', which does not search, has no {term.words} "
             f"to follow. Give {term.name} as a number."
         )
     if is_learned(term) and process is None:
@@ -130,7 +130,7 @@ def _check_same(term: TeacherTerm, process: DistillationProcess) -> None:
     learned, has = is_learned(term), f"{term.name}={term.weight!r}, but the given process has"
     if term.other_path_in(process) is not None:
         raise ValueError(
-            f"{has} a path of metaparameters that was learned for another kind of target, and that cannot be "
+            f"{has} a path of metaparameters that was learned for another kind of target and cannot be "
             "followed here. Make a process of its raw and pathways alone."
         )
     if learned == (term.path_in(process) is not None):
@@ -172,8 +172,8 @@ class LogitTerm:
         low, high = TEMPERATURE_BOUNDS
         if not low <= self.temperature <= high:
             raise ValueError(
-                f"temperature={self.temperature!r} is where a learned T starts; it must be within [{low:g}, "
-                f"{high:g}], where T stays."
+                f"temperature={self.temperature!r}, the start value of a learned T, must be within its "
+                f"bounds [{low:g}, {high:g}]."
             )
 
     def check_task(self, task: Task, *, weighted: bool) -> None:
@@ -274,8 +274,8 @@ class PredictionTerm:
         for name, entry in entries.items():
             if name != "lambda1" and (entry.start is None or isinstance(entry.start, str)):
                 raise ValueError(
-                    f"Metaparameter {name!r} of the loss starts at {entry.start!r}, and beside pathways each "
-                    "but lambda1 starts at a number. Give it one: Metaparameter(start, ...)."
+                    f"Metaparameter {name!r} of the loss starts at {entry.start!r}. With pathways, each "
+                    "except lambda1 must start at a number. Give it one: Metaparameter(start, ...)."
                 )
         check_loss(
             self.loss,

@@ -208,11 +208,11 @@ def check_suits_terms(strategy: Strategy, execution: Execution) -> None:
     ValueError
         Names the parameter.
     """
-    refuse_hidden_layers(execution, " beside terms of features in loss")
+    refuse_hidden_layers(execution, " with feature terms in loss")
     if strategy.hypergradient_rows is not None:
         raise ValueError(
-            f"meta__hypergradient_rows={strategy.hypergradient_rows!r} beside terms of features in loss, "
-            "which are of whole batches. Set meta__hypergradient_rows=None."
+            f"meta__hypergradient_rows={strategy.hypergradient_rows!r} with feature terms in loss, which "
+            "need whole batches. Set meta__hypergradient_rows=None."
         )
 
 
@@ -239,8 +239,8 @@ def bound_features(
     samples, task = _samples(estimator, terms, inputs), inputs.task
     if estimator.teacher is None:
         raise ValueError(
-            f"teacher=None has no layers, which {list(terms)} in loss compare with the student's. Give a "
-            "trained network as teacher, or leave these terms out."
+            f"teacher=None has no layers, but {list(terms)} in loss compare the teacher's layers with the "
+            "student's. Give a trained network as teacher, or leave these terms out."
         )
     teacher = FeatureTeacher(estimator._asked_teacher(), estimator._device())
     student = initial_student(
@@ -282,8 +282,9 @@ def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
         twice = [one for one in own if one in taken]
         if twice:
             raise ValueError(
-                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already that of a column "
-                "of history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', term)]."
+                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already the name of a "
+                "column of history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', "
+                "term)]."
             )
         taken |= set(own)
 
@@ -321,12 +322,12 @@ def _samples(estimator: BaseDistiller, terms: Mapping[str, FeatureTerm], inputs:
     rows: Any = inputs.rows
     if isinstance(rows, RawRows) or estimator.student_preprocessing is not None:
         raise ValueError(
-            f"student_preprocessing beside {list(terms)} in loss, which compare layers of both networks on "
+            f"student_preprocessing with {list(terms)} in loss, which compare layers of both networks on "
             "the same rows. Give X as numbers and student_preprocessing=None, or leave these terms out."
         )
     if isinstance(rows, Parts):
         raise ValueError(
-            f"X has several parts, and {list(terms)} in loss compare layers on one array. Give X as one "
+            f"X has several parts, but {list(terms)} in loss compare layers on one array. Give X as one "
             "array, or leave these terms out."
         )
     if inputs.is_loaded:
@@ -346,7 +347,7 @@ def _bound(
     ):
         takers = [taker for taker, kind in FEATURE_TERMS.items() if "rows" in kind.kinds]
         raise ValueError(
-            f"{type(term).__name__} compares maps, and networks for tables have none. Give a term that takes "
+            f"{type(term).__name__} compares maps, but networks for tables have none. Give a term that takes "
             f"rows: {takers}; or name layers that return maps."
         )
     if isinstance(term, Pathways):
@@ -364,7 +365,7 @@ def _bound(
     if len(of_teacher) != len(of_student):
         raise ValueError(
             f"there are {len(of_teacher)} teacher_layers, {list(of_teacher)}, and {len(of_student)} "
-            f"student_layers, {list(of_student)}; they are compared in pairs. Name as many of both."
+            f"student_layers, {list(of_student)}; they are compared in pairs. Name the same number of both."
         )
     term.check_shapes(list(of_student.values()), list(of_teacher.values()))
     learned = term.metaparameters()

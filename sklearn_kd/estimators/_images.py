@@ -29,7 +29,7 @@ def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> N
         first, last = sample_shape[:2], sample_shape[1:]
         if first == map_shape != last and sample_shape[2] <= _MOST_CHANNELS < sample_shape[0]:
             warnings.warn(
-                f"X has images of shape {sample_shape}, as (channels, height, width), and y has maps of "
+                f"X has images of shape {sample_shape}, as (channels, height, width), but y has maps of "
                 f"shape {map_shape}: the channels seem to be last. Give X.transpose(0, 3, 1, 2).",
                 UserWarning,
                 stacklevel=2,
@@ -38,8 +38,8 @@ def check_images(sample_shape: tuple[Any, ...], map_shape: tuple[int, ...]) -> N
             _warn_of_another_ratio(sample_shape[1:], map_shape)
         return
     raise ValueError(
-        f"y has a map of shape {map_shape} for each row, and X has samples of shape {sample_shape}. Give X "
-        "as images of shape (n_samples, channels, height, width); of grey ones X[:, None]."
+        f"y has a map of shape {map_shape} for each row, but X has samples of shape {sample_shape}. Give X "
+        "as images of shape (n_samples, channels, height, width); for grey images, X[:, None]."
     )
 
 
@@ -56,8 +56,8 @@ def _warn_of_another_ratio(image: tuple[int, ...], maps: tuple[int, ...]) -> Non
     swapped = _have_one_stride(image, maps[::-1])
     cure = "Are height and width swapped? Then give y.transpose(0, 2, 1)" if swapped else "Cut both alike"
     warnings.warn(
-        f"X has images of height and width {image}, and y has maps of {maps}, another ratio: a map is taken "
-        f"to cover its whole image, and is stretched to it. {cure}.",
+        f"X has images of height and width {image}, and y has maps of {maps}, another ratio: each map is "
+        f"taken to cover its whole image and is stretched to it. {cure}.",
         UserWarning,
         stacklevel=3,
     )
@@ -78,7 +78,7 @@ def check_validation_maps(valid: ValidationRows | None) -> None:
     if not known.any():
         raise ValueError(
             "y_val has no known pixel in the images of positive weight, of which sample_weight_val has "
-            f"{len(codes)}: nothing would be judged. Give weight to images whose pixels are known."
+            f"{len(codes)}: no pixel would be scored. Give weight to images with known pixels."
         )
 
 
@@ -92,8 +92,8 @@ def refuse_class_weight(class_weight: Any) -> None:
     """
     if class_weight is not None:
         raise ValueError(
-            f"class_weight={class_weight!r} weighs rows by their class, and y has a map of classes for each "
-            "row. Set class_weight=None; fit's sample_weight weighs images."
+            f"class_weight={class_weight!r} weights rows by their class, but y has a map of classes for each "
+            "row. Set class_weight=None; fit's sample_weight gives weights to images."
         )
 
 

@@ -53,13 +53,14 @@ _CLIPPING = "clip the gradients (max_grad_norm=1)"
 _BY_ADAM = "(optimizer=torch.optim.Adam, lr=1e-3)"
 _ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam)
 _SCALE = "Set standardize=True, or put a StandardScaler before the classifier in a pipeline"
-_SCALE_IMAGES = "Scale it, as to [0, 1]"
+_SCALE_IMAGES = "Scale it, for example to [0, 1]"
 _SCALE_CONTINUED = (
-    "warm_start=True goes on with a student that has no layer for that. Set warm_start=False and "
+    "warm_start=True continues with a student that has no layer for that. Set warm_start=False and "
     "standardize=True, or scale X as in the last fit"
 )
 _SCALE_BESIDE_CODES = (
-    "standardize=True leaves X alone, because the student makes whole numbers of it, as to look them up. "
+    "standardize=True leaves X alone, because the student turns it into whole numbers, for example to look "
+    "them up. "
     "Scale the other columns inside the student or before it"
 )
 
@@ -465,10 +466,10 @@ def _cause(
         scale = _SCALE if _is_table(train) else _SCALE_IMAGES
         return f"X has values up to {largest:.2g}. {scale}, or {remedies.smaller}."
     if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
-        return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
+        return "Its teacher predicts one class too. Give one that separates the classes, or set meta='none'."
     if begun:
         return f"It had only begun to learn: give it {remedies.larger}."
-    return f"Its steps were too large, or X does not tell the classes apart: {remedies.smaller}."
+    return f"Its steps were too large, or X does not separate the classes: {remedies.smaller}."
 
 
 def _name(classes: np.ndarray, code: int) -> str:

@@ -48,7 +48,7 @@ def named_object(
                     f"It takes {own}."
                 )
             raise TypeError(
-                f"{parameter}__{name} beside {parameter}={value!r}, which has parameters of its own. Set it "
+                f"{parameter}__{name} with {parameter}={value!r}, which has its own parameters. Set it "
                 f"there: {type(value).__name__}({name}=...), or set_params({parameter}__{name}=...)."
             )
         return clone(value)

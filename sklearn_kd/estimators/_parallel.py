@@ -40,7 +40,7 @@ _SHARDED = "FSDPModule"  # made by fully_shard; all processes of a fit ask it eq
 _DIVIDED = {
     "DistributedDataParallel": "Give the network itself: teacher.module.",
     "FullyShardedDataParallel": "Shard it by torch.distributed.fsdp.fully_shard, and set parallel='ddp'.",
-    _SHARDED: "Set parallel='ddp', with which they do.",
+    _SHARDED: "Set parallel='ddp'; its processes do.",
 }
 
 
@@ -55,7 +55,7 @@ def check_parallel(parallel: Any) -> None:
     if isinstance(parallel, str):
         raise ValueError(f"parallel={parallel!r} is not known. {ways}")
     if isinstance(parallel, (bool, np.bool_)) or not isinstance(parallel, Integral):
-        raise TypeError(f"parallel={parallel!r} is no number of processes. {ways}")
+        raise TypeError(f"parallel={parallel!r} is not a number of processes. {ways}")
     if parallel < 1:
         raise ValueError(f"parallel={parallel} must be 1 or more. {ways}")
 
@@ -94,7 +94,7 @@ def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
     """
     if ranks.size > 1 and isinstance(estimator.student, nn.DataParallel):
         raise TypeError(
-            f"student is wrapped in DataParallel beside parallel={estimator.parallel!r}. Give the network "
+            f"student is wrapped in DataParallel with parallel={estimator.parallel!r}. Give the network "
             "itself: student.module."
         )
     teacher = thawed(estimator.teacher)
@@ -154,7 +154,7 @@ def _warn_if_launched() -> None:
         warnings.warn(
             f"{n_processes} processes were launched, and each that calls fit trains the whole student on all "
             "rows it is given: the work is not divided, and the students may differ. Set parallel='ddp' to "
-            "train one student in all of them, or parallel=1 if this is meant.",
+            "train one student in all of them, or parallel=1 if you intend this.",
             UserWarning,
             stacklevel=2,
         )
@@ -212,7 +212,7 @@ def _n_processes(estimator: BaseDistiller) -> int:
     if launched > 1:
         raise ValueError(
             f"parallel={n} would start {n} processes in each of the {launched} that were launched. Set "
-            "parallel='ddp', which trains in these."
+            "parallel='ddp', which trains in those."
         )
     if inside_joblib():
         warnings.warn(

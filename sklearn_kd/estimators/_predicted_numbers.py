@@ -52,5 +52,5 @@ def _refuse_overflow(outputs: Tensor, n_before: int) -> None:
     if bool(wrong.any()):
         raise ValueError(
             f"X has {int(wrong.sum())} rows, such as row {n_before + int(wrong.nonzero()[0])}, for which the "
-            "student's outputs overflow float32. Are they scaled as the rows given to fit?"
+            "student's outputs overflow float32. Are they scaled like the rows given to fit?"
         )

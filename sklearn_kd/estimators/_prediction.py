@@ -87,7 +87,7 @@ def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) ->
 def _checked(estimator: BaseDistiller, X: Any) -> Any:
     """Check X and return it in the student's form; images for maps may have any height and width."""
     if isinstance(X, Stream):
-        raise TypeError("X is a Stream, which is for fit. Predict for its rows as arrays, some at a time.")
+        raise TypeError("X is a Stream, which only fit takes. Predict its rows as arrays, a few at a time.")
     any_size = vars(estimator).get("map_shape_") is not None
     return validate_predict_inputs(estimator, X, sample_shape_for(estimator, X), any_size=any_size)
 

@@ -98,7 +98,7 @@ def named_strategy(estimator: BaseDistiller) -> Strategy:
     for name in ("e1", "e2"):
         if name in given and isinstance(estimator.meta, str):
             raise TypeError(
-                f"meta__{name} beside meta={estimator.meta!r}. Give {name}={given[name]!r} itself."
+                f"meta__{name} with meta={estimator.meta!r}. Give {name}={given[name]!r} instead."
             )
     return named_object("meta", estimator.meta, makers, given, "a Strategy from sklearn_kd.meta")
 
@@ -126,7 +126,7 @@ def refuse_hidden_layers(execution: Execution, beside: str = "") -> None:
     """
     if execution.compile or execution.cuda_graph:
         raise ValueError(
-            f"execution={execution!r}{beside}: layers cannot be looked into in compiled or captured passes. "
+            f"execution={execution!r}{beside}: compiled or captured passes hide the layers. "
             "Set execution='eager' or 'bfloat16'."
         )
 
@@ -332,14 +332,14 @@ def checked_teacher(
     given = inputs.teacher_logits is not None
     if given and augment is not None:
         raise ValueError(
-            f"{answers} are of the rows as they are, not of what augment makes of them. Give a "
+            f"{answers} are answers to the rows as given, not to rows that augment has changed. Give a "
             "network as teacher (nn.Module, skorch), which is asked about each augmented batch, "
             "or set augment=None."
         )
     if given:
         if teacher is not None and not asks_for_features:
             warnings.warn(
-                f"{answers} take the place of {name_of(teacher)}, which is not used. Set "
+                f"{answers} are used in place of {name_of(teacher)}, which is not asked. Set "
                 f"teacher=None, or leave {answers} out to have it asked.",
                 UserWarning,
                 stacklevel=2,
@@ -468,7 +468,7 @@ def _check_behind(
         except ValueError:
             raise error from error.__cause__
         raise ValueError(
-            f"{str(error).rstrip('.')}. It was given standardised rows, and takes those of X as they are: "
+            f"{str(error).rstrip('.')}. It was given standardised rows, but it takes those of X as they are: "
             "set standardize=False."
         ) from error
 

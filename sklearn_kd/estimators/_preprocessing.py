@@ -50,7 +50,7 @@ def check_preprocessing(preprocessing: Any) -> None:
         raise TypeError(f"student_preprocessing={name} is a class. Give an object: {name}().")
     if not hasattr(preprocessing, "fit") or not hasattr(preprocessing, "transform"):
         raise TypeError(
-            f"student_preprocessing={preprocessing!r} is no transformer: it has not both fit and transform. "
+            f"student_preprocessing={preprocessing!r} is not a transformer: it lacks fit or transform. "
             "Give 'auto', a transformer of scikit-learn, or None."
         )
 
@@ -68,9 +68,9 @@ def takes_raw_rows(estimator: BaseDistiller) -> bool:
         had = vars(estimator).get("student_preprocessing_") is not None
         if had != is_asked_for:
             raise ValueError(
-                f"warm_start=True goes on with a student that was fitted {'with' if had else 'without'} "
+                f"warm_start=True continues with a student that was fitted {'with' if had else 'without'} "
                 f"student_preprocessing; got student_preprocessing={estimator.student_preprocessing!r}. Set "
-                "it as it was, or set warm_start=False."
+                "it as in that fit, or set warm_start=False."
             )
     return is_asked_for
 
@@ -210,13 +210,13 @@ def preprocessing_of_content(
         return None
     what = (
         "no student_preprocessing in it: that of the saved estimator, a "
-        f"{str(about[_NOT_IN_FILE])[:200]}, has no form in a file"
+        f"{str(about[_NOT_IN_FILE])[:200]}, cannot be written to a file"
     )
     preprocessing = given.get("student_preprocessing")
     if preprocessing is None or isinstance(preprocessing, str):
         raise ContentError(
             f"{what}. Give load the fitted one, student_preprocessing=clf.student_preprocessing_, which "
-            "joblib can keep in a file of its own"
+            "joblib can write to another file"
         )
     check_preprocessing(preprocessing)
     try:

@@ -83,7 +83,7 @@ def regression_message(
 
 
 def _other_cause(remedies: Remedies) -> str:
-    return f"Its steps were too large, or X does not tell the targets apart: {remedies.smaller}"
+    return f"Its steps were too large, or X does not explain the targets: {remedies.smaller}"
 
 
 def _predictions_of(
@@ -181,9 +181,9 @@ def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray |
     which = "y" if len(errors) == 1 else f"column {worst} of y"
     warnings.warn(
         f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "
-        "D_train; the mean of y alone would have 1. Are the predictions in the units of y? A network that "
-        "was trained on standardised targets needs a layer that undoes that; in place of the student_ of a "
-        "DistilledRegressor, whose outputs are standardised, give FrozenEstimator(that regressor).",
+        "D_train; always predicting the mean of y has 1. Are the predictions in the units of y? A network "
+        "that was trained on standardised targets needs a layer that undoes that; instead of the student_ of "
+        "a DistilledRegressor, whose outputs are standardised, give FrozenEstimator(that regressor).",
         UserWarning,
         stacklevel=2,
     )

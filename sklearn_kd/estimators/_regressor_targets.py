@@ -127,7 +127,7 @@ def write_regressor(
     is_graph = str(path).lower().endswith(".onnx")
     if is_graph and row_shape_of(sample_shape) is not None:
         raise ValueError(
-            "The student of a regressor that takes X in several parts is not written as ONNX. Write its "
+            "The student of a regressor that takes X in several parts cannot be written as ONNX. Write its "
             "weights, to '.safetensors'."
         )
     whole = InUnits(student, task) if is_graph else student

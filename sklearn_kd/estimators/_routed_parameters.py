@@ -237,8 +237,8 @@ class RoutedParameters(BaseEstimator):
         for name in routed:
             if name.startswith("_") or name.endswith("_") or hasattr(type(self), name):
                 raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}, which is the name of "
-                    f"something else that it has.{self._meant(name)}"
+                    f"{type(self).__name__} got an unexpected parameter {name!r}, which is the name of one "
+                    f"of its other attributes.{self._meant(name)}"
                 )
         self.__dict__.update(routed)
 
@@ -344,7 +344,7 @@ def _refuse_criterion(loss: Any, mend: str) -> None:
     if issubclass(kind, (DistillationLoss, FeatureTerm)):
         return  # refused as a class
     raise TypeError(
-        f"loss={loss!r:.200} is no DistillationLoss: it knows neither a teacher nor lambda1. {mend}"
+        f"loss={loss!r:.200} is not a DistillationLoss: it has neither a teacher nor lambda1. {mend}"
     )
 
 

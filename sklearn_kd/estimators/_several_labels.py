@@ -51,12 +51,12 @@ def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
     """
     if class_weight is not None:
         raise ValueError(
-            f"class_weight={class_weight!r} weighs classes that exclude each other, and y has several "
-            "labels. Set class_weight=None, and give the rows weights by fit's sample_weight."
+            f"class_weight={class_weight!r} weights classes that exclude each other, but y has several "
+            "labels. Set class_weight=None, and give weights to rows by fit's sample_weight."
         )
     if teacher_classes is not None:
         raise ValueError(
-            "teacher_classes are the classes of columns, and y has several labels. Set teacher_classes=None, "
+            "teacher_classes are the classes of columns, but y has several labels. Set teacher_classes=None, "
             "and give the teacher's answers with a column for each label, in the order of the columns of y."
         )
 
@@ -84,8 +84,8 @@ def check_gives_logits(student: nn.Module, samples: Any) -> None:
         return
     if bool(((outputs >= 0) & (outputs <= 1)).all()):
         raise ValueError(
-            f"student {type(own_student(student)).__name__} ends in a sigmoid, and gives probabilities. "
-            "Leave the sigmoid out: the losses and predict_proba make it of the logits."
+            f"student {type(own_student(student)).__name__} ends in a sigmoid, and returns probabilities. "
+            "Leave the sigmoid out: the losses and predict_proba apply it to the logits."
         )
 
 

@@ -107,7 +107,7 @@ def _classes_of(stream: Stream, X_val: Any, y_val: Any) -> np.ndarray:
     if y_val is not None:
         return np.unique(labels_of(np.asarray(from_torch(y_val, "y_val"))))
     raise ValueError(
-        "X is a stream whose labels nobody has seen. Give Stream(..., classes=...), all of them"
+        "X is a stream, whose labels are not known in advance. Give Stream(..., classes=...), all of them"
         f"{'' if X_val is None else ', or the labels of X_val as y_val'}."
     )
 
@@ -119,31 +119,31 @@ def _classes_of(stream: Stream, X_val: Any, y_val: Any) -> np.ndarray:
 def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
     """Refuse arguments and parameters that describe each row or need all of them."""
     for name, mend in (
-        ("y", "Let the items of the stream be (x, label)"),
-        ("sample_weight", "Let the stream give rows as often as they count"),
-        ("teacher_logits", "Give a teacher that comes trained, or sklearn_kd.teachers.StoredAnswers of it"),
+        ("y", "Make (x, label) the items of the stream"),
+        ("sample_weight", "Repeat rows in the stream as often as they should count"),
+        ("teacher_logits", "Give a trained teacher, or sklearn_kd.teachers.StoredAnswers of it"),
         ("X_unlabeled", "Give all rows labels"),
         ("groups", "Give X_val and y_val, of other groups"),
     ):
         if given.get(name) is not None:
-            raise ValueError(f"{name} beside a stream, whose rows are not known beforehand. {mend}.")
+            raise ValueError(f"{name} with a stream, whose rows are not known in advance. {mend}.")
     for name, mend in (
-        ("class_weight", "Let the stream give rows of some classes more often"),
-        ("synthesize", "Let the stream give the mixtures"),
-        ("student_preprocessing", "Let the stream give numbers"),
+        ("class_weight", "Repeat rows of some classes in the stream"),
+        ("synthesize", "Make the mixtures in the stream"),
+        ("student_preprocessing", "Convert the rows to numbers in the stream"),
         ("teacher_logits_dir", "Give sklearn_kd.teachers.StoredAnswers(teacher, folder) as teacher"),
     ):
         if getattr(estimator, name, None) is not None:
             raise ValueError(
-                f"{name}={getattr(estimator, name)!r} beside a stream, whose rows it would need all at once. "
+                f"{name}={getattr(estimator, name)!r} with a stream, whose rows it would need all at once. "
                 f"{mend}, and set {name}=None."
             )
     if getattr(estimator, "soft_validation", False):
-        raise ValueError("soft_validation=True beside a stream. Let the stream give the rows of X_val too.")
+        raise ValueError("soft_validation=True with a stream. Add the rows of X_val to the stream instead.")
     for name in ("shuffle", "sampler"):
         if name in estimator._routed("iterator_train"):
             raise ValueError(
-                f"iterator_train__{name} beside a stream, whose rows come in its own order. Shuffle them in "
+                f"iterator_train__{name} with a stream, whose rows come in its own order. Shuffle them in "
                 "the dataset."
             )
 

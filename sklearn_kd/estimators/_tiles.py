@@ -80,13 +80,13 @@ def checked_tiling(estimator: BaseDistiller, tile: Any, overlap: Any) -> Tiling 
     """
     if tile is None:
         if overlap is not None:
-            raise ValueError(f"overlap={overlap!r} is that of tiles. Give tile, the size of one, beside it.")
+            raise ValueError(f"overlap={overlap!r} needs tiles. Give tile, the size of one, too.")
         return None
     map_shape = estimator._task.map_shape
     if not map_shape:
         raise ValueError(
-            f"tile={tile!r} cuts images into parts, and y had no maps in fit. Leave tile out: a prediction "
-            "for a part is none for the whole."
+            f"tile={tile!r} cuts images into parts, but y had no maps in fit. Leave tile out: the prediction "
+            "for a part is not that for the whole image."
         )
     image_shape = estimator._sample_shape[1:]
     tiles, overlaps = (

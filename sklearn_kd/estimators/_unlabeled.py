@@ -41,7 +41,7 @@ def check_given_together(
     """
     if teacher_logits_unlabeled is not None and X_unlabeled is None:
         raise ValueError(
-            f"{answers}_unlabeled are given without X_unlabeled, the rows that they are of. Give both, "
+            f"{answers}_unlabeled are given without X_unlabeled, the rows they belong to. Give both, "
             "or neither."
         )
     if teacher_logits_unlabeled is not None and teacher_logits is None:
@@ -61,8 +61,8 @@ def check_one_size(own: Any, unlabeled: Any, answers: str = "teacher_logits") ->
     if own is None or np.shape(own)[1:] == np.shape(unlabeled)[1:]:
         return
     raise ValueError(
-        f"{answers} has maps of shape {np.shape(own)[2:]}, and {answers}_unlabeled of shape "
-        f"{np.shape(unlabeled)[2:]}. Give both at one height and width."
+        f"{answers} has maps of shape {np.shape(own)[2:]}, but {answers}_unlabeled of shape "
+        f"{np.shape(unlabeled)[2:]}. Give both at the same height and width."
     )
 
 
@@ -77,7 +77,7 @@ def usable_unlabeled(
         If ``soft_validation=True`` asks for logits of D_val's rows that ``teacher_logits`` do not have.
     """
     who = f"meta={estimator.meta!r}" if estimator.process is None else "a given process"
-    beside = f"beside {who}"
+    beside = f"with {who}"
     if not strategy.needs_teacher:
         reasons = [] if inputs.unlabeled is None else [f"X_unlabeled {beside}, which asks no teacher"]
         if estimator.soft_validation:
@@ -99,7 +99,7 @@ def usable_unlabeled(
     answers, said = estimator._answers, estimator._answers.partition("_")[2]
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
         raise ValueError(
-            f"soft_validation=True needs the teacher's {said} of the rows of X_val, and {answers} are of "
+            f"soft_validation=True needs the teacher's {said} for the rows of X_val, but {answers} are for "
             f"the rows of X. Give X_val as a part of X_unlabeled, with its {said} in "
             f"{answers}_unlabeled, and set soft_validation=False."
         )
@@ -126,7 +126,7 @@ def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> N
         warnings.warn(
             f"X_unlabeled is requested by set_fit_request, and has as many rows as X, {len(inputs.rows)}. If "
             "this fit is one of a cross-validation or a search, scikit-learn has given it a part of "
-            "X_unlabeled, as of y. Leave one row of X_unlabeled out to have it whole in each fold.",
+            "X_unlabeled, as of y. Leave one row of X_unlabeled out, and each fold gets all of it.",
             UserWarning,
             stacklevel=2,
         )
@@ -186,12 +186,12 @@ def _check_can_synthesize(inputs: ValidatedInputs, answers: str) -> None:
         elif has_parts:
             what = f"a {type(inputs.X_given).__name__} of parts"
         raise ValueError(
-            f"synthesize makes up rows of tables, and X is {what}. Set synthesize=None; augment changes the "
+            f"synthesize makes up rows of tables, but X is {what}. Set synthesize=None; augment changes the "
             "rows of other inputs batch by batch."
         )
     if inputs.teacher_logits is not None:
         raise ValueError(
-            f"synthesize makes up rows that {answers} have no answers to. Give a teacher to be asked, "
+            f"synthesize makes up rows that {answers} have no answers to. Give a teacher to ask, "
             "or set synthesize=None."
         )
 

@@ -224,7 +224,7 @@ def in_batch_type(values: Tensor) -> Tensor:
 
 
 def parts_of_output(made: Any, like: Parts) -> Parts | None:
-    """Convert a user function's output back to parts like ``like``; None if it has not that structure."""
+    """Convert a user function's output to parts like ``like``; None if it has another structure."""
     if like.keys is None:
         values = [made]
     elif isinstance(like.keys, tuple):

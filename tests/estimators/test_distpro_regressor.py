@@ -425,16 +425,16 @@ def test_refused_before_training(params, error, match, make, rows, monkeypatch):
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"loss__teacher_bound": 0.5}, "teacher_bound=0.5 beside output_weight=0.0"),
+        ({"loss__teacher_bound": 0.5}, "teacher_bound=0.5 with output_weight=0.0"),
         (
             {"output_weight": 1.0, "loss__per_output": True},
-            "loss__per_output=True beside output_weight=1.0.*learned",
+            "loss__per_output=True with output_weight=1.0.*learned",
         ),
         (
             {"meta__lr": 0.5},
-            "meta__lr=0.5 beside output_weight=0.0, with which nothing of the loss is learned",
+            "meta__lr=0.5 with output_weight=0.0: nothing of the loss is learned",
         ),
-        ({"loss__width": 0.5}, "loss__width=0.5 beside loss='squared_error', which has none"),
+        ({"loss__width": 0.5}, "loss__width=0.5 with loss='squared_error', which does not take it"),
     ],
     ids=in_words,
 )

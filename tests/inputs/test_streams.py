@@ -156,7 +156,7 @@ class Shuffled(Digits):
 @pytest.mark.parametrize("dataset", [Shuffled(), Divided()])
 def test_readers_with_stride_need_one_order(dataset):
     collate, stream = Collation("X", labelled=True), Stream(dataset, 600, stride=True)
-    with pytest.raises(ValueError, match="worker 0 and worker 1 other first rows, and stride=True"):
+    with pytest.raises(ValueError, match="worker 0 and worker 1 different first rows, but stride=True"):
         check_divided(stream, 2, lambda own: [own], Share(), collate)
 
 
@@ -164,7 +164,7 @@ def test_processes_with_stride_need_one_order():
     collate, stream, found = Collation("X", labelled=True), Stream(Shuffled(), 600, stride=True), []
     for rank in range(2):
         check_divided(stream, 0, lambda own: found.append(own) or [own], Share(rank, 2), collate)
-    with pytest.raises(ValueError, match="of process 0 and worker 0 of process 1 other first rows"):
+    with pytest.raises(ValueError, match="of process 0 and worker 0 of process 1 different first rows"):
         check_divided(stream, 0, lambda own: found, Share(0, 2), collate)
 
 

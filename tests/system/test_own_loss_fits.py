@@ -153,7 +153,7 @@ class OneTrust(Classwise):
 def test_warm_start_refuses_other_metaparameters(loss, strategy, teacher_logits):
     clf = distilled(Classwise(), meta=strategy, max_epochs=1).fit(X, y, teacher_logits=teacher_logits)
     with pytest.raises(
-        ValueError, match=r"(?s)^warm_start=True goes on.*loss=.*Give the loss of the last fit"
+        ValueError, match=r"(?s)^warm_start=True continues.*loss=.*Give the loss of the last fit"
     ):
         clf.set_params(loss=loss, warm_start=True).fit(X, y, teacher_logits=teacher_logits)
 
@@ -237,7 +237,9 @@ class WithoutStart(Smoothed):
 
 
 def test_a_metaparameter_needs_a_start():
-    with pytest.raises(ValueError, match="'smoothing' of the loss has no start, and DistilledClassifier no"):
+    with pytest.raises(
+        ValueError, match="'smoothing' of the loss has no start value, and DistilledClassifier has start"
+    ):
         distilled(WithoutStart()).fit(X, y, teacher_logits=X[:, :10])
 
 
@@ -307,7 +309,7 @@ def test_a_strategy_that_names_another_is_refused(teacher_logits):
 
 
 def test_lambda1_beside_a_loss_without_it_has_no_effect(teacher_logits):
-    with pytest.warns(UserWarning, match="Without effect: lambda1=0.9 beside loss="):
+    with pytest.warns(UserWarning, match="Without effect: lambda1=0.9 with loss="):
         distilled(Decoupled(), lambda1=0.9).fit(X, y, teacher_logits=teacher_logits)
 
 

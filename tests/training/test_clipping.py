@@ -120,7 +120,7 @@ def test_several_callbacks_clip_as_the_tightest_does():
 @pytest.mark.parametrize("where", ["callbacks", "search_callbacks"])
 def test_given_twice(where, make, make_distpro, digits, logits, images, no_training):
     given = {where: [("clip", GradientNormClipping(0.5))], "max_grad_norm": 1.0}
-    with pytest.raises(ValueError, match=r"max_grad_norm=1\.0 beside the callback 'clip'.*Give one"):
+    with pytest.raises(ValueError, match=r"max_grad_norm=1\.0 with the callback 'clip'.*Give one"):
         if where == "callbacks":
             make(**given).fit(*digits, teacher_logits=logits)
         else:
