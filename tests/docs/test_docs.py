@@ -198,7 +198,7 @@ def test_readme_has_the_table_of_the_quickstart():
 
 
 def test_readme_has_the_accuracies_of_fashion_mnist():
-    runs = json.loads((ROOT / "examples" / "02_fashion_mnist.json").read_text())["runs"]
+    runs = json.loads((ROOT / "examples" / "evidence" / "fashion_mnist.json").read_text())["runs"]
     methods = (
         "the teacher itself", "none", "naive", "random", "fixed (.5, 4)", "hyperopt", "gradient", "linear",
         "linear, auto",
