@@ -1,8 +1,8 @@
-"""Figures 4a, 5 and 6 of the paper: the synthetic data, in the paper's own protocol.
+"""Draw figures 4a, 5 and 6 of the paper: the synthetic data, in the paper's own protocol.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
-distillation problem" (2022). The protocol is that of table2_synthetic.py: validation is the test, one
-draw of the data, 10 runs, mean ± one standard deviation.
+distillation problem" (2022). The protocol is that of table2_synthetic.py: D_val is the test, there is one
+draw of the data and 10 runs, and results are means ± one standard deviation.
 
 - figures_synthetic_4a.png: accuracy by iteration and method, with the notebook's features, which
   differ by method, and with sign(x1·x2) for all.

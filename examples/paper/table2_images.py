@@ -1,4 +1,4 @@
-"""Table 2, the image columns, in the paper's own protocol.
+"""Repeat the image columns of Table 2 in the paper's own protocol.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
 distillation problem" (2022), Table 2 and section 4. Fashion-MNIST, reduced CIFAR-10 (12,800
@@ -98,7 +98,7 @@ def by_cell(runs):
 
 
 def tables(record):
-    """Return a table for each set: the paper's results, its logs', ours, and our final metaparameters."""
+    """Return a table for each set: results of the paper, of its logs and of these runs, and their ends."""
     return [column(name, epochs, methods) for (name, epochs), methods in by_cell(record["runs"]).items()]
 
 
