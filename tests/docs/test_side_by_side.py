@@ -102,7 +102,9 @@ def test_what_readme_says_of_hard_labels_is_so(difference, means):
     text, _ = difference("more rows", ("shortlist", WITH), (HARD, WITH))
     losses = [means("more rows", arm, "log loss") for arm in (("shortlist", WITH), (HARD, WITH))]
     own, hard = (f"{loss:.3f}".removeprefix("0") for loss in losses)
-    said = f"level in accuracy (student {text}), and the student's log loss is better, {own} against {hard}"
+    said = (
+        f"level in accuracy (student {text}), and the student has the better log loss, {own} against {hard}"
+    )
     assert said in " ".join(README.split())
 
 

@@ -64,13 +64,13 @@ def test_accuracies_of_distpro_in_words(arms):
     readme, page = " ".join(README.split()), words(DISTPRO)
     for said in (
         "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f}, no distillation "
-        "{none:.1f}; with the teacher's logits beside the pathways it reaches {DistPro, lambda1 and T fixed:.1f} "
-        "at lambda1 = 0.5 and T = 4, and {DistPro, lambda1 and T:.1f} where both are learned",
-        "ReviewKD, a term of the library, reaches {ReviewKD:.1f}",
+        "{none:.1f}; with the teacher's logits added to the pathways it reaches {DistPro, lambda1 and T fixed:.1f} "
+        "at lambda1 = 0.5 and T = 4, and {DistPro, lambda1 and T:.1f} if both are learned",
+        "ReviewKD, one of the library's terms, reaches {ReviewKD:.1f}",
     ):
         assert said.format(**here) in readme, said
     said = (
-        "followed on CIFAR-100, reach {DistPro, searched elsewhere:.1f}, equal weights {equal:.1f}, a process "
+        "reused on CIFAR-100, reach {DistPro, searched elsewhere:.1f}, equal weights {equal:.1f}, a process "
         "searched there {DistPro:.1f} ("
     )
     assert said.format(**there) in readme
