@@ -71,7 +71,7 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a task is made.
+    """Settings from which a task is made.
 
     Attributes
     ----------

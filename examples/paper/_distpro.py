@@ -444,7 +444,7 @@ def tables(record: dict) -> Iterator[str]:
 
 
 def by_arm_of(runs, chosen):
-    """Return arm → its runs on the test, in the order of the seeds."""
+    """Return arm → its final runs, in the order of the seeds."""
     found: dict[str, list] = {arm: [] for arm in (*ARMS, TRANSFERRED)}
     for run in runs:
         setting = run["setting"]

@@ -84,7 +84,7 @@ class Arm(NamedTuple):
 
 
 class Design(NamedTuple):
-    """What a script compares.
+    """The comparisons of a script.
 
     Parameters
     ----------

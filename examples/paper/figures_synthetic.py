@@ -38,7 +38,7 @@ PANELS = {
 
 
 def curve(features, method, run, iterations):
-    """Return the accuracy on the test after every 20 iterations."""
+    """Return the test accuracy after every 20 iterations."""
     student = train_as_the_paper(features, method, run, iterations=iterations, every=EVERY)
     return {"curve": student.history_[:, "valid_acc"]}
 
@@ -86,7 +86,7 @@ def draw_4a(runs):
 
 
 def draw_5():
-    """Draw the rows of the teacher, of the student, and of the test."""
+    """Draw the rows of the teacher, the student and the test."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained")
     data, teacher = draw("text", NOTEBOOK_SEED), paper_teacher("text", NOTEBOOK_SEED)
     sets = {

@@ -77,7 +77,7 @@ def rows_of(name, seed, where):
 
 
 def one_run(name, arm, seed, lr, epochs, **where):
-    """Return the accuracy on the test, L_val if D_val was held out, and the final metaparameters."""
+    """Return the test accuracy, L_val if D_val was held out, and the final metaparameters."""
     X, y, logits, X_test, y_test = rows_of(name, seed, where)
     student = student_of(
         NAMES[name],
@@ -210,7 +210,7 @@ def where_they_ended(sets):
 
 
 def grid_table(name, runs):
-    """Return mean accuracy on the test at each point of the grids, trained on nine tenths."""
+    """Return the mean test accuracy at each point of the grids, trained on nine tenths."""
     cells = defaultdict(list)
     for run in runs:
         setting = run["setting"]

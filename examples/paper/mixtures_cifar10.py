@@ -24,7 +24,7 @@ weights.
 
 The arms of a seed have the same initial weights, batches and augmentation (crops and mirrors), so differences
 are paired. The test images choose only the single loss with which the others are compared: the one with
-the best mean on the test. Accuracy is that of the last epoch. The price includes searches and tuning.
+the best mean test accuracy. Accuracy is that of the last epoch. The price includes searches and tuning.
 
 mixtures_horizon.py asks at which horizon the weights are right.
 

@@ -106,7 +106,7 @@ def tuning_run(**setting):
 
 
 def test_run(features, seed, **setting):
-    """Return the accuracy on the test."""
+    """Return the test accuracy."""
     student, _ = student_of(features, seed=seed, **setting)
     *_, test_rows, teacher_accuracy = parts(features, seed)
     return {

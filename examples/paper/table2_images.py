@@ -14,7 +14,7 @@ Differences from the paper:
 - Batches are drawn anew in each epoch; the code keeps their order.
 - The loss is the text's, CE(teacher, student). The code has KL(student ‖ teacher), which --reversed runs as
   well.
-- hyperopt's five trials are judged by L_val; the code takes the best accuracy on D_val of any epoch.
+- hyperopt's five trials are compared by L_val; the code takes the best accuracy on D_val of any epoch.
 
 A run whose weights become non-finite keeps those of its last finite epoch, and is counted.
 With --epochs other than the paper's the rate is halved five times in all.
@@ -61,7 +61,7 @@ PUBLISHED, LOGGED = (
 
 
 def one_run(name, method, run, epochs, **where):
-    """Return the final accuracy on the test, its curve, and the path of the metaparameters."""
+    """Return the final test accuracy, its curve, and the path of the metaparameters."""
     with reversed_divergence() if method in REVERSED else nullcontext():
         student = train_as_the_paper(name, method.removesuffix(", KL reversed"), run, epochs, where)
     path, history = student.metaparameter_path_, student.history_

@@ -78,7 +78,7 @@ VARIANTS = {
 
 
 def one_run(features, method, run, lr, iterations):
-    """Return the accuracy on the test after every 200 iterations, and the path of the metaparameters."""
+    """Return the test accuracy after every 200 iterations, and the path of the metaparameters."""
     if method == "hyperopt, judged by accuracy":
         return best_by_test_accuracy(features, run, lr, iterations)
     variant = VARIANTS.get(method, {})
@@ -100,7 +100,7 @@ def found(student):
 
 
 def best_by_test_accuracy(features, run, lr, iterations):
-    """Run the code's hyperopt: the best of five random settings by accuracy on the test itself."""
+    """Run the code's hyperopt: the best of five random settings by test accuracy."""
     trials = [
         found(
             train_as_the_paper(

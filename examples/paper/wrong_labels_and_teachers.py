@@ -39,7 +39,7 @@ FIRST_SEED = 100
 
 
 def one_run(what, share, arm, seed, epochs):
-    """Return the accuracy on the test, and the final metaparameters."""
+    """Return the test accuracy, and the final metaparameters."""
     problem = draw("digits", seed, **{what: share})
     (X, y), (X_val, y_val), logits = problem.train, problem.valid, problem.logits
     student = DistilledClassifier(
