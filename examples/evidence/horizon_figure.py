@@ -42,7 +42,7 @@ def cell(values: Any) -> str:
 
 
 def branches(record: dict, **wanted: Any) -> Iterator[dict]:
-    """Yield the runs with these entries, but for those whose metaparameters stayed."""
+    """Yield the runs with these entries, except those whose metaparameters stayed."""
     for run in record["runs"]:
         if run["arm"] != STAYS and all(run[key] == value for key, value in wanted.items()):
             yield run
@@ -88,7 +88,7 @@ def effects(record: dict, key: str, branched: float = 0.4) -> str:
 
 
 def ends(record: dict) -> str:
-    """Return the table of what is there at the end: L_val at its best T_val and at 1, and test accuracy."""
+    """Return the table of the end of training: L_val at its best T_val and at 1, and test accuracy."""
     header = ["", "student", "change", "L_val", "L_val at T_val = 1", "accuracy"]
     rows = [
         [run["task"], run["training"], change_of(run)]
@@ -99,10 +99,10 @@ def ends(record: dict) -> str:
 
 
 def right_signs(record: dict, task: str | None, training: str, key: str) -> tuple[np.ndarray, int]:
-    """Return by horizon how often a quantity has the sign of the change of L_val at the end, and of how many.
+    """Return by horizon how often a quantity has the sign of the change of L_val at the end, and the number.
 
-    Of the branches whose mean change at the end exceeds two standard errors, all seeds. ``task`` None:
-    all but CIFAR-10.
+    It counts all seeds of the branches whose mean change at the end exceeds two standard errors. ``task``
+    None is all tasks except CIFAR-10.
     """
     right = []
     for run in branches(record, training=training):
@@ -118,7 +118,7 @@ GROUPS = ((None, "SGD", "tables, SGD"), (None, "Adam", "tables, Adam"), ("CIFAR-
 
 
 def signs(record: dict) -> str:
-    """Return the table of right signs: what is measured after k iterations, and what greedy promises."""
+    """Return the table of right signs, measured after k iterations and promised by greedy."""
     rows = []
     for task, training, name in GROUPS:
         for key, what in (("loss", "measured"), ("greedy", "greedy")):
@@ -128,7 +128,7 @@ def signs(record: dict) -> str:
 
 
 def sizes(record: dict) -> str:
-    """Return the table of the gradient's size where T = 1 becomes 4 at 40 %."""
+    """Return the table of the gradient's size when T = 1 becomes 4 at 40 %."""
     matched = "the same, gradient of T = 1"
     header = ["", "student", "gradient", "first step", "after 5", matched, "the end", matched]
     rows = []
@@ -159,9 +159,9 @@ def exactness(record: dict) -> float:
 
 
 def disagreements(record: dict) -> tuple[list[str], int]:
-    """Return the branches where L_val and accuracy contradict at the end, and of how many.
+    """Return the branches where L_val and accuracy contradict each other at the end, and the number compared.
 
-    Of those whose changes of both exceed two standard errors.
+    It compares the branches in which both changes exceed two standard errors.
     """
     found, n = [], 0
     for run in branches(record):
@@ -180,7 +180,7 @@ def disagreements(record: dict) -> tuple[list[str], int]:
 
 
 def sentences(record: dict) -> list[str]:
-    """Return what the guide says in words."""
+    """Return the sentences of the guide about the record."""
     found, n = disagreements(record)
     return [f"correlation {number(exactness(record))}", f"in {len(found)} of {n} branches"]
 
@@ -256,7 +256,7 @@ def panel(ax: Any, runs: Sequence[dict], title: str) -> None:
 
 
 def draw_signs(ax: Any, record: dict) -> None:
-    """Draw how often the sign is that of the end."""
+    """Draw how often the sign is the same as at the end."""
     names = record["settings"]["horizons"][:-1]
     for place, (task, training, name) in enumerate(GROUPS):
         look = series_look(place)
