@@ -111,7 +111,8 @@ class Population(Protocol):
         values : mapping of str to float or ndarray
             Values by metaparameter name.
         val_loss : float or None, default=None
-            L_val of the last iteration. None: leave it as it is."""
+            L_val of the last iteration. None: leave it as it is.
+        """
 
 
 class PopulationStrategy(Strategy):
