@@ -90,7 +90,7 @@ def test_each_kind_of_process_refuses_the_file_of_the_other(tmp_path):
 @pytest.mark.parametrize(
     "entries, message",
     [
-        ({"lambda1": KD["lambda1"]}, "process is of other metaparameters: .*temperature"),
+        ({"lambda1": KD["lambda1"]}, "process has other metaparameters, .*temperature"),
         (KD | {"lambda1": Metaparameter(0.5, shape=(10,), bounds=(0, 1))}, "'lambda1': .*the loss .*10"),
         (KD | {"temperature": Metaparameter(1.0, bounds=(0.5, 99.0))}, "process is of other .*'log'"),
         (
