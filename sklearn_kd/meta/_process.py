@@ -345,7 +345,7 @@ def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dic
             wanted = ", ".join(map(str, ("n_steps", *entry.shape)))
             raise ValueError(
                 f"values of {name} have shape {found[name].shape}; they must have shape ({wanted}), with at "
-                "least one step and as many steps for each metaparameter."
+                "least one step and the same number of steps for each metaparameter."
             )
         if not np.isfinite(found[name]).all():
             raise ValueError(f"values of {name} must be finite.")

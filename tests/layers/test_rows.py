@@ -90,7 +90,9 @@ class OfTokens(nn.Module):
     ],
 )
 def test_a_network_without_embedding(network, match):
-    with pytest.raises(ValueError, match=rf"layers='auto' takes the input rows \(n, D\) .* {match}.*layer:input"):
+    with pytest.raises(
+        ValueError, match=rf"layers='auto' takes the input rows \(n, D\) .* {match}.*layer:input"
+    ):
         shapes(network, "auto", pixels(1, 8), kinds=("rows",), auto="embedding")
 
 

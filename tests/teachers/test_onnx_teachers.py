@@ -153,7 +153,9 @@ def test_one_input_for_each_column(model, tmp_path):
     with pytest.raises(ValueError, match="has 2 inputs, and X names no columns"):
         logits_of(path, np.zeros((2, 2), np.float32), np.arange(2))
     frame["age"] = ["three", "four"]
-    with pytest.raises(ValueError, match=r"its input 'age' takes tensor\(float\), but X cannot be converted to it"):
+    with pytest.raises(
+        ValueError, match=r"its input 'age' takes tensor\(float\), but X cannot be converted to it"
+    ):
         logits_of(path, frame, np.arange(2))
 
 

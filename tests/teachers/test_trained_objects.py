@@ -276,7 +276,11 @@ def test_a_function_of_tensors_is_asked_about_batches(make, digits, trained):
             ValueError,
             r"the function must return one row of logits for each row of X.*it returned shape \(\)",
         ),
-        (lambda X: X[:, 0], ValueError, r"Turn one margin z for two classes into np.column_stack\(\[0 \* z, z"),
+        (
+            lambda X: X[:, 0],
+            ValueError,
+            r"Turn one margin z for two classes into np.column_stack\(\[0 \* z, z",
+        ),
         (FunctionTeacher(len, classes={0, 1}), TypeError, "FunctionTeacher: classes is a set, which has no"),
         (FunctionTeacher(len, classes=10), TypeError, "FunctionTeacher: classes=10 must be a list"),
         (FunctionTeacher(len, classes=[0, 0]), ValueError, r"classes has the class\(es\) 0 more than once"),
