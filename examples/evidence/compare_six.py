@@ -12,7 +12,7 @@ cancer nothing differs. They cost two to three times the seconds of "naive".
 
     OMP_NUM_THREADS=1 python examples/evidence/compare_six.py
 
-prints the tables and writes every run, with settings and versions, to compare_six.json beside
+It prints the tables and writes every run, with settings and versions, to compare_six.json beside
 this file, and the picture compare_six.png. It ran in two processes on a shared machine of two cores,
 so the seconds are rough.
 """

@@ -7,7 +7,7 @@ seeds.
 
     python examples/evidence/divergence.py
 
-prints the outcomes by rate, and writes divergence.json beside this file. "Not finite" are
+It prints the outcomes by rate, and writes divergence.json beside this file. "Not finite" are
 students with non-finite weights or probabilities, or non-finite paths of metaparameters. "Unreported" are
 fits in which steps were skipped, or that were given up, without one ConvergenceWarning. "False alarms"
 are warnings about fits in which no step was skipped.

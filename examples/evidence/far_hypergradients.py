@@ -18,7 +18,7 @@ metaparameters.
 
     OMP_NUM_THREADS=1 python examples/evidence/far_hypergradients.py        # three minutes
 
-prints the table and writes far_hypergradients.json beside this file.
+It prints the table and writes far_hypergradients.json beside this file.
 """
 
 import json

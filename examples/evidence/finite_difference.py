@@ -9,7 +9,7 @@ each (0 to 90 steps), batch 128, are compared with the exact hypergradient in fl
 
     python examples/evidence/finite_difference.py
 
-prints median and largest relative error, and the ratio of the expected to the true size of
+It prints median and largest relative error, and the ratio of the expected to the true size of
 the logits' change, and writes finite_difference.json beside this file.
 """
 

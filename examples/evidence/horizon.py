@@ -30,8 +30,8 @@ multiplies the loss by the number that makes the gradient of the first iteration
     OMP_NUM_THREADS=1 python examples/evidence/horizon.py --mlbench FOLDER --fashion FOLDER \\
         --cifar FOLDER --teacher resnet20-cifar10.pt
 
-writes horizon.json beside this file (some five minutes of one core). horizon_figure.py prints its tables and
-draws horizon.png. The folder of --mlbench has the .rda files of R's package mlbench, which pyreadr reads;
+It writes horizon.json beside this file (some five minutes of one core). horizon_figure.py prints its tables
+and draws horizon.png. The folder of --mlbench has the .rda files of R's package mlbench, which pyreadr reads;
 --fashion and --cifar are those of the data sets' own files.
 """
 

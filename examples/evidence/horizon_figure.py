@@ -2,7 +2,7 @@
 
     python examples/evidence/horizon_figure.py
 
-prints every branch, and the tables of docs/guide/horizon.rst. The picture is written beside this file.
+It prints every branch, and the tables of docs/guide/horizon.rst. The picture is written beside this file.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ and components, and the signal: the mean of h divided by its noise.
 
     python examples/evidence/hypergradient_noise.py        # half a minute
 
-prints the table and writes hypergradient_noise.json beside this file.
+It prints the table and writes hypergradient_noise.json beside this file.
 """
 
 import copy

@@ -8,7 +8,7 @@ which each process draws by itself.
 
     python examples/evidence/kill_a_rank.py [--kills 20]
 
-writes kill_a_rank.json beside this file. It takes about three minutes on two cores and needs ``os.fork``.
+It writes kill_a_rank.json beside this file. It takes about three minutes on two cores and needs ``os.fork``.
 """
 
 import argparse

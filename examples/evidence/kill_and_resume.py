@@ -12,8 +12,8 @@ because the number of batches before it is unknown.
 
     python examples/evidence/kill_and_resume.py [--kills 30]
 
-writes kill_and_resume.json beside this file, with that many kills of each configuration. It takes about four
-minutes on one core and needs ``os.fork``.
+It writes kill_and_resume.json beside this file, with that many kills of each configuration. It takes about
+four minutes on one core and needs ``os.fork``.
 """
 
 import argparse

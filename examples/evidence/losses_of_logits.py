@@ -13,9 +13,9 @@ teacher's temperature, at the lambda1 of "kd"). All else of "tuned" is as in "pa
 
     OMP_NUM_THREADS=1 python examples/evidence/losses_of_logits.py --tables FOLDER
 
-prints a table, and writes every run, with settings and versions, to losses_of_logits.json beside this file;
-the splits that are there already, of the same code and settings, are kept. FOLDER has mlbench's .rda files
-(see distillation_tasks.py); without it only the tasks of digits are run.
+It prints a table, and writes every run, with settings and versions, to losses_of_logits.json beside this
+file; the splits that are there already, of the same code and settings, are kept. FOLDER has mlbench's .rda
+files (see distillation_tasks.py); without it only the tasks of digits are run.
 """
 
 import argparse

@@ -17,7 +17,7 @@ is no leak.
 
     python examples/evidence/memory_of_200_fits.py
 
-writes memory_of_200_fits.json and .png beside this file (about three minutes of one core). It needs Linux,
+It writes memory_of_200_fits.json and .png beside this file (about three minutes of one core). It needs Linux,
 where /proc gives the present size of a process.
 """
 

@@ -8,8 +8,8 @@ fits of the four estimators, which compute in float32.
 
     OMP_NUM_THREADS=1 python examples/evidence/ranks_equality.py      # two minutes
 
-prints the largest absolute differences of weights, of the path of the metaparameters and of the losses in the
-history, and how many messages and numbers an iteration takes; and writes ranks_equality.json beside this
+It prints the largest absolute differences of weights, of the path of the metaparameters and of the losses in
+the history, and how many messages and numbers an iteration takes; and writes ranks_equality.json beside this
 file. ``--table`` prints the tables of docs/guide/more_machines.rst alone.
 """
 

@@ -15,8 +15,9 @@ defaults and early stopping ("MLPRegressor, stopped").
 
     OMP_NUM_THREADS=1 python examples/evidence/regression_tables.py --diamonds FILE
 
-prints a table and writes every run, with settings and versions, to regression_tables.json beside this file.
-FILE is diamonds.csv of the package plotnine (plotnine/data in its wheel); without it that table is left out.
+It prints a table and writes every run, with settings and versions, to regression_tables.json beside this
+file. FILE is diamonds.csv of the package plotnine (plotnine/data in its wheel); without it that table is left
+out.
 """
 
 import argparse

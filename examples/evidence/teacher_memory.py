@@ -8,7 +8,7 @@ and with ``keep_teacher=False``.
 
     python examples/evidence/teacher_memory.py
 
-writes teacher_memory.json beside this file.
+It writes teacher_memory.json beside this file.
 """
 
 import json

@@ -7,7 +7,7 @@ with batch normalisation sees 400 digits. The metaparameters stay where they sta
 
     OMP_NUM_THREADS=1 python examples/evidence/term_differences.py
 
-prints the median error of the weights over the iterations, as a share of their mean size, and writes
+It prints the median error of the weights over the iterations, as a share of their mean size, and writes
 term_differences.json beside this file.
 """
 

@@ -20,7 +20,7 @@ rows, flips and initial weights.
 
     OMP_NUM_THREADS=1 python examples/evidence/theorem_1.py       # a minute
 
-prints the tables and writes theorem_1.json beside this file.
+It prints the tables and writes theorem_1.json beside this file.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ made-up rows too, two for each row (``synthesize=2.0``); to both.
 
     OMP_NUM_THREADS=1 python examples/evidence/unlabeled.py --mlbench FOLDER
 
-prints a table and writes every run, with settings and versions, to unlabeled.json beside this file. The
+It prints a table and writes every run, with settings and versions, to unlabeled.json beside this file. The
 folder has mlbench's .rda files, as ``examples/benchmarks/training_defaults.py`` says; pyreadr reads them.
 """
 

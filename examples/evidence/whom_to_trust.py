@@ -16,7 +16,7 @@ these rows as training data; the other methods use them to learn the metaparamet
 
     python examples/evidence/whom_to_trust.py --seeds 15
 
-writes whom_to_trust.json beside this file: settings, versions, every run.
+It writes whom_to_trust.json beside this file: settings, versions, every run.
 """
 
 import argparse

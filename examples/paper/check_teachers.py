@@ -6,7 +6,7 @@ the whole training split. ::
 
     python examples/paper/check_teachers.py resnet20-cifar10.pt resnet56-cifar10.pt
 
-takes half a minute on one core. It writes check_teachers.json beside this file: for each file its
+It takes half a minute on one core. It writes check_teachers.json beside this file: for each file its
 SHA-256, the network by its weights, and the number of correctly classified images.
 """
 

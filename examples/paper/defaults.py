@@ -15,7 +15,7 @@ test row in another draw elsewhere. The images for judging are training images.
 
     OMP_NUM_THREADS=1 python examples/paper/defaults.py --fashion-teacher teacher.safetensors
 
-prints the table and writes every run to defaults.json beside this file.
+It prints the table and writes every run to defaults.json beside this file.
 """
 
 from __future__ import annotations

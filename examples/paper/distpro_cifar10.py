@@ -26,7 +26,7 @@ the student.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_cifar10.py --jobs 2 --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_cifar10.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_cifar10.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

@@ -12,7 +12,7 @@ CIFAR-10 is a ResNet-56 of trained weights.
 
     python examples/paper/distpro_cifar100.py --cifar10-teacher resnet56-cifar10.pt
 
-prints the tables. It writes every run to distpro_cifar100.json and the trained teacher to
+It prints the tables. It writes every run to distpro_cifar100.json and the trained teacher to
 distpro_cifar100_teacher.pt, beside this file or in --out.
 """
 

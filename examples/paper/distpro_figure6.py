@@ -7,7 +7,7 @@ process.
 
     python examples/paper/distpro_figure6.py
 
-writes distpro_figure6.png beside this file, or to --out, and prints what the searches agree on. With
+It writes distpro_figure6.png beside this file, or to --out, and prints what the searches agree on. With
 --search learned or held there are panels for lambda1 and T too. --quick draws one seed.
 """
 

@@ -11,7 +11,7 @@ nine conv2 pathways, three seeds. See _distpro_arms.py for pairs, weights and co
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_lengths.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
+It prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
 teacher of small images to distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

@@ -12,7 +12,7 @@ nine conv2 pathways, 6 epochs, a search of 6, three seeds. See _distpro_arms.py 
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_logits.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_logits.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_logits.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

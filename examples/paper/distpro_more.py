@@ -6,7 +6,7 @@ in passes, and the differences that the page says in words.
 
     python examples/paper/distpro_more.py
 
-reads the records beside this file and prints both.
+It reads the records beside this file and prints both.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_networks.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_networks.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_networks.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

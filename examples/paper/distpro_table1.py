@@ -21,7 +21,7 @@ A teacher without a file is trained on the labels first.
 
     python examples/paper/distpro_table1.py --teachers FOLDER --pairs "WRN-40-2 to WRN-16-2"
 
-prints the tables. It writes every run to distpro_table1.json, and trained teachers to
+It prints the tables. It writes every run to distpro_table1.json, and trained teachers to
 distpro_table1_NAME.pth, beside this file or in --out. A stopped run goes on from its last epoch, by the
 checkpoints in distpro_table1_checkpoints. The seconds of such a run count from there.
 """

@@ -11,7 +11,7 @@ The teacher is trained on all 50,000 small images for ten epochs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_transfer.py --jobs 2
 
-prints the tables. It writes every run to distpro_transfer.json and the teacher to
+It prints the tables. It writes every run to distpro_transfer.json and the teacher to
 distpro_transfer_teacher.pt, beside this file or in --out.
 """
 

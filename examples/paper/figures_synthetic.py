@@ -14,8 +14,8 @@ docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/figures_synthetic.py
 
-writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes on
-one core.
+It writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes
+on one core.
 """
 
 from __future__ import annotations

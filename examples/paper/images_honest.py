@@ -20,7 +20,7 @@ docs/guide/reproduces_images.rst discusses the run beside this file.
     OMP_NUM_THREADS=1 python examples/paper/images_honest.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors
 
-prints the tables, and writes every run to images_honest.json beside this file.
+It prints the tables, and writes every run to images_honest.json beside this file.
 """
 
 from __future__ import annotations

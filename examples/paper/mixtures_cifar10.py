@@ -29,7 +29,7 @@ mixtures_horizon.py asks at which horizon the weights are right.
 
     OMP_NUM_THREADS=1 python examples/paper/mixtures_cifar10.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to mixtures_cifar10.json and the teacher of small images to
+It prints the tables. It writes every run to mixtures_cifar10.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

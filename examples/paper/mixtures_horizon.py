@@ -7,7 +7,7 @@ The accuracies there are of 800 images, one training each.
 
     OMP_NUM_THREADS=1 python examples/paper/mixtures_horizon.py --teacher resnet20-cifar10.pt
 
-prints the table. It writes every run to mixtures_horizon.json and the teacher of small images to
+It prints the table. It writes every run to mixtures_horizon.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

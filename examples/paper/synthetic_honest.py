@@ -22,7 +22,7 @@ docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/synthetic_honest.py
 
-prints the tables and writes every run to synthetic_honest.json beside this file.
+It prints the tables and writes every run to synthetic_honest.json beside this file.
 """
 
 from __future__ import annotations

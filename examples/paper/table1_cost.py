@@ -11,7 +11,7 @@ train once more with the best setting.
 
     OMP_NUM_THREADS=1 python examples/paper/table1_cost.py --cifar-teacher resnet20-cifar10.pt
 
-prints the table and writes table1_cost.json beside this file. It takes about eight minutes of one core.
+It prints the table and writes table1_cost.json beside this file. It takes about eight minutes of one core.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ docs/guide/reproduces_images.rst discusses the run beside this file.
     OMP_NUM_THREADS=1 python examples/paper/table2_images.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors
 
-prints the tables, draws accuracy by epoch (figure 4b) to table2_images.png, and writes every run to
+It prints the tables, draws accuracy by epoch (figure 4b) to table2_images.png, and writes every run to
 table2_images.json, beside this file.
 """
 

@@ -19,8 +19,8 @@ docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/table2_synthetic.py
 
-prints the tables and writes every run to table2_synthetic.json beside this file. It takes about six minutes
-of one core.
+It prints the tables and writes every run to table2_synthetic.json beside this file. It takes about six
+minutes of one core.
 """
 
 from __future__ import annotations

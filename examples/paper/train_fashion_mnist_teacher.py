@@ -1,7 +1,7 @@
 """Train a teacher for Fashion-MNIST: a CNN of 241,546 parameters on nine tenths of the training images.
 
 Three convolutions of 32, 64 and 128 channels and a hidden layer of 128, as the teacher of
-examples/02_fashion_mnist.py, learn 54,000 of the 60,000 training images, mirrored at random. A
+examples/evidence/fashion_mnist.py, learn 54,000 of the 60,000 training images, mirrored at random. A
 stratified tenth is held out. SGD with rate 0.02, momentum 0.9, weight decay 5e-4 and a cosine
 schedule, batches of 128. Nothing was chosen by accuracies on the test images. ::
 

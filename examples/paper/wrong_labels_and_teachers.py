@@ -11,7 +11,7 @@ docs/guide/wrong_labels.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/wrong_labels_and_teachers.py
 
-prints the tables, draws wrong_labels_and_teachers.png and writes every run to the JSON, beside this file.
+It prints the tables, draws wrong_labels_and_teachers.png and writes every run to the JSON, beside this file.
 """
 
 from __future__ import annotations

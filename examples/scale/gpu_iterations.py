@@ -12,7 +12,7 @@ Batches are what one of 1, 8 and 64 GPUs has of 512 images, or less where that d
 
     python examples/scale/gpu_iterations.py      # about seven minutes on an H200
 
-writes gpu_iterations.json beside this file, or in --out.
+It writes gpu_iterations.json beside this file, or in --out.
 """
 
 from __future__ import annotations

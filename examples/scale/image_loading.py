@@ -6,7 +6,7 @@ evaluation. Median over rounds of 50 images, one core.
 
     python examples/scale/image_loading.py    # ten seconds
 
-writes image_loading.json beside this file.
+It writes image_loading.json beside this file.
 """
 
 from __future__ import annotations

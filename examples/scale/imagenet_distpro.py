@@ -30,8 +30,8 @@ compare with.
 
     python examples/scale/imagenet_distpro.py --quick
 
-generates small images in the same layout, and does all of it in two processes: search, a training that breaks
-off after its first epoch, and the rest of it. It needs neither timm nor a GPU.
+It generates small images in the same layout, and does all of it in two processes: search, a training that
+breaks off after its first epoch, and the rest of it. It needs neither timm nor a GPU.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ are loaded. Needs timm.
 
     python examples/scale/network_sizes.py    # a minute
 
-writes network_sizes.json beside this file.
+It writes network_sizes.json beside this file.
 """
 
 from __future__ import annotations

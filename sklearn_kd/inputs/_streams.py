@@ -6,6 +6,7 @@ read from the first rows, the head.
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -120,6 +121,13 @@ class Stream:
             raise TypeError(f"Stream: classes={classes!r} must be a list or an array. Give sorted(classes).")
         if classes is not None and len(np.unique(np.asarray(classes))) < 2:
             raise ValueError(f"Stream: classes={classes!r} must be two or more labels.")
+
+    def __repr__(self) -> str:
+        classes = (
+            "" if self.classes is None else f", classes={reprlib.repr(np.asarray(self.classes).tolist())}"
+        )
+        stride = ", stride=True" if self.stride else ""
+        return f"Stream({type(self.dataset).__name__}, n_rows={self.n_rows}{classes}{stride})"
 
     def begin_pass(self, number: int) -> None:
         """Tell the dataset which pass begins, if it has a ``set_epoch``.

@@ -136,7 +136,7 @@ def test_tiles_predict_as_the_whole():
         np.testing.assert_allclose(a[:, :8, :8], b[:, :8, :8], rtol=1e-5)
         assert np.abs(a - b).mean() < 0.1 * reg.target_scale_
     rows = regressor(None, nn.Linear(2, 1), meta="none").fit(X[:, :, 0, 0], TRUTH[:, 0, 0])
-    with pytest.raises(ValueError, match="tile=16 cuts images into parts, and y had no maps"):
+    with pytest.raises(ValueError, match="tile=16 cuts images into parts, but y had no maps"):
         rows.predict(X[:, :, 0, 0], tile=16)
 
 

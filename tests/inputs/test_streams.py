@@ -115,6 +115,13 @@ def test_a_counted_dataset_that_goes_on_is_refused():
         rows_of(StreamBatches(data_of(Stream(Counted(600, times=2))), 64))
 
 
+def test_a_stream_says_in_short_what_it_is():
+    assert repr(Stream(Endless(), n_rows=50, classes=np.arange(1000), stride=True)) == (
+        "Stream(Endless, n_rows=50, classes=[0, 1, 2, 3, 4, 5, ...], stride=True)"
+    )
+    assert repr(Stream(Counted())) == f"Stream(Counted, n_rows={len(Counted())})"
+
+
 def test_an_endless_stream_is_cut():
     assert len(rows_of(StreamBatches(data_of(Stream(Endless(), 300)), 100))) == 3
 

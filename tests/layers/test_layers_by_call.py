@@ -449,8 +449,8 @@ def test_the_table_of_rows():
     assert [row for row in both if row.order != "rows"] == list(layer_table(ConvNet(), (1, 8, 8)))
     named = layer_table(mlp, (5,), list(listed))
     assert [row[:4] for row in named] == [row[:4] for row in layer_table(mlp, (5,))]
-    for kinds in ("rows", [], ["row"]):
-        with pytest.raises(ValueError, match=r"kinds=.* must be None or a list"):
+    for kinds, error in (("rows", TypeError), (5, TypeError), ([], ValueError), ([["rows"]], ValueError)):
+        with pytest.raises(error, match=r"kinds=.* must be None or a list"):
             layer_table(mlp, (5,), kinds=kinds)
 
 

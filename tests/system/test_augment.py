@@ -175,8 +175,8 @@ def test_it_is_a_parameter_like_others(make, digits, network):
         ),
         ({"augment": lambda x: x.numpy()}, "it made ndarray"),
         ({"augment": nn.Identity}, "it made Identity"),
-        ({"augment": lambda x: x[:, :9]}, "augment makes does not suit the student.*cannot take"),
-        ({"augment": lambda x: x.double()}, "augment makes does not suit the student"),
+        ({"augment": lambda x: x[:, :9]}, "output of augment does not suit the student.*cannot take"),
+        ({"augment": lambda x: x.double()}, "output of augment does not suit the student"),
         ({"teacher": LogisticRegression()}, "teacher LogisticRegression takes arrays.*set augment=None"),
         ({"teacher": FrozenEstimator(LogisticRegression())}, "not fitted"),
         ({"teacher": nn.Linear(64, 3)}, "does not know"),
@@ -193,7 +193,7 @@ def test_refused_before_training(params, match, data, make, network, monkeypatch
 
 
 def test_teacher_logits_are_refused(data, make, logits):
-    with pytest.raises(ValueError, match="teacher_logits are of the rows as they are"):
+    with pytest.raises(ValueError, match="teacher_logits are answers to the rows as given"):
         make(augment=noisy).fit(*data, teacher_logits=logits)
     make(augment=noisy, meta="none", max_epochs=1).fit(*data, teacher_logits=logits)
 
