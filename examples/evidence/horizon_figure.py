@@ -28,7 +28,7 @@ COLOURS = {0.1: "#1b7f79", 0.4: "#c77700", 0.7: "#7a3b8f"}
 
 
 def mean_and_error(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over the seeds and its standard error; NaN where there is no number."""
+    """Return the mean over the seeds and its standard error; NaN if there is no number."""
     found = np.array(values, dtype=float)
     return found.mean(axis=0), found.std(axis=0, ddof=1) / len(found) ** 0.5
 
