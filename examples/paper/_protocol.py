@@ -164,8 +164,8 @@ class Runs:
             raise SystemExit(
                 f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. To "
                 "continue with that code, check out its commit. Otherwise give --anew to replace the runs, "
-                "--out FOLDER to keep them, or --beside WHY to add runs of this code; WHY says why the runs can "
-                "be compared, and is kept in the record."
+                "--out FOLDER to keep them, or --beside WHY to add runs of this code; WHY says why the runs "
+                "can be compared, and is kept in the record."
             )
 
     def _place_of(self, code, beside):
