@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_kd.style._style import series_look, style_axes
+
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
 from _protocol import list_table, number
 
@@ -24,7 +26,7 @@ TASKS = ("letter, 30 % flipped", "satellite", "Fashion-MNIST", "CIFAR-10")
 AS_LARGE = "T = 4, gradient of T = 1"
 # Branches of the page's tables: where they leave, and what changes.
 SHOWN = (([0.5, 1.0], "T = 4"), ([0.5, 4.0], "T = 1"), ([0.5, 4.0], "lambda1 = .9"))
-COLOURS = {0.1: "#1b7f79", 0.4: "#c77700", 0.7: "#7a3b8f"}
+LOOKS = {0.1: series_look(0), 0.4: series_look(1), 0.7: series_look(2)}
 
 
 def mean_and_error(values: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -235,9 +237,10 @@ def panel(ax: Any, runs: Sequence[dict], title: str) -> None:
     bounds = [0.0]
     for run in runs:
         order = np.argsort(run["horizons"])
-        k, colour = np.array(run["horizons"])[order], COLOURS[run["branched at"]]
+        look = LOOKS[run["branched at"]]
+        k, colour = np.array(run["horizons"])[order], look.color
         mean, error = (part[order] for part in mean_and_error(run["loss"]))
-        ax.plot(k, mean, color=colour, marker="o", ms=3, label=f"left at {run['branched at']:.0%}")
+        ax.plot(k, mean, color=colour, marker=look.marker, ms=4, label=f"left at {run['branched at']:.0%}")
         ax.fill_between(k, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
         promised = mean_and_error(run["greedy"])[0][order]
         ax.plot(k, promised, color=colour, linestyle="--", linewidth=1)
@@ -248,19 +251,23 @@ def panel(ax: Any, runs: Sequence[dict], title: str) -> None:
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.axvline(runs[0]["per epoch"], color="0.7", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
+    style_axes(ax)
     ax.set_title(f"{title}: {change_of(runs[0])}", loc="left", fontsize=8.5)
 
 
 def draw_signs(ax: Any, record: dict) -> None:
     """Draw how often the sign is the same as at the end."""
     names = record["settings"]["horizons"][:-1]
-    for (task, training, name), colour in zip(GROUPS, ("#205080", "#b03030", "#508030"), strict=True):
+    for place, (task, training, name) in enumerate(GROUPS):
+        look = series_look(place)
         for key, style in (("loss", "-"), ("greedy", "--")):
             share, _ = right_signs(record, task, training, key)
             label = name if key == "loss" else None
-            ax.plot(range(len(names)), share[:-1], style, color=colour, marker="o", ms=3, label=label)
+            line = {"color": look.color, "marker": look.marker, "ms": 4}
+            ax.plot(range(len(names)), share[:-1], style, label=label, **line)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(0, 1.02)
+    style_axes(ax)
     ax.set_xticks(range(len(names)), names, fontsize=7)
     ax.set_title("share with the sign of the end", loc="left", fontsize=9)
     ax.legend(fontsize=8, loc="lower left")

@@ -184,8 +184,8 @@ def check_shares(n_rows: int, ranks: Ranks) -> None:
     if ranks.size > 1 and n_rows < 2 * ranks.size:
         raise ValueError(
             f"{ranks.size} processes share each batch, and each needs two rows or more of it; there are "
-            f"batches of {n_rows}. Give a batch_size of at least {2 * ranks.size}, and as many rows in "
-            "D_train and in D_val, or train with fewer processes (parallel)."
+            f"batches of {n_rows}. Give a batch_size of at least {2 * ranks.size}, and at least as many rows "
+            "in D_train and in D_val, or train with fewer processes (parallel)."
         )
 
 
@@ -346,7 +346,7 @@ def augmented(augment: Callable[[Any], Any], X: Any) -> Any:
     Raises
     ------
     ValueError
-        If the result is not a tensor with as many rows, or does not have the parts of X.
+        If the result is not a tensor with the same number of rows, or does not have the parts of X.
     """
     with torch.no_grad():
         made = augment(X.clone().given() if isinstance(X, Parts) else X.clone())
@@ -355,7 +355,7 @@ def augmented(augment: Callable[[Any], Any], X: Any) -> Any:
     if not isinstance(made, Tensor) or made.ndim == 0 or len(made) != len(X):
         got = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(
-            f"augment must map a batch of inputs to a tensor of as many rows; from shape "
+            f"augment must map a batch of inputs to a tensor with the same number of rows; from shape "
             f"{tuple(X.shape)} it made {got}."
         )
     return made

@@ -72,7 +72,7 @@ class MapAugmentation:
     def _checked(self, made: Any, X: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         wanted = (
             f"augment is called with images and their maps, of shapes {tuple(X.shape)} and "
-            f"{tuple(maps.shape)}, and must return both, as many"
+            f"{tuple(maps.shape)}, and must return both, the same number of each"
         )
         is_pair = isinstance(made, (tuple, list)) and len(made) == 2
         if not is_pair or not all(isinstance(part, Tensor) for part in made):

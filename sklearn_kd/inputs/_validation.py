@@ -579,7 +579,7 @@ def validate_predict_inputs(
     numbers = transformed(preprocessing, rows)
     if any_size and numbers.ndim == 4:
         sample_shape = sample_shape[0], *numbers.shape[2:]
-    check_sample_shape(numbers, sample_shape, f"{name} behind student_preprocessing", estimator)
+    check_sample_shape(numbers, sample_shape, f"{name} after student_preprocessing", estimator)
     return numbers
 
 

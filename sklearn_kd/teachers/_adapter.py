@@ -408,7 +408,7 @@ class BatchTeacherAdapter(TeacherAdapter):
 
 
 class EitherWayAdapter(BatchTeacherAdapter):
-    """Base class of adapters of which some teachers are asked batch by batch, others about all of X.
+    """Base class of adapters for teachers of which some are asked batch by batch, others about all of X.
 
     A subclass overrides :meth:`takes_batches`. ``predict_logits`` gets a batch or X.
     """

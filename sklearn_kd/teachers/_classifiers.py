@@ -68,7 +68,7 @@ class FrozenTeacher(TeacherAdapter):
 
 @register_teacher(object)  # classifiers need not derive from scikit-learn's base classes
 class ClassifierTeacher(TeacherAdapter):
-    """Adapter of a classifier, of which a clone is fitted on D_train.
+    """Adapter of a classifier; a clone of it is fitted on D_train.
 
     Its logits are log-probabilities, or margins if it gives no probabilities.
     """

@@ -153,7 +153,7 @@ class LabelFunctionTeacher(_ConvertsLabels, FunctionTeacherAdapter):
 
 
 class LabelClassifierTeacher(ClassifierTeacher):
-    """Adapter of a classifier, of which a clone is fitted on D_train's matrix of labels."""
+    """Adapter of a classifier; a clone of it is fitted on D_train's matrix of labels."""
 
     def fit(
         self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState

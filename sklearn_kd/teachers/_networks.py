@@ -167,7 +167,7 @@ def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueE
         "shape from X, such as sklearn_kd.teachers.ImageTransform(32)."
     )
     if isinstance(module, TransformedTeacher):
-        behind = f" behind teacher_transform={module.transform!r}"
+        behind = f" after teacher_transform={module.transform!r}"
         remedy = "Give a teacher_transform that makes the shape that the teacher was trained on."
     remedy = remedy_for_two_devices(module, x.device, error) or remedy
     cause = str(error).rstrip(". ")

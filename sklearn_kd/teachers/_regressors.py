@@ -40,7 +40,7 @@ from sklearn_kd.teachers._weighted_fit import WeightedFit
 
 @tell_by_abilities
 class RegressorTeacher(TeacherAdapter):
-    """Adapter of a regressor, of which a clone is fitted on D_train; it can teach only regressors."""
+    """Adapter of a regressor; a clone of it is fitted on D_train. It can teach only regressors."""
 
     gives_classes = False
 

@@ -27,7 +27,7 @@ def transformed(transform: Transform, x: Any) -> Tensor:
     Raises
     ------
     TransformError
-        If it fails, or does not return a floating-point tensor with as many rows.
+        If it fails, or does not return a floating-point tensor with the same number of rows.
     """
     if not isinstance(x, Tensor):
         raise TransformError(
@@ -45,13 +45,13 @@ def transformed(transform: Transform, x: Any) -> Tensor:
         got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise TransformError(
             f"teacher_transform gives {got} for a batch of shape {tuple(x.shape)}. It must give a tensor of "
-            "floating-point numbers with as many rows."
+            "floating-point numbers with the same number of rows."
         )
     return made
 
 
 class TransformedTeacher(nn.Module):
-    """A trained network behind a transform of its input. Layers are named by the network's own paths.
+    """A trained network with a transform before it. Layers are named by the network's own paths.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class TransformedTeacher(nn.Module):
 
 
 def with_transform(teacher: Any, transform: Transform | None) -> Any:
-    """Return a teacher behind ``teacher_transform``, or the teacher itself if there is no transform.
+    """Put ``teacher_transform`` before a teacher; return the teacher itself if there is no transform.
 
     Raises
     ------

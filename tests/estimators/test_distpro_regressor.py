@@ -301,7 +301,7 @@ def test_a_process_of_a_regressor_is_followed_by_a_classifier(learned, make, row
 
 
 def test_a_process_of_another_loss(learned, make, rows):
-    with pytest.raises(ValueError, match="process is of other metaparameters"):
+    with pytest.raises(ValueError, match="process has other metaparameters"):
         make(process=learned.process_, output_weight="learned").fit(*rows)
 
 

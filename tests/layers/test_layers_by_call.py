@@ -213,7 +213,7 @@ def test_what_cannot_be_told_is_refused_and_can_be_said():
 
 def test_auto_does_not_leave_out_what_it_cannot_tell():
     network = Swin(12, fixed=True)
-    with pytest.raises(ValueError, match=r"layers='auto': layer 'permute' of Swin gives .*cannot be told"):
+    with pytest.raises(ValueError, match=r"layers='auto': layer 'permute' of Swin gives .*does not show"):
         find_layers(network, "auto", pixels(), name="layers")
     # Layer normalisation of the last axis, and the patches' size or half of it, tell these.
     found = layer_shapes(find_layers(network, ["features.1", "norm"], pixels(), name="layers"))

@@ -305,7 +305,7 @@ def test_without_optuna(make, digits, logits, no_training, monkeypatch):
         (
             {"storage": "sqlite:////no/a.db", "study_name": "a"},
             ValueError,
-            r"cannot be opened[\s\S]*folder is there",
+            r"cannot be opened[\s\S]*folder exists",
         ),
         ({"n_trials": 0}, ValueError, "n_trials=0 must be an integer of at least 1"),
         ({"log10_temperature": (1, 0)}, ValueError, "must be two finite numbers, low <= high"),
@@ -320,7 +320,7 @@ def test_parameters_that_cannot_be_used(params, kind, message, make, digits, no_
 def test_a_study_that_does_not_minimise_one_loss(directions, make, digits, tmp_path, no_training):
     strategy = in_file(tmp_path)
     optuna.create_study(storage=strategy.storage, study_name="it", directions=directions)
-    with pytest.raises(ValueError, match=rf"study of \['{directions[0]}'.* is to be minimised"):
+    with pytest.raises(ValueError, match=rf"study of \['{directions[0]}'.* has to be minimised"):
         make(LogisticRegression(), meta=strategy).fit(*digits)
 
 
