@@ -47,7 +47,7 @@ def refused_maps(X, y):
         "``augment`` of images alone": ({"teacher": teacher, "augment": lambda X: X}, {}),
         "``augment`` that returns images alone": ({"teacher": teacher, "augment": lambda X, y: X}, {}),
         "``augment`` to another size": ({"teacher": teacher, "augment": lambda X, y: (X, y[:, 1:])}, {}),
-        "``augment`` to labels that y has not": (
+        "``augment`` to labels that y lacks": (
             {"teacher": teacher, "augment": lambda X, y: (X, 0 * y + 9)},
             {},
         ),
