@@ -264,6 +264,7 @@ class TeacherAdapter:
         data : DistillationData
             The same rows.
         classes : ndarray of shape (K,)
+            Classes of y.
         batch_size : int
             Rows to ask about at a time, if the teacher takes batches.
         """
