@@ -75,8 +75,8 @@ def _entry(item: Any) -> tuple[str, Any]:
     if isinstance(item, DistillationLoss):
         return _name_of_class(type(item).__name__), item
     raise TypeError(
-        f"loss: {str(item)[:200]} is no entry of a list of losses. Give losses of sklearn_kd.losses, their "
-        f"names, or pairs (name, loss).{_in_place_of(item)}"
+        f"loss: {str(item)[:200]} is not an entry of a list of losses. Give losses of sklearn_kd.losses, "
+        f"their names, or pairs (name, loss).{_in_place_of(item)}"
     )
 
 
@@ -222,7 +222,7 @@ def _with_parameters(item: Any, key: str, makers: Makers) -> BaseEstimator:
     if isinstance(item, str) and item in makers:
         return makers[item]()
     meant = did_you_mean(item, tuple(makers)) if isinstance(item, str) else ""
-    raise ValueError(f"loss__{key}: {item!r} is no loss with parameters to set.{meant}")
+    raise ValueError(f"loss__{key}: {item!r} is not a loss with parameters to set.{meant}")
 
 
 def _check_has(item: BaseEstimator, name: str, key: str) -> None:

@@ -311,7 +311,7 @@ class TeacherAdapter:
                 shape = f"shape {array.shape}"
             except (TypeError, ValueError):  # ragged, or not numbers
                 array = np.empty(0, dtype=np.float32)
-                shape = f"a {type(output).__name__} that is no table of numbers"
+                shape = f"a {type(output).__name__} that is not a table of numbers"
             values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
         if self.gives_maps and (values.ndim != 4 or len(values) != n_rows):
             raise ValueError(

@@ -242,7 +242,7 @@ def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None, name: str = "t
 
 
 def comes_trained(teacher: Any) -> bool:
-    """Return True if a teacher is used as it is, False if it is trained here or is no teacher."""
+    """Return True if a teacher is used as it is, False if it is trained here or is not a teacher."""
     adapter = adapter_class(teacher)
     return adapter is not None and not adapter.trains(teacher)
 
@@ -295,7 +295,7 @@ def short_repr(value: Any, n_max: int = 200) -> str:
 
 
 def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier") -> str:
-    """Return advice about an object that is no teacher, or ""; ``wanted`` is what to give instead."""
+    """Return advice about an object that is not a teacher, or ""; ``wanted`` is what to give instead."""
     if name != "teacher" and (teacher is None or isinstance(teacher, str)):
         return " A list of teachers holds only teachers, without names and without None."
     if teacher is None:

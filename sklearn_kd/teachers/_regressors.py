@@ -255,8 +255,8 @@ def _real_numbers(output: Any, n_rows: int, task: Regression, who: str) -> Tenso
     except (TypeError, ValueError) as error:
         wanted = f"({n_rows}, height, width)" if task.map_shape else f"({n_rows}, {task.n_targets})"
         raise ValueError(
-            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is no "
-            "table of real numbers. If it returns a dict, a tuple or an object, give a function of X, or a "
+            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is not "
+            "a table of real numbers. If it returns a dict, a tuple or an object, give a function of X, or a "
             "module, that returns only the numbers in it."
         ) from error
 
