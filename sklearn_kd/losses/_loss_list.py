@@ -155,8 +155,8 @@ def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
     makers = {**of_outputs, **of_features}
     if item not in makers:
         raise ValueError(
-            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} It is one of "
-            f"{list(of_outputs)}, which are of the outputs, or of {list(of_features)}, which are of features."
+            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} Losses of the outputs are "
+            f"{list(of_outputs)}, and terms of features {list(of_features)}."
         )
     return makers[item]()
 

@@ -85,8 +85,8 @@ class SuccessiveHalving(PopulationStrategy):
         shares = [share for share in rungs if isinstance(share, Real) and 0 < share <= 1]
         if not shares or len(shares) != len(rungs) or sorted(set(shares)) != list(shares):
             raise ValueError(
-                f"rungs={self.rungs!r} must be shares of the epochs, above 0 and at most 1, rising, such as "
-                "(0.4, 0.6)."
+                f"rungs={self.rungs!r} must be shares of the epochs, above 0 and at most 1, in increasing "
+                "order, such as (0.4, 0.6)."
             )
         check_real("z", self.z, least=0.0)
         UnitCube(space)

@@ -307,7 +307,7 @@ def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier"
     if isinstance(teacher, Mapping):
         return " Load the weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
-        return " Load the file, and give what is in it."
+        return " Load the file, and give the teacher in it."
     if isinstance(teacher, bytes):
         return " Give the bytes of an ONNX file as sklearn_kd.teachers.OnnxTeacher(bytes)."
     if hasattr(teacher, "SerializeToString"):

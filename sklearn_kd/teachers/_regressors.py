@@ -237,7 +237,7 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
             f"{who}:",
             row,
             f" of X has {values[row].abs().max():.3g} among its predictions, more than {MOST_DEVIATIONS:g} "
-            "standard deviations from the mean of y: no student learns that. Predict in the units of y.",
+            "standard deviations from the mean of y: no student can learn that. Predict in the units of y.",
         )
     return numbers.float()
 

@@ -179,7 +179,7 @@ def test_probabilities_are_recognised(make, digits):
 
     register_teacher(Scores, Probabilities)
     with pytest.warns(
-        UserWarning, match="teacher Scores gives probabilities.*Let predict_logits of its adapter"
+        UserWarning, match="teacher Scores gives probabilities.*Have predict_logits of its adapter"
     ):
         make(Scores(*digits)).fit(*digits)
 
