@@ -34,7 +34,8 @@ class SuccessiveHalving(PopulationStrategy):
         Increasing shares of the epochs after which students are dropped. Early rungs mislead: with noisy
         labels, memorising comes late, and trials of less than a sixth of the epochs prefer a large lambda1.
     z : float, default=1.0
-        See above. 0: the smaller L_val decides.
+        Standard errors by which the first student must be worse than the best to be dropped. 0: the smaller
+        L_val decides.
     val_temperature : float or "auto", default="auto"
         T_val of the validation loss, as in :class:`Strategy`. "auto": each student has its own.
 
