@@ -281,7 +281,7 @@ class BrokenCollation:
         (
             lambda X, y: {"X": Items(X, y, lambda x, label: (x, [label, label]))},
             ValueError,
-            "one number or string",
+            "a number or a string",
         ),
         (lambda X, y: {"X": Items(X, y + 0.5)}, ValueError, "continuous"),
         (lambda X, y: {"X": Items(X, 0 * y)}, ValueError, "1 class"),
