@@ -127,8 +127,8 @@ plt.show()
 # ---------------------------
 #
 # :class:`~sklearn_kd.MetaparameterPathDisplay` draws ``lambda1`` and T over the training: a thin line for
-# each fit, a thick one for their mean. ``lambda1`` falls within the first 50 iterations, while the student has
-# learned little from the wrong labels yet. Then it jumps from step to step, around a low mean.
+# each fit, a thick one for their mean. ``lambda1`` falls within the first 50 iterations, while the student
+# has learned little from the wrong labels yet. Then it jumps from step to step, around a low mean.
 
 display = MetaparameterPathDisplay.from_path(learned, name=f"linear: {DIVISIONS} runs and their mean")
 plt.show()
