@@ -135,6 +135,7 @@ def compare_methods(
     See Also
     --------
     MethodComparison : What is returned.
+    ComparisonDisplay : Draws it.
 
     Notes
     -----

@@ -88,8 +88,8 @@ def test_they_follow_the_folds(make, digits, splits):
 @pytest.mark.parametrize(
     ("meta", "given", "reason"),
     [
-        ("naive", False, "groups beside meta='naive', which trains on all rows and holds none out"),
-        ("gradient", True, "groups beside X_val, which is D_val"),
+        ("naive", False, "groups with meta='naive', which trains on all rows and holds none out"),
+        ("gradient", True, "groups with X_val, which is D_val"),
     ],
 )
 def test_where_nothing_is_held_out_they_are_without_effect(meta, given, reason, make, digits, logits):

@@ -199,7 +199,7 @@ def test_rows_of_no_weight_do_not_make_the_teachers_units_look_wrong():
 
 
 def test_a_parameter_of_another_loss_is_said():
-    with pytest.warns(UserWarning, match=r"loss__quantile=0.9 beside loss='squared_error'.*\['quantile'\]"):
+    with pytest.warns(UserWarning, match=r"loss__quantile=0.9 with loss='squared_error'.*\['quantile'\]"):
         regressor(Ridge(), loss__quantile=0.9, max_epochs=1, meta="fixed").fit(X, y)
 
 

@@ -106,7 +106,7 @@ def test_without_a_convolution_it_is_not_certain_and_can_be_said():
     with pytest.raises(ValueError, match="17 tokens, too few for a grid of 5×4"):
         shapes(network, ["blocks.0:tokens=5x4"], x)
     long = SmallViT(by_conv=False, depth=1, image=(8, 136), n_others=5)
-    with pytest.raises(ValueError, match="73 tokens, which are no square grid behind at most 8 others"):
+    with pytest.raises(ValueError, match="73 tokens, which are no square grid after at most 8 others"):
         shapes(long, ["blocks.0:tokens"], torch.rand(2, 3, 8, 136))
 
 

@@ -94,7 +94,7 @@ def test_parameters_that_are_refused():
     with pytest.raises(ValueError, match=r"no entry 'maen'\. Did you mean 'mean'"):
         clf.set_params(loss__maen__weight=1.0)
     with pytest.raises(
-        ValueError, match=r"LogitDistillation\(\) has no parameter 'temperature'\. It starts at"
+        ValueError, match=r"LogitDistillation\(\) has no parameter 'temperature'\. Its initial value is"
     ):
         clf.set_params(loss__kd__temperature=2)
     with pytest.raises(ValueError, match=r"has no parameter 'wieght'\. Did you mean 'weight'"):
