@@ -172,10 +172,10 @@ class Runs:
         known = any(_same_code(code, one) for one in self._record["codes"])
         if self._done and not known and not beside:
             raise SystemExit(
-                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. Check "
-                "that commit out to go on with its code, give --anew to replace the runs or --out FOLDER to "
-                "keep them, or --beside WHY to add runs of this code, where WHY says why they compare; it is "
-                "kept in the record."
+                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. To "
+                "continue with that code, check out its commit. Otherwise give --anew to replace the runs, "
+                "--out FOLDER to keep them, or --beside WHY to add runs of this code; WHY says why the runs "
+                "can be compared, and is kept in the record."
             )
 
     def _place_of(self, code, beside):
