@@ -149,7 +149,9 @@ class RegressionLoss(DistillationLoss):
         labels : Tensor of shape (B, m)
             Standardised targets; NaN in rows that have none.
         lambda1 : Tensor of shape () or (m,)
+            Weight of the error on y.
         teacher_bound : Tensor of shape () or None, default=None
+            The bound of the teacher's term. None: no bound.
         **metaparameters : Tensor
             Metaparameters that a subclass adds, for :meth:`errors`.
 
