@@ -7,14 +7,14 @@ on perceptrons with two equal hidden layers, 64 inputs, plain SGD; one thing var
   batch size    16 … 1,024; hidden layers of 256, 10 classes
   classes       2 … 1,000; hidden layers of 256, batches of 128
 
-Pairs in turn in one process, CPU time, one thread, 20 rounds of about 0.2 s of plain steps (at most 20).
-Median ratio and quartiles over the rounds.
+Both kinds of step take turns in one process, with CPU time of one thread, in 20 rounds of about 0.2 s of
+plain steps (at most 20). The results are the median ratio and quartiles over the rounds.
 
     python examples/benchmarks/scaling.py             # about 6 minutes
     python examples/benchmarks/scaling.py --quick     # half a minute, without the largest
     python examples/benchmarks/scaling.py --table     # the tables into docs/guide/speed.rst
 
-large.py has the cost of an epoch by rows, columns and classes. This script writes scaling.json, and the
+large.py measures the cost of an epoch by rows, columns and classes. This script writes scaling.json, and the
 picture scaling.png, beside this file; scaling_before.json: see step.py.
 """
 

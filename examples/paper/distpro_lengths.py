@@ -1,17 +1,17 @@
 """Follow one process for 4, 8, 12 and 24 epochs: Figure 5 and Table 2 of DistPro, at a size for one core.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022): the shorter the training, the larger the gain of the process. One process for each
-seed, of a search of 8 epochs, is followed for all four lengths. The other arms are the student alone, KD,
-ReviewKD, pathways of equal weight, and these at the sum of the weights of the process. Each arm's weight is
-chosen at 8 epochs and kept for the other lengths. (ReviewKD's weight is warmed up over the first epoch.)
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022), claim that the gain of the process is larger the shorter the training is. Here each seed has one
+search of 8 epochs, and its process is followed for all four lengths. The other arms are the student alone,
+KD, ReviewKD, pathways of equal weight, and these at the sum of the weights of the process. Each arm's weight
+is chosen at 8 epochs and kept for the other lengths. (ReviewKD's weight is warmed up over the first epoch.)
 
-CIFAR-10 with the images averaged down to 16×16, 2,560 of them to train on, from a ResNet-20 to a ResNet-8,
-nine conv2 pathways, three seeds. See _distpro_arms.py for pairs, weights and costs.
+A ResNet-20 teaches a ResNet-8 on 2,560 images of CIFAR-10, averaged down to 16×16, by nine conv2 pathways,
+with three seeds. _distpro_arms.py describes pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_lengths.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
+It prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
 teacher of small images to distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

@@ -1,8 +1,8 @@
-"""Figures 4a, 5 and 6 of the paper: the synthetic data, in the paper's own protocol.
+"""Draw figures 4a, 5 and 6 of the paper: the synthetic data, in the paper's own protocol.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
-distillation problem" (2022). The protocol is that of table2_synthetic.py: validation is the test, one
-draw of the data, 10 runs, mean ± one standard deviation.
+distillation problem" (2022). The protocol is that of table2_synthetic.py: D_val is the test, there is one
+draw of the data and 10 runs, and results are means ± one standard deviation.
 
 - figures_synthetic_4a.png: accuracy by iteration and method, with the notebook's features, which
   differ by method, and with sign(x1·x2) for all.
@@ -14,8 +14,8 @@ docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/figures_synthetic.py
 
-writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes on
-one core.
+It writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes
+on one core.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ PANELS = {
 
 
 def curve(features, method, run, iterations):
-    """Return the accuracy on the test after every 20 iterations."""
+    """Return the test accuracy after every 20 iterations."""
     student = train_as_the_paper(features, method, run, iterations=iterations, every=EVERY)
     return {"curve": student.history_[:, "valid_acc"]}
 
@@ -86,7 +86,7 @@ def draw_4a(runs):
 
 
 def draw_5():
-    """Draw the rows of the teacher, of the student, and of the test."""
+    """Draw the rows of the teacher, the student and the test."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained")
     data, teacher = draw("text", NOTEBOOK_SEED), paper_teacher("text", NOTEBOOK_SEED)
     sets = {

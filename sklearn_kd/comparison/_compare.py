@@ -134,6 +134,7 @@ def compare_methods(
     See Also
     --------
     MethodComparison : The result.
+    ComparisonDisplay : Draws it.
 
     Notes
     -----

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from scipy import stats
 
+from sklearn_kd.comparison._picture import draw_differences, draw_scores
 from sklearn_kd.comparison._tables import html_table, text_table
 from sklearn_kd.errors._did_you_mean import did_you_mean
+from sklearn_kd.style._style import pyplot
 from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 CONFIDENCE = 0.95
 # Columns besides the measures, with their headings, and the decimals of each.
@@ -162,7 +165,8 @@ class MethodComparison:
     def plot(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
         """Plot the differences from the baseline with their 95 % intervals.
 
-        Small dots are folds. Intervals that exclude zero are coloured.
+        Small dots are folds. Intervals that exclude zero are thick, with filled markers.
+        :class:`ComparisonDisplay` also draws the scores against the cost.
 
         Parameters
         ----------
@@ -175,35 +179,35 @@ class MethodComparison:
         -------
         matplotlib Axes
         """
-        import matplotlib.pyplot as plt
-
+        plt = pyplot("plot")
         metric = self._checked(metric)
-        summary, scores = self.summary(metric), self._by_fold(metric)
-        baseline = summary[summary["method"] == self.baseline][0]
-        others = summary[summary["method"] != self.baseline]
         if ax is None:
-            _, ax = plt.subplots(figsize=(7, 1.4 + 0.5 * len(others)), layout="constrained")
-        ax.axvline(0, color="0.35", linewidth=1, zorder=1)
-        for place, row in enumerate(others):
-            clear = row["low"] > 0 or row["high"] < 0
-            color = "C0" if clear else "0.45"
-            folds = scores[row["method"]] - scores[self.baseline]
-            spread = place + np.linspace(-0.22, 0.22, len(folds)) if len(folds) > 1 else [place]
-            ax.plot([row["low"], row["high"]], [place, place], color=color, linewidth=2.2, zorder=3)
-            dots: dict[str, Any] = {"s": 30, "color": color, "alpha": 0.75, "edgecolors": "white"}
-            ax.scatter(folds, spread, linewidth=0.6, zorder=4, **dots)
-            ax.plot(row["difference"], place, "o", color=color, markersize=8, zorder=5)
-        ax.set_yticks(
-            range(len(others)), [f"{row['method']}  ({_number(metric, row['mean'])})" for row in others]
-        )
-        ax.set_ylim(len(others) - 0.5, -0.5)
-        ax.tick_params(axis="y", length=0)
-        ax.spines[["top", "right", "left"]].set_visible(False)
-        ax.grid(axis="x", color="0.92")
-        ax.set_axisbelow(True)
-        mean = _number(metric, baseline["mean"])
-        ax.set_xlabel(f"difference in {_title(metric)} to {self.baseline} ({mean}), with 95 % interval")
+            height = 1.4 + 0.5 * (len(self.methods_) - 1)
+            _, ax = plt.subplots(figsize=(7, height), layout="constrained")
+        self._draw_differences(ax, metric)
         return ax
+
+    def _draw_differences(self, ax: Axes, metric: str) -> dict[str, Line2D]:
+        """Draw the differences to the baseline; return the marker of each method."""
+        return draw_differences(
+            ax,
+            self.summary(metric),
+            self._by_fold(metric),
+            self.baseline,
+            _title(metric),
+            lambda mean: _number(metric, mean),
+        )
+
+    def _draw_scores(self, ax: Axes, metric: str) -> dict[str, Line2D]:
+        """Draw the scores against the seconds of a fit; return the marker of each method."""
+        costs = {method: float(values.mean()) for method, values in self._by_fold("fit_seconds").items()}
+        cost = "seconds of a fit, mean over the folds"
+        if (
+            "models_in_batch" in (self.results_.dtype.names or ())
+            and (self.results_["models_in_batch"] > 1).any()
+        ):
+            cost += "\n(batched runs are shared equally)"
+        return draw_scores(ax, self.summary(metric), costs, self.baseline, _title(metric), cost)
 
     def _checked(self, metric: str | None) -> str:
         known = [*self.metrics_, "fit_seconds"]

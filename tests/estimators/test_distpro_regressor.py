@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.processes import make_process
 from helpers.saved_files import content_of, write
 from sklearn_kd import (
@@ -300,7 +301,7 @@ def test_a_process_of_a_regressor_is_followed_by_a_classifier(learned, make, row
 
 
 def test_a_process_of_another_loss(learned, make, rows):
-    with pytest.raises(ValueError, match="process is of other metaparameters"):
+    with pytest.raises(ValueError, match="process has other metaparameters"):
         make(process=learned.process_, output_weight="learned").fit(*rows)
 
 
@@ -388,7 +389,7 @@ class Drawn(RegressionLoss):
 @pytest.mark.parametrize(
     ("params", "error", "match"),
     [
-        ({"teacher": Ridge()}, TypeError, "Ridge.* is no network"),
+        ({"teacher": Ridge()}, TypeError, "Ridge.* is not a network"),
         ({"output_weight": -1.0}, ValueError, "'output_weight' parameter"),
         ({"output_weight": "found"}, ValueError, "'output_weight' parameter"),
         ({"loss": "mse"}, ValueError, "loss='mse' is not known"),
@@ -410,7 +411,7 @@ class Drawn(RegressionLoss):
         ({"student": lambda n_outputs: ConvNet(3)}, ValueError, "one output"),
         ({"process": make_process()}, ValueError, "process is of other pathways"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_before_training(params, error, match, make, rows, monkeypatch):
     def train_step(*args, **kwargs):
@@ -435,7 +436,7 @@ def test_refused_before_training(params, error, match, make, rows, monkeypatch):
         ),
         ({"loss__width": 0.5}, "loss__width=0.5 with loss='squared_error', which does not take it"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_without_effect(params, match, make, rows):
     with pytest.warns(UserWarning, match=match):

@@ -9,6 +9,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.processes import make_process
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.distpro._transforms import Conv1
@@ -166,7 +167,7 @@ def three_stages():
         ({"teacher": ConvNet(3), "logit_weight": 1.0}, ValueError, "does not know all of the 10"),
         ({"teacher": nn.Conv2d(1, 1, 1), "logit_weight": 1.0}, ValueError, "returns logits"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_before_training(params, error, match, make_distpro, images):
     with pytest.raises(error, match=match):
@@ -178,7 +179,7 @@ def test_only_networks_teach(kind, make_distpro, images):
     tree = DecisionTreeClassifier().fit(images[0].reshape(160, -1), images[1])
     clf = make_distpro()
     clf.teacher = {"tree": tree, "frozen tree": FrozenEstimator(tree), "class": ConvNet, "none": None}[kind]
-    with pytest.raises(TypeError, match=r"is no network.*fitted skorch net"):
+    with pytest.raises(TypeError, match=r"is not a network.*fitted skorch net"):
         clf.fit(*images)
 
 

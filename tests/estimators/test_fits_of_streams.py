@@ -232,7 +232,7 @@ def test_classes_are_stated_or_those_of_d_val():
 
 
 def test_a_teacher_that_is_to_be_trained_is_refused():
-    with pytest.raises(ValueError, match=r"is to be trained on D_train, and X is a stream.*FrozenEstimator"):
+    with pytest.raises(ValueError, match=r"has to be trained on D_train, and X is a stream.*FrozenEstimator"):
         classifier(LogisticRegression(), meta="naive").fit(Stream(Counted(), classes=range(10)))
 
 

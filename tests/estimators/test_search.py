@@ -383,7 +383,7 @@ def test_parameters_of_no_use_are_refused(params, search, digits, logits):
 def test_a_process_of_other_metaparameters_is_refused(make, digits, logits):
     entries = {"temperature": LogitDistillation().metaparameters(10)["temperature"]}
     process = MetaparameterProcess({"temperature": [2.0]}, entries)
-    with pytest.raises(ValueError, match="process is of other metaparameters"):
+    with pytest.raises(ValueError, match="process has other metaparameters"):
         make(process=process).fit(*digits, teacher_logits=logits)
 
 

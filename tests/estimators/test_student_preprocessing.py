@@ -339,7 +339,7 @@ def test_a_transformer_of_ones_own_is_given_to_load(tmp_path):
 def test_a_transformer_that_makes_other_columns_later_is_refused():
     clf = make(preprocessing=FunctionTransformer(lambda X: X[["owns"]] * 1.0), meta="none").fit(X, y)
     clf.student_preprocessing_.func = lambda X: X[["owns", "owns"]] * 1.0
-    with pytest.raises(ValueError, match="X behind student_preprocessing has samples of shape"):
+    with pytest.raises(ValueError, match="X after student_preprocessing has samples of shape"):
         clf.predict(X)
 
 

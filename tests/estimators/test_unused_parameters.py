@@ -9,6 +9,7 @@ import torch
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import MLPStudent
 from sklearn_kd.meta import PAPER_SETTINGS, Gradient, Hyperopt, Linear, Random
 
@@ -120,7 +121,7 @@ def test_what_counts_is_named_and_the_mend(name, make, digits):
         {"meta": "fixed", "lr": 0.01, "optimizer__lr": 0.01},
         {"meta": "fixed", "lr": 0.003, "optimizer__lr": 0.01},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_what_counts_or_misleads_nobody_is_not_said(params, make, digits, logits):
     assert_silent(lambda: make(**params | {"max_epochs": 1}).fit(*digits, teacher_logits=logits))

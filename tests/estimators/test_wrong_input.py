@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import CNNStudent, MLPStudent, meta
 from sklearn_kd.losses import LogitDistillation
 
@@ -159,7 +160,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"student": CNNStudent}, ValueError, "takes images"),
         ({"student": "mlp"}, TypeError, "nn.Module"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_parameters(params, error, match, make, digits):
     clf = clone(make(LogisticRegression(), **params))  # a misspelt name survives clone
@@ -203,7 +204,7 @@ def val(X, y, **given):
         (lambda X, y: val(X, y, sample_weight_val=np.zeros(5)), "^sample_weight_val.* non-zero"),
         (lambda X, y: val(X, y, sample_weight_val=np.full(5, np.nan)), "^sample_weight_val: .* NaN"),
         (lambda X, y: {"groups": np.zeros(399)}, "groups has 399 entries and X 400 rows"),
-        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must be one entry for each row"),
+        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must have one entry for each row"),
         (lambda X, y: {"groups": np.full(400, np.nan)}, "groups contains NaN"),
         (lambda X, y: {"groups": np.zeros(400)}, "none of the 1 groups can be held out"),
         (lambda X, y: {"groups": y}, "none of the 10 groups can be held out"),

@@ -252,7 +252,7 @@ REFUSED = {
     "no labels for the report": lambda X, y: {"y_test": None},
     "no rows for the report": lambda X, y: {"X_test": X[:0], "y_test": y[:0]},
     "a student alone without training data": lambda X, y: TRAIN,
-    "training data of which nothing is trained": lambda X, y: {"X_train": X},
+    "training data that is not used": lambda X, y: {"X_train": X},
     "a student alone of no known kind": lambda X, y: {"student_alone": 3},
     "a misspelt student alone": lambda X, y: {"student_alone": "trained"},
     "a student alone of other classes": lambda X, y: TRAIN | {"X_train": X[y < 5], "y_train": y[y < 5]},

@@ -230,7 +230,7 @@ REFUSED = {
         "student_alone": LogisticRegression(max_iter=10).fit(X, y > y.mean())
     },
     "a teacher's answers of the other kind": lambda X, y, X_test, y_test: {"teacher_logits": y_test},
-    "a test of one number": lambda X, y, X_test, y_test: {"y_test": np.ones(len(y_test))},
+    "a y_test of one number": lambda X, y, X_test, y_test: {"y_test": np.ones(len(y_test))},
     "a teacher that is not fitted": lambda *_: {"teacher": LinearRegression()},
     "peers of no known kind": lambda *_: {"peers": 3},
     "peers without training data": lambda *_: {"peers": "train"},

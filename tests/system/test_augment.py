@@ -169,7 +169,10 @@ def test_it_is_a_parameter_like_others(make, digits, network):
     ("params", "match"),
     [
         ({"augment": 3}, "'augment' parameter"),
-        ({"augment": lambda x: x[:1]}, r"as many rows; from shape \(2, 64\) it made shape \(1, 64\)"),
+        (
+            {"augment": lambda x: x[:1]},
+            r"the same number of rows; from shape \(2, 64\) it made shape \(1, 64\)",
+        ),
         ({"augment": lambda x: x.numpy()}, "it made ndarray"),
         ({"augment": nn.Identity}, "it made Identity"),
         ({"augment": lambda x: x[:, :9]}, "output of augment does not suit the student.*cannot take"),
@@ -196,7 +199,7 @@ def test_teacher_logits_are_refused(data, make, logits):
 
 
 def test_a_length_that_changes_later(make, digits, network):
-    with pytest.raises(ValueError, match="as many rows"):
+    with pytest.raises(ValueError, match="the same number of rows"):
         make(network, augment=lambda x: x[:20]).fit(*digits)
 
 

@@ -6,6 +6,7 @@ import torch
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.training._clipping import clip_gradients, clip_stacked_gradients, clipping_of_callbacks
 from sklearn_kd.training._net import TrainingNet
 
@@ -80,7 +81,7 @@ def test_each_students_norm_is_its_own():
         {"meta": "gradient", "meta__hypergradient": "jvp"},
         {"meta": "linear", "optimizer": torch.optim.Adam, "lr": 0.01},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_a_fit_equals_one_with_the_callback_to_the_bit(params, make, digits, logits):
     watch = NormWatch()

@@ -526,7 +526,7 @@ def _refused(ranks, kind):
         ("batch_size", "there are batches of 3. Give a batch_size of at least 4"),
         (
             "D_val",
-            "there are batches of 3. Give a batch_size of at least 4, and as many rows in D_train and in D_val",
+            "there are batches of 3. Give a batch_size of at least 4, and at least as many rows in D_train and in D_val",
         ),
         ("sparse", "layers with sparse=True"),
     ],
