@@ -247,7 +247,7 @@ def test_what_augment_must_not_do_is_refused_before_training(monkeypatch):
     for augment, message in (
         (lambda x: x, "augment takes \\(X, y\\) and returns both"),
         (lambda x, y: x, "must return both, the same number of each; it returned one tensor"),
-        (lambda x, y: (x, y / 0), "augment returned maps with infinity. Fill in .* with NaN"),
+        (lambda x, y: (x, y / 0), "augment returned maps with infinity. Fill .* with NaN"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             regressor(Truth(), augment=augment).fit(X, Y)

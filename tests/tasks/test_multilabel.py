@@ -80,7 +80,7 @@ class Squashed(torch.nn.Linear):
 @pytest.mark.parametrize(
     ("given", "params", "match"),
     [
-        ({"X_val": X, "y_val": Y[:, :2]}, {}, r"y_val has shape \(30, 2\), and y has 3 labels"),
+        ({"X_val": X, "y_val": Y[:, :2]}, {}, r"y_val has shape \(30, 2\), but y has 3 labels"),
         ({"X_val": X, "y_val": Y[:, 0]}, {}, r"y_val has shape \(30,\), one label per row, but y has several"),
         ({"X_val": X, "y_val": 2 * Y}, {}, "y_val should be a 1d array.*row 0 has 2"),
         ({"teacher_logits": np.zeros((N, 2))}, {}, r"one column per label of y, shape \(30, 3\); got \(30, 2\)"),

@@ -125,10 +125,10 @@ def test_a_continued_fit_keeps_its_units():
     np.testing.assert_allclose(task.decode(codes), Y + 6, rtol=1e-6)
     with pytest.warns(UserWarning, match="the units of y have changed, set warm_start=False"):
         Numbers(Criterion(), last).from_targets(1000 * Y)
-    with pytest.raises(ValueError, match="for numbers of pixels, and y has numbers of rows, shape"):
+    with pytest.raises(ValueError, match="for numbers of pixels, but y has numbers of rows, shape"):
         Numbers(Criterion(), last).from_targets(Y[:, 0])
     of_rows, _ = made(Y[KNOWN])
-    with pytest.raises(ValueError, match="for numbers of rows, and y has numbers of pixels, shape"):
+    with pytest.raises(ValueError, match="for numbers of rows, but y has numbers of pixels, shape"):
         Numbers(Criterion(), of_rows).from_targets(Y)
 
 
