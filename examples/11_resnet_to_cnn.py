@@ -100,7 +100,7 @@ for ax, k in zip(panels.flat, different, strict=False):
             side, -0.04, f"{said} {'✓' if right else '✗'}", color=color, transform=ax.transAxes,
             ha="right" if side else "left", va="top", fontsize=14, weight="bold",
         )  # fmt: skip
-figure.suptitle("What they say: CNN of 100 labels (left, blue), CNN of the ResNet (right, red)", fontsize=12)
+figure.suptitle("What the CNN says: alone (left), taught (right)", fontsize=13)
 plt.show()
 
 # %%
@@ -111,13 +111,14 @@ plt.show()
 # rows.
 
 report = distillation_report(students[-1], X[test], y[test], student_alone=alone[-1])
-print(report)
+report  # noqa: B018
 
 # %%
 # ``report.plot`` draws the accuracy and the time of a row on the left. On the right a dot below the diagonal
 # is a bin of rows of which the model is surer than it should be. The CNN of the 100 labels is.
 
 figure = report.plot()
+figure.suptitle("Accuracy against time, and how far confidence can be trusted")
 plt.show()
 
 # %%
