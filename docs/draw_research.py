@@ -162,13 +162,13 @@ def horizon(colors: Colors) -> str:
         drawn.append(f'<path d="M{x} 18h34" stroke="{colors[color]}" stroke-width="2"{dashed}/>')
         drawn += [mark(shape, x + 17, 18, colors[color], 0.8), text(x + 42, 22.5, said, "start")]
     drawn.append(f'<path d="M500 18h34" stroke="{colors["ink"]}" stroke-width="1.5" stroke-dasharray="2 3"/>')
-    drawn.append(text(542, 22.5, "a coin", "start"))
+    drawn.append(text(542, 22.5, "chance", "start"))
     for k, (name, shares) in enumerate(sign_shares(record).items()):
         chart = Chart(46 + 228 * k, 66, 210, 190, (-0.3, 5.3), (0.0, 1.0), is_log=False)
         y_ticks = {share: f"{share:.0%}" if k == 0 else "" for share in (0, 0.25, 0.5, 0.75, 1)}
         drawn += chart.frame(colors, dict(enumerate(names)), y_ticks, "iterations ahead", title=name)
-        coin = [(-0.3, 0.5), (5.3, 0.5)]
-        drawn.append(chart.line(coin, colors["ink"], "2 3").replace('width="2"', 'width="1.5"'))
+        chance = [(-0.3, 0.5), (5.3, 0.5)]
+        drawn.append(chart.line(chance, colors["ink"], "2 3").replace('width="2"', 'width="1.5"'))
         for key, _, shape, color, dashes in SIGNS:
             drawn.append(chart.line(list(enumerate(shares[key])), colors[color], dashes))
             places = ((chart.across(x), chart.up(share)) for x, share in enumerate(shares[key]))

@@ -168,7 +168,13 @@ print(f"chosen: lambda1 = {chosen.lambda1_:.2f}, T = {chosen.temperature_:.1f}")
 # The figure has the ROC AUC, which is 0.5 for guesses, against the time for one row.
 
 STYLES = {
-    "boosting, 12,000 rows (the teacher)": ("teacher: boosting, 12,000 rows", "s", "#6b7280", (8, 9), "right"),
+    "boosting, 12,000 rows (the teacher)": (
+        "teacher: boosting, 12,000 rows",
+        "s",
+        "#6b7280",
+        (8, 9),
+        "right",
+    ),
     "student of the teacher": ("student", "o", "#d55e00", (0, 11), "center"),
     "the same without a teacher": ("the same, no teacher", "D", "#0072b2", (0, -21), "center"),
     "boosting, 800 rows": ("boosting, 800 rows", "P", "#56b4e9", (8, 9), "right"),

@@ -277,8 +277,8 @@ class Hypergrad(Peer):
 class Betty(Peer):
     """``Engine`` with its "darts" hypergradient, of the step after w', times the rate that it omits.
 
-    The differences are central with 0.01/‖v‖, at w' in place of w: inexact. The metaparameters'
-    rate is multiplied by the student's, since Betty's hypergradient is not.
+    The differences are central with 0.01/‖v‖, at w' instead of w, so inexact. The metaparameters'
+    rate is multiplied by the student's, because Betty's hypergradient is not.
     """
 
     package = "betty-ml"

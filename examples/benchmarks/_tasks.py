@@ -84,7 +84,7 @@ def draw(task: Task, seed: int, judge: str, folders: Folders) -> Rows:
 
 @cache
 def source(name: str, folders: Folders) -> tuple[np.ndarray, np.ndarray]:
-    """Return all rows of a source, float64 but for images, and class codes."""
+    """Return all rows of a source, float64 except for images, and class codes."""
     if name in SOURCES:
         return SOURCES[name]()
     if name == IMAGES:

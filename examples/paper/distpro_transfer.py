@@ -1,11 +1,11 @@
 """Transfer processes that were searched on CIFAR-10 to CIFAR-100, on two cores.
 
-Students of CIFAR-100 follow the processes of distpro_cifar10.json. The images are averaged down to
-16×16 too, 10,000 of them to train on, from a ResNet-20 to a ResNet-8. The other arms are the student alone,
+Students on CIFAR-100 follow the processes of distpro_cifar10.json. A ResNet-20 teaches a ResNet-8 on 10,000
+images, which are also averaged down to 16×16. The other arms are the student alone,
 pathways of equal weight, and a process that is searched on CIFAR-100 itself, with its mean over time.
-All other settings, with the weight of each arm, are those of distpro_cifar10.py or were chosen by it, so that
+All other settings, including the weight of each arm, are those of distpro_cifar10.py or were chosen by it, so
 nothing is tuned on CIFAR-100. The transferred process has DistPro's weight. Its search is counted as a
-cost, although it had been made already.
+cost, although it had already been made.
 
 The teacher is trained on all 50,000 small images for ten epochs.
 

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 # Groups of more than so many names are drawn as a curve without names.
-MOST_NAMED = 25
+MOST_NAMED = 20
+# Characters of a name that are shown.
+_LONGEST_NAME = 24
 # Groups of rows along the teacher's predictions, and the quantiles of their thin lines.
 N_GROUPS = 10
 _ENDS = (0.1, 0.9)
@@ -75,7 +77,7 @@ class GroupFidelity(NamedTuple):
             for (role, found), place in zip(by_role.items(), places, strict=True)
         }
         if is_named:
-            ax.set_yticks(range(n_groups), first.names)
+            ax.set_yticks(range(n_groups), [_short(name) for name in first.names])
             ax.set_ylim(n_groups - 0.5, -0.5)
             ax.set_ylabel(first.grouped_by)
             ax.set_xlabel(first.label)
@@ -83,6 +85,12 @@ class GroupFidelity(NamedTuple):
             ax.set_xlabel(f"{first.grouped_by}: share of the {n_groups:,}, each model's in order")
             ax.set_ylabel(first.label)
         return lines
+
+
+def _short(name: str) -> str:
+    """Return the beginning of a name, as text that matplotlib does not take for a formula."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return short.replace("$", r"\$")
 
 
 def _draw_named(ax: Axes, found: GroupFidelity, look: Look, role: str, place: float) -> Line2D:

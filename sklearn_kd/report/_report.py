@@ -105,6 +105,7 @@ def distillation_report(
 
     See Also
     --------
+    ReportDisplay : Draws the report.
     compare_methods : Fits over folds and seeds, for differences that hold beyond one fit.
 
     Notes

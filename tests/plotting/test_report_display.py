@@ -139,6 +139,13 @@ def test_many_classes_are_a_sorted_curve():
     np.testing.assert_allclose(line.get_ydata(), np.arange(n) / n)
 
 
+def test_long_names_leave_room_for_the_picture():
+    found = GroupFidelity.of_shares(["a$b$", 100 * "c"], np.array([1, 1]), 2, "class of the row")
+    ax = plt.subplots()[1]
+    GroupFidelity.draw_all(ax, {"student": found})
+    assert [label.get_text() for label in ax.get_yticklabels()] == [r"a\$b\$", 23 * "c" + "…"]
+
+
 def test_a_class_without_rows_is_left_out():
     found = GroupFidelity.of_shares("ab", np.array([1, 0]), np.array([2, 0]), "class of the row")
     assert found.values[0] == 0.5 and np.isnan(found.values[1])
