@@ -409,7 +409,7 @@ class Drawn(RegressionLoss):
         ),
         ({"meta__val_temperature": 0.5}, ValueError, "the loss on D_val at T_val = 1"),
         ({"student": lambda n_outputs: ConvNet(3)}, ValueError, "one output"),
-        ({"process": make_process()}, ValueError, "process is of other pathways"),
+        ({"process": make_process()}, ValueError, "process has other pathways"),
     ],
     ids=in_words,
 )

@@ -155,7 +155,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"lambda_1": 0.3}, TypeError, "Did you mean 'lambda1'"),
         ({"student": MLPStudent(64, 3)}, ValueError, "one logit per class"),
         ({"student": MLPStudent(63, 10)}, ValueError, "cannot take samples"),
-        ({"student": MLPStudent(64, 10), "student__hidden": 3}, TypeError, "whose size is settled"),
+        ({"student": MLPStudent(64, 10), "student__hidden": 3}, TypeError, "whose sizes are fixed"),
         ({"student": nn.Bilinear}, TypeError, "give the rest as student__"),
         ({"student": CNNStudent}, ValueError, "takes images"),
         ({"student": "mlp"}, TypeError, "nn.Module"),
