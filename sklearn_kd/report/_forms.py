@@ -287,7 +287,7 @@ class NumberForm:
         return float(np.sqrt((apart**2).mean(axis=0)).mean())
 
     def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> Fidelity:
-        """Return the differences along the teacher's predictions; for several targets, the distance in each."""
+        """Return the differences along the teacher's predictions, or the distance in each of many targets."""
         if self.task.single:
             return PredictionFidelity.of(np.ravel(answers), np.ravel(of_teacher))
         distance = np.sqrt(((answers - of_teacher) ** 2).mean(axis=0)) / self.task.scale

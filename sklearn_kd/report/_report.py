@@ -119,7 +119,7 @@ def distillation_report(
     For several labels, the table has the subset accuracy (all labels of the row are right), macro F1 and the
     mean log loss of the labels. For numbers it has R², the root mean square error, the mean absolute error,
     and the root mean square of the differences to the teacher. For a regressor with ``loss="quantile"`` it
-    has the pinball loss and D², which is 1 minus the ratio of this loss to that of the quantile of ``y_test``.
+    has the pinball loss and D², which is 1 minus the ratio of this loss to that of ``y_test``'s quantile.
 
     Calls of the public ``predict_proba`` or ``predict``, or of those of the whole Pipeline, are timed by the
     clock. The models take turns on one machine, which may run other programs too. The size of a model is the

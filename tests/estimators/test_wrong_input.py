@@ -65,11 +65,11 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"device": "cpuu"}, ValueError, "is not known. Did you mean 'cpu'"),
         ({"device": "cuda:99"}, ValueError, r"torch sees .* There are \['cpu'"),
         ({"device": 99}, ValueError, r"device=99, but torch sees"),
-        ({"device": "meta"}, ValueError, "holds shapes and no numbers"),
+        ({"device": "meta"}, ValueError, "holds shapes but no numbers"),
         ({"device": "vulkan"}, ValueError, "cannot be used"),
         ({"optimizer": "adm"}, ValueError, "optimizer='adm' is not known. Did you mean 'adam'"),
         ({"meta__optimizer": "sdg"}, ValueError, "^meta: optimizer='sdg' is not known. Did you mean 'sgd'"),
-        ({"optimizer": nn.Linear}, TypeError, "must be a class of optimizers, or the name of one"),
+        ({"optimizer": nn.Linear}, TypeError, "must be an optimizer class or its name"),
         (
             {"optimizer": partial(torch.optim.SGD, momentum=0.9)},
             TypeError,
