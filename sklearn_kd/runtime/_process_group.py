@@ -145,7 +145,7 @@ def _met() -> tuple[Ranks, Ranks]:
     except RuntimeError as error:
         raise RankError(
             f"Rank {dist.get_rank()} of {dist.get_world_size()} ends because another rank did not call fit "
-            f"or has ended ({str(error).splitlines()[0]:.200}). Call fit with parallel='ddp' in all processes."
+            f"or has ended ({str(error).splitlines()[0]:.200}). Call fit with parallel='ddp' in each process."
         ) from error
     return ranks, outcomes
 

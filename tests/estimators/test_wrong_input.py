@@ -63,7 +63,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
             "is not known. Did you mean 'cuda'.* Set device='auto'",
         ),
         ({"device": "cpuu"}, ValueError, "is not known. Did you mean 'cpu'"),
-        ({"device": "cuda:99"}, ValueError, r"torch sees .* There are \['cpu'"),
+        ({"device": "cuda:99"}, ValueError, r"torch sees .* The devices present are \['cpu'"),
         ({"device": 99}, ValueError, r"device=99, but torch sees"),
         ({"device": "meta"}, ValueError, "holds shapes but no numbers"),
         ({"device": "vulkan"}, ValueError, "cannot be used"),

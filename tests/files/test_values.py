@@ -222,7 +222,7 @@ def test_columns_without_a_form_are_left_out_and_named():
     ids=in_words,
 )
 def test_what_is_no_history_is_refused(rows):
-    with pytest.raises(ContentError, match="a search_history that is no list of epochs"):
+    with pytest.raises(ContentError, match="a search_history that is not a list of epochs"):
         decode_history(rows, STATE_VALUES, "search_history")
 
 
