@@ -38,7 +38,7 @@ from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._transformed import TransformedTeacher, TransformError
 from sklearn_kd.teachers._wrappers import without_parallel
 
-LEAVE_SOFTMAX_OUT = "Let the network return logits: leave its softmax out"
+LEAVE_SOFTMAX_OUT = "Have the network return logits: leave its softmax out"
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 

@@ -128,12 +128,12 @@ def cycle():
         (JSON_VALUES, np.zeros((2, 2)), "ndarray"),
         (JSON_VALUES, torch.zeros(2), "Tensor"),
         (JSON_VALUES, np.random.RandomState(0), "RandomState"),
-        (JSON_VALUES, cycle(), "a list that holds itself"),
+        (JSON_VALUES, cycle(), "a list that contains itself"),
         (STATE_VALUES, io.BytesIO(), "BytesIO"),
         (STATE_VALUES, [{"a": object()}], "object"),
         (STATE_VALUES, np.array([object()]), "an array of objects"),
         (STATE_VALUES, type("Mine", (dict,), {})(), "Mine"),
-        (STATE_VALUES, cycle(), "a list that holds itself"),
+        (STATE_VALUES, cycle(), "a list that contains itself"),
     ],
 )
 def test_values_without_a_form_are_named(codec, value, type_name):
@@ -222,7 +222,7 @@ def test_columns_without_a_form_are_left_out_and_named():
     ids=in_words,
 )
 def test_what_is_no_history_is_refused(rows):
-    with pytest.raises(ContentError, match="a search_history that is no list of epochs"):
+    with pytest.raises(ContentError, match="a search_history that is not a list of epochs"):
         decode_history(rows, STATE_VALUES, "search_history")
 
 
