@@ -72,8 +72,8 @@ METHODS = {
 
 def student(teacher, seed):
     return DistilledClassifier(
-        teacher, MLPStudent, student__hidden=64, e1=10, e2=10, max_epochs=24, batch_size=32, random_state=seed,
-        device="cpu",
+        teacher, MLPStudent, student__hidden=64, e1=10, e2=10, max_epochs=24, batch_size=32,
+        random_state=seed, device="cpu",
     )  # fmt: skip
 
 

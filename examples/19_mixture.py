@@ -3,8 +3,8 @@
 
 A network can teach by more than its outputs: a student can also be pulled towards what the teacher's layers
 look at (attention), and towards which rows the teacher finds alike (similarity). Each further loss has a
-weight, and each weight is one more number to guess. Here the weights are metaparameters, as lambda1 and T are,
-and are learned with them (:doc:`/guide/mixtures`).
+weight, and each weight is one more number to guess. Here the weights are metaparameters, as lambda1 and T
+are, and are learned with them (:doc:`/guide/mixtures`).
 """
 
 import matplotlib.pyplot as plt
@@ -82,7 +82,14 @@ for seed in SEEDS:
     scores["teacher"].append(teacher.score(X[test], y[test]))
     for name, params in METHODS.items():
         student = DistilledClassifier(
-            teacher, lambda1=0.5, temperature=4.0, batch_size=20, max_epochs=32, random_state=seed, **common, **params
+            teacher,
+            lambda1=0.5,
+            temperature=4.0,
+            batch_size=20,
+            max_epochs=32,
+            random_state=seed,
+            **common,
+            **params,
         )
         models[name, seed] = student.fit(X[own], y[own])
         scores.setdefault(name, []).append(student.score(X[test], y[test]))
@@ -98,7 +105,18 @@ for name, value in models["mixture, learned", 0].metaparameters_.items():
     print(f"learned, seed 0: {name} = {value:.2f}")
 
 # %%
-# TODO
+# What came out
+# -------------
+# The mixture is ahead of the teacher's outputs in the mean of three seeds, by about .02; these are few
+# seeds, and one of them says otherwise for the fixed one. **Learning the weights changes nothing here**:
+# they stay near a good start. In a short search they cannot go far, about 5 % in an iteration, so begin
+# near the right size, or try several (``meta="hyperopt"``). Without ``retrain="fresh"`` the learned mixture
+# reaches more, but that is the averaging: do not credit the weights with it.
+#
+# The figure has the accuracies on the left: the student alone (blue diamonds) is the least accurate, and
+# both mixtures are a little ahead of the teacher's outputs. On the right are the paths of the four values
+# in the search, thin for each seed and thick for their mean. They begin to move after ten iterations of
+# Adam.
 
 figure, axes = plt.subplot_mosaic(
     [["scores", "attention", "lambda1"], ["scores", "similarity", "T"]],
@@ -110,7 +128,9 @@ MetaparameterPathDisplay.from_process(paths, axes=[axes[name] for name in names]
 for name in names:
     axes[name].set_xlabel("iteration of the search" if name in ("similarity", "T") else "")
 for place, (name, values) in enumerate(scores.items()):
-    color, marker = {"teacher": ("#6b7280", "s"), "labels alone": ("#0072b2", "D")}.get(name, ("#d55e00", "o"))
+    color, marker = {"teacher": ("#6b7280", "s"), "labels alone": ("#0072b2", "D")}.get(
+        name, ("#d55e00", "o")
+    )
     axes["scores"].plot(values, [place] * len(SEEDS), marker, color=color, alpha=0.45, markeredgewidth=0)
     axes["scores"].plot(np.mean(values), place, marker, color=color, markersize=11)
 axes["scores"].set_yticks(range(len(scores)), list(scores))

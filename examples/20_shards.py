@@ -25,7 +25,8 @@ from sklearn_kd.teachers import StoredAnswers
 # Ten files of 1,000 rows. They could be Parquet (:doc:`/guide/streams`) and many more. Nobody checked the
 # labels in them: four in ten are replaced at random.
 
-folder = Path(tempfile.mkdtemp())
+temporary = tempfile.TemporaryDirectory()
+folder = Path(temporary.name)
 N_FILES, N_ROWS = 10, 1000
 X, y = make_classification(
     17_000, 20, n_informative=10, n_redundant=0, n_classes=4, class_sep=1.5, flip_y=0, random_state=0
@@ -107,8 +108,8 @@ runs = []
 def fit(name, teacher, hidden, **params):
     rows, seconds, began = forest.n_rows, forest.seconds, time.process_time()
     model = DistilledClassifier(
-        teacher, MLPStudent, student__hidden=hidden, max_epochs=4, batch_size=250, lr=0.01, random_state=0, device="cpu",
-        **params,
+        teacher, MLPStudent, student__hidden=hidden, max_epochs=4, batch_size=250, lr=0.01, random_state=0,
+        device="cpu", **params,
     )  # fmt: skip
     model.fit(stream)
     asked, spent = forest.n_rows - rows, forest.seconds - seconds
@@ -127,9 +128,9 @@ print(f"{'':24}{'rows asked':>12}{'teacher, s':>12}{'the rest, s':>12}{'accuracy
 for name, asked, spent, rest, accuracy in runs:
     print(f"{name:24}{asked:12,}{spent:12.2f}{rest:12.2f}{accuracy:10.3f}")
 size = sum(file.stat().st_size for file in (folder / "answers").rglob("*"))
-print(
-    f"open at a time: {shards.largest / 1000:.0f} kB of {X[streamed].nbytes / 1000:,.0f} kB; answers: {size / 1000:,.0f} kB"
-)
+print(f"open at a time: {shards.largest / 1000:.0f} kB of {X[streamed].nbytes / 1000:.0f} kB of rows")
+print(f"the stored answers: {size / 1000:.0f} kB")
+temporary.cleanup()
 
 # %%
 # Without a store the forest is asked about every row in every epoch. With one, the first student pays for

@@ -165,8 +165,8 @@ for ax, k, title in ((axes[0], 1, "as they come"), (axes[1], 2, "after one tempe
         y_all = np.concatenate([of[0] for of in seen[name]])
         p_all = np.concatenate([of[k] for of in seen[name]])
         CalibrationDisplay.from_predictions(
-            y_all, p_all, n_bins=10, ax=ax, name=name, color=color, marker=marker, linestyle=line, linewidth=2,
-            markersize=6,
+            y_all, p_all, n_bins=10, ax=ax, name=name, color=color, marker=marker, linestyle=line,
+            linewidth=2, markersize=6,
         )  # fmt: skip
     ax.set(title=title, xlabel="probability of class 1", ylabel="share of class 1")
     ax.get_legend().remove()
