@@ -3,6 +3,7 @@
 import os
 import re
 import shutil
+import sys
 from pathlib import Path
 
 from docutils.nodes import SkipNode
@@ -11,6 +12,7 @@ from docutils.utils.math import latex2mathml
 import sklearn_kd
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))  # gallery_style.py
 
 project = "sklearn-kd"
 author = "the authors of sklearn-kd"
@@ -71,23 +73,20 @@ autosummary_generate = True
 numpydoc_show_class_members = False
 numpydoc_class_members_toctree = False
 
-# The scripts write pictures and records beside themselves. Those in the repository belong to
-# the runs that are cited, so the gallery works on copies.
+# The gallery works on copies, without comments that are for tools.
 shutil.rmtree(HERE / "_gallery", ignore_errors=True)
 (HERE / "_gallery").mkdir()
 shutil.copy(HERE / "gallery_header.rst", HERE / "_gallery" / "GALLERY_HEADER.rst")
-for script in sorted((HERE.parent / "examples").glob("[0-9_]*.py")):
-    # The committed record has five divisions; two are enough to show what the script does.
-    code = script.read_text(encoding="utf-8").replace("\nDIVISIONS = 5\n", "\nDIVISIONS = 2\n")
+for script in sorted((HERE.parent / "examples").glob("[0-9]*.py")):
+    code = script.read_text(encoding="utf-8")
     code = re.sub(r"  # (?:fmt: skip|noqa: \w+)$", "", code, flags=re.MULTILINE)  # for tools, not for readers
     (HERE / "_gallery" / script.name).write_text(code, encoding="utf-8")
 
 sphinx_gallery_conf = {
     "examples_dirs": "_gallery",
     "gallery_dirs": "auto_examples",
-    # Two examples need files of Fashion-MNIST and CIFAR-10: only their code is shown.
-    "filename_pattern": r"/(?!02_fashion_mnist|04_distpro_quick)[^/]+\.py$",
-    "ignore_pattern": r"_provenance\.py",  # it is imported
+    "filename_pattern": r"/\d\d_",  # all are run
+    "reset_modules": ("matplotlib", "gallery_style.use"),
     "within_subsection_order": "FileNameSortKey",
     "parallel": True,  # as many examples at a time as sphinx-build -j says
     "backreferences_dir": None,

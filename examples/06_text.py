@@ -5,10 +5,9 @@ A linear model on tf-idf of words and pairs of words is hard to beat if it has m
 large: one weight for each pair of words and each class. Here it teaches a network that knows 1,000 words and
 has few labels, but many texts without any.
 
-The texts are docstrings of six packages that are installed with this library; the class is the package. The
-packages' own names are left out. The teacher sees the texts, the student tf-idf of 1,000 words. So the
-teacher's answers are given to ``fit`` as logits: ``teacher_logits`` for the texts with labels and
-``teacher_logits_unlabeled`` for those without.
+The teacher reads texts, the student tf-idf of 1,000 words. They share no input. So the teacher's answers are
+given to ``fit`` as logits: ``teacher_logits`` for the texts with labels and ``teacher_logits_unlabeled`` for
+those without.
 """
 
 import ast
@@ -24,6 +23,14 @@ from sklearn.pipeline import make_pipeline
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 
+# %%
+# The texts
+# ---------
+#
+# They are docstrings of six packages that are installed with this library, read without importing them. The
+# class is the package. The packages' own names are left out of the words below, since they would give the
+# answer away.
+
 PACKAGES = ("networkx", "numpy", "scipy", "sklearn", "sympy", "torch")
 
 
@@ -36,14 +43,17 @@ def definitions(node):
 
 
 def docstrings(package):
-    """Return the docstrings of 200 characters or more of a package's functions and classes."""
+    """Return about 600 docstrings of 200 characters or more of a package's functions and classes."""
     found = set()
-    for path in sorted(Path(importlib.util.find_spec(package).origin).parent.rglob("*.py"))[:320]:
+    for path in sorted(Path(importlib.util.find_spec(package).origin).parent.rglob("*.py")):
         text = path.read_text(encoding="utf-8")
         if "tests" in path.parts or len(text) > 200_000:
             continue
-        found.update(ast.get_docstring(node) or "" for node in definitions(ast.parse(text)))
-    return sorted(text for text in found if len(text) >= 200)
+        of_file = (ast.get_docstring(node) or "" for node in definitions(ast.parse(text)))
+        found.update(docstring for docstring in of_file if len(docstring) >= 200)
+        if len(found) >= 600:
+            break
+    return sorted(found)
 
 
 rng = np.random.default_rng(0)
@@ -55,14 +65,17 @@ for package in PACKAGES:
 order = rng.permutation(len(texts))
 texts, labels = np.array(texts, dtype=object)[order], np.array(labels)[order]
 many, few, unlabeled, test = np.split(np.arange(len(texts)), [1200, 1260, 2400])
-print(
-    f"{len(many)} texts with labels for the teacher; {len(few)} with and {len(unlabeled)} without labels for"
-)
-print(f"the student; {len(test)} for the test")
+print(f"the teacher's texts, all with labels: {len(many):5d}")
+print(f"the student's, with labels:           {len(few):5d}")
+print(f"the student's, without labels:        {len(unlabeled):5d}")
+print(f"for the test:                         {len(test):5d}")
 
 # %%
-# The teacher, fitted on its own texts, and what the student sees of a text. The 1,000 words are those
-# of the student's texts.
+# The teacher
+# -----------
+#
+# It weighs words and pairs of words, and is fitted on its own texts. The student sees the 1,000 most frequent
+# words of its own texts.
 word = rf"\b(?!{'|'.join(PACKAGES)})[a-z]{{2,}}\b"
 teacher = make_pipeline(
     TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=word),
@@ -74,8 +87,12 @@ words.fit(texts[np.append(few, unlabeled)])
 X, X_unlabeled, X_test = (words.transform(texts[rows]).toarray() for rows in (few, unlabeled, test))
 
 # %%
-# The student with the teacher, and without; a linear model of the same words on the same labels, and on the
-# teacher's labels for the other texts as well.
+# The students
+# ------------
+#
+# The student is fitted with the teacher's answers for all of its texts, and once more with its 60 labels
+# alone. A linear model of the same 1,000 words gets the same: the 60 labels alone, and the teacher's labels
+# for the other texts as well.
 student = DistilledClassifier(None, MLPStudent, student__hidden=32, meta="naive", random_state=0)
 student.fit(
     X, labels[few],
@@ -89,6 +106,12 @@ linear = LogisticRegression(C=30, max_iter=1000).fit(X, labels[few])
 X_both = np.vstack([X, X_unlabeled])
 linear_taught = LogisticRegression(C=30, max_iter=1000)
 linear_taught.fit(X_both, np.append(labels[few], teacher.predict(texts[unlabeled])))
+
+# %%
+# Accuracy and size
+# -----------------
+#
+# The size is that of a pickle of the model and of the 1,000 words that it needs.
 
 
 def size(model):
@@ -111,12 +134,27 @@ for name, accuracy, n_bytes in rows:
     print(f"{name:42}{accuracy:.3f} {n_bytes / 1000:10,.0f}")
 
 # %%
-# The teacher is the most accurate and the largest. What it knows fits into models of a thirtieth of its
-# size, of either kind: what counts is that they were given its answers for the texts without labels.
-figure, axes = plt.subplots(figsize=(8, 3), layout="constrained")
-for name, accuracy, n_bytes in rows:
-    axes.plot(n_bytes / 1000, accuracy, "o", label=name)
-axes.set(xscale="log", xlabel="kB", ylabel="accuracy on new texts")
-axes.spines[["top", "right"]].set_visible(False)
-figure.legend(loc="outside right upper", frameon=False)
+# The figure shows accuracy against size: up and to the left is better.
+
+STYLES = (
+    ("teacher: words and pairs", "s", "#6b7280", (9, 12), "right"),
+    ("student", "o", "#d55e00", (12, -5), "left"),
+    ("the same, no teacher", "D", "#0072b2", (12, -5), "left"),
+    ("linear model", "^", "#56b4e9", (12, -5), "left"),
+    ("linear model, taught", "v", "#56b4e9", (-9, 12), "left"),
+)
+figure, axes = plt.subplots(layout="constrained")
+for (_, accuracy, n_bytes), (label, marker, color, shift, side) in zip(rows, STYLES, strict=True):
+    axes.plot(n_bytes / 1000, accuracy, marker, color=color, markersize=10)
+    axes.annotate(label, (n_bytes / 1000, accuracy), shift, textcoords="offset points", ha=side)
+axes.set(xscale="log", xlim=(20, 10_000), ylim=(0.55, 0.99), xlabel="size, kB")
+axes.set(ylabel="accuracy on new texts", title="Texts: the teacher's answers fit into little space")
 plt.show()
+
+# %%
+# What it shows
+# -------------
+#
+# The teacher is the most accurate and the largest. The student is about .04 less accurate and has a thirtieth
+# of its size. So little space is enough for a linear model as well: what counts is that the small models were
+# given the teacher's answers for the texts without labels. On 60 labels alone both are far worse.

@@ -151,13 +151,13 @@ colors = ["#0072b2" if name.startswith("no teacher") else "#d55e00" for name in 
 left.barh(names, taught, color="#6b7280", hatch="//", edgecolor="white", label="asking the teacher")
 left.barh(names, rest, left=taught, color=colors)
 left.barh(names[:1], 0, color="#d55e00", label="reading rows and training")
-left.set(xlabel="CPU seconds of a fit")
+left.set(xlabel="CPU seconds", title="the price of each fit")
 left.legend(frameon=False, loc="lower right")
 right.axvline(forest.model.score(X[test], y[test]), color="#6b7280", linestyle=":", linewidth=2)
-right.text(forest.model.score(X[test], y[test]), -0.7, "the forest", color="#4b5563", ha="center")
+right.text(forest.model.score(X[test], y[test]), -0.7, "the forest", color="#6b7280", ha="center")
 for name, color, run in zip(names, colors, runs, strict=True):
     right.plot(run[4], name, "D" if color == "#0072b2" else "o", color=color, markersize=11)
-right.set(xlabel="accuracy on new rows")
+right.set(xlabel="accuracy on new rows", title="what the students know")
 right.grid(axis="x", color="0.92")
 left.invert_yaxis()
 for ax in (left, right):

@@ -85,7 +85,7 @@ def models(seed):
 # One temperature
 # ---------------
 # Dividing all logits by one number T moves the probabilities towards 0.5 (T > 1) or away from it (T < 1),
-# and changes no prediction. T is the one with the smallest log loss on 400 further labelled rows. Every
+# and changes no prediction. T is the one with the smallest log loss on 400 further labeled rows. Every
 # model gets its own.
 
 

@@ -1,8 +1,8 @@
 """Few labels, many rows: what rows without labels are worth
 =========================================================
 
-Labels are expensive, rows are not. You have 20 to 320 labelled digits, and 500 digits without a label.
-Somebody else fitted a forest to 500 labelled digits that you do not have, and you may ask it. How far does
+Labels are expensive, rows are not. You have 20 to 320 labeled digits, and 500 digits without a label.
+Somebody else fitted a forest to 500 labeled digits that you do not have, and you may ask it. How far does
 each way to use all this come?
 
 Five ways are compared on the same rows:
@@ -11,7 +11,7 @@ Five ways are compared on the same rows:
 - ``MLPClassifier`` on your labels and, for the other rows, on the classes that the forest predicts. You can
   do that with scikit-learn alone, so it is the baseline that counts;
 - the student of this library on your labels alone;
-- the student with the forest, which is asked about your labelled rows alone;
+- the student with the forest, which is asked about your labeled rows alone;
 - the student with the forest, which is asked about all rows (``X_unlabeled``).
 """
 
@@ -71,7 +71,7 @@ def student(X, y, seed, teacher=None, X_unlabeled=None):
 # %%
 # The runs
 # --------
-# Three random divisions of the rows. The labelled rows have about as many of each class.
+# Three random divisions of the rows. The labeled rows have about as many of each class.
 
 results = {}  # by model: (accuracy, log loss) for each seed and number of labels
 for seed in SEEDS:
@@ -123,7 +123,7 @@ print("student, forest, all rows, less MLPClassifier, forest's classes, in accur
 #
 # - **The other rows matter most.** With 20 labels and the forest's answers for the other rows the student
 #   is right about 95 % of new rows. Without these rows it needs 320 labels for that.
-# - **Asking about the labelled rows alone** helps the student where it has few labels, and less than the
+# - **Asking about the labeled rows alone** helps the student where it has few labels, and less than the
 #   other rows do.
 # - **The forest's classes as labels are as accurate** as its probabilities: the differences are within two
 #   standard errors of three divisions.
@@ -153,7 +153,7 @@ for ax, k, title in zip(
     ax.set_xscale("log")
     ax.set_xticks(N_LABELS, N_LABELS)
     ax.minorticks_off()
-    ax.set(xlabel="labelled rows", title=title)
+    ax.set(xlabel="labeled rows", title=title)
     ax.grid(color="0.92")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

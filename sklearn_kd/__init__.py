@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._regressor import DistilledRegressor
     from sklearn_kd.export._export_model import export_student
     from sklearn_kd.export._onnx_converter import register_onnx_converter
+    from sklearn_kd.plotting._comparison_display import ComparisonDisplay
     from sklearn_kd.plotting._path_display import MetaparameterPathDisplay
     from sklearn_kd.plotting._process_display import ProcessDisplay
+    from sklearn_kd.plotting._report_display import ReportDisplay
     from sklearn_kd.report._report import distillation_report
     from sklearn_kd.report._result import DistillationReport
     from sklearn_kd.training._single_step import hypergradient
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CIFARResNet",
     "CNNStudent",
+    "ComparisonDisplay",
     "DistProClassifier",
     "DistProRegressor",
     "DistillationProcess",
@@ -54,6 +57,7 @@ __all__ = [
     "Pathway",
     "Pathways",
     "ProcessDisplay",
+    "ReportDisplay",
     "ResizedStudent",
     "StandardizedStudent",
     "Stream",
@@ -74,6 +78,7 @@ __all__ = [
 
 # Imported when they are first asked for, since many programs never do.
 _MODULES = {
+    "ComparisonDisplay": "plotting._comparison_display",
     "DistProClassifier": "estimators._distpro",
     "DistProRegressor": "estimators._distpro_regressor",
     "DistillationProcess": "distpro._process",
@@ -85,6 +90,7 @@ _MODULES = {
     "Pathway": "distpro._pathways",
     "Pathways": "distpro._term",
     "ProcessDisplay": "plotting._process_display",
+    "ReportDisplay": "plotting._report_display",
     "build_transforms": "distpro._pathways",
     "compare_methods": "comparison._compare",
     "distillation_report": "report._report",

@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import check_names
 from helpers.process_group import Processes
 from helpers.settings import single_run
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
@@ -75,6 +76,7 @@ def pytest_collection_finish():
 
 
 def pytest_collection_modifyitems(items):
+    check_names(item.nodeid for item in items)
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:

@@ -52,12 +52,12 @@ def options(description: str, **flags: str) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help="a few rounds, as a test; writes no file without --out",
+        help="run a few rounds, as a test; write no file without --out",
     )
     parser.add_argument(
         "--table", action="store_true", help="write the JSON's tables into the documentation; measure nothing"
     )
-    parser.add_argument("--out", help="name of the JSON file, in place of the script's")
+    parser.add_argument("--out", help="name of the JSON file; default: the script's")
     parser.add_argument("--device", default="cpu")
     for name, text in flags.items():
         parser.add_argument(f"--{name}", action="store_true", help=text)
@@ -162,7 +162,7 @@ def shown(median: float, low: float, high: float) -> str:
 
 
 def calls_for(contender, seconds: float, most: int, device: str = "cpu") -> int:
-    """Return the number of calls in a round that last about that long."""
+    """Return how many calls fill a round of about that length."""
     contender()
     start = now(device)
     contender()
@@ -237,7 +237,7 @@ class Problem(NamedTuple):
 
 
 def problem(student: nn.Module, shape, n_classes=10, batch_size=128, n_batches=4, device="cpu") -> Problem:
-    """Make normal inputs and labels of a linear teacher, a fifth of them random; every class occurs."""
+    """Draw normal inputs, and labels of a linear teacher, a fifth of them random; every class occurs."""
     generator = torch.Generator().manual_seed(SEED)
     n = batch_size * max(n_batches, math.ceil(3 * n_classes / batch_size))
     features = math.prod(shape)

@@ -1,9 +1,9 @@
-"""Other implementations of the same hypergradient: by hand in PyTorch, and by libraries.
+"""Implement the same hypergradient in other ways: by hand in PyTorch, and with other libraries.
 
-Each is one iteration: the student's step of plain SGD, h = dL_val(w')/d(lambda1, log T), and the
-metaparameters' step. All have the same losses, written in the usual way. If a library
-leaves w' behind, it is used as the student's real step. So only the paper's algorithm takes a step twice,
-because it requires that. The libraries are imported when their peers are made.
+Each peer is one iteration: the student's step of plain SGD, h = dL_val(w')/d(lambda1, log T), and the
+metaparameters' step. All have the same losses, written in the usual way. If a library leaves w' in the
+student, that is used as its real step. So only the paper's algorithm, which requires it, takes a step twice.
+Each library is imported when its peer is made.
 
 With Python 3.11 and torch 2.13: ``pip install higher==0.2.1 torchopt==0.7.3 hypergrad==0.0.1``;
 ``pip install --no-deps --ignore-requires-python betty-ml==0.2.1``, which requires an older Python; and
@@ -107,9 +107,9 @@ class Peer:
 class Paper(Peer):
     """The paper's algorithm, as DARTS: 11 passes where a plain step is 3.
 
-    A virtual step (3 passes), v at w' (3), the gradient of L_train by the metaparameters at
-    w + ε v and w − ε v (1 forward each, the way back ends at the logits), their step; then the
-    student's real step with the new metaparameters (3). ε = 0.01/‖v‖.
+    It takes a virtual step (3 passes), computes v at w' (3) and the gradient of L_train by the metaparameters
+    at w + ε v and w − ε v (1 forward pass each; the backward pass ends at the logits), and moves the
+    metaparameters. Then it takes the student's real step with them (3). ε = 0.01/‖v‖.
     """
 
     exact = False
@@ -238,7 +238,7 @@ class Learn2Learn(Peer):
 
 
 class Hypergrad(Peer):
-    """``neumann`` without further terms: the mixed derivative at w' in place of w, so inexact.
+    """``neumann`` without further terms: the mixed derivative at w' instead of w, so inexact.
 
     Batch normalisation uses batch statistics alone: functorch cannot update running statistics.
     """
@@ -277,8 +277,8 @@ class Hypergrad(Peer):
 class Betty(Peer):
     """``Engine`` with its "darts" hypergradient, of the step after w', times the rate that it omits.
 
-    The differences are central with 0.01/‖v‖, at w' in place of w: inexact. The metaparameters'
-    rate is multiplied by the student's, since Betty's hypergradient is not.
+    The differences are central with 0.01/‖v‖, at w' instead of w, so inexact. The metaparameters'
+    rate is multiplied by the student's, because Betty's hypergradient is not.
     """
 
     package = "betty-ml"

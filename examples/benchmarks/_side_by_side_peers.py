@@ -1,4 +1,4 @@
-"""Run one distiller of another library in an interpreter of its own, for ``side_by_side.py``.
+"""Run one distiller of another library in its own interpreter, for ``side_by_side.py``.
 
     python _side_by_side_peers.py autogluon ROWS.npz FOUND.npz
 
@@ -27,9 +27,9 @@ CALLS = {1: 30, 1000: 10}  # of a prediction, for its time
 
 
 def autogluon(rows):
-    """Fit a forest by AutoGluon, distil it into its students, take the one that it finds best.
+    """Fit a forest by AutoGluon, distil it into AutoGluon's students, and return the one it ranks best.
 
-    The choice is by its own held-out rows. ``distill`` gets the student's rows, and the rows without
+    AutoGluon ranks by its own held-out rows. ``distill`` gets the student's rows, and the rows without
     labels as ``augmentation_data``; without any it makes rows up by its default method.
     """
     from autogluon.tabular import TabularPredictor

@@ -1,4 +1,4 @@
-"""Time and bytes of a prediction by each model of ``side_by_side.py``: plain, as ONNX, as compiled trees."""
+"""Measure the time and size of each model of ``side_by_side.py``: plain, as ONNX, as compiled trees."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def compiled_trees(forest, folder: Path):
 
 
 def distance(ask, model, X) -> float:
-    """Return the largest difference of a form's probabilities from the model's."""
+    """Return the largest difference between a form's probabilities and the model's."""
     found = np.asarray(ask(X)).reshape(len(X), -1)
     if not np.allclose(found.sum(axis=1), 1, atol=1e-3):  # logits
         found = np.exp(found - found.max(axis=1, keepdims=True))
@@ -126,7 +126,7 @@ def distance(ask, model, X) -> float:
 
 
 def in_turns(contenders: dict, rows: np.ndarray, n_turns: int) -> dict:
-    """Return the median CPU time of a call in microseconds, once the model is in the caches.
+    """Return the median CPU time of a call in microseconds, with the model in the caches.
 
     The contenders take turns in random order. In its turn each is called four times, of which the first is
     not timed.

@@ -1,4 +1,4 @@
-"""Tables, a text set and images for the benchmarks: scikit-learn's, made ones, R's mlbench, Fashion-MNIST."""
+"""Load data for the benchmarks: scikit-learn's tables, generated ones, R's mlbench, texts, Fashion-MNIST."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ class Task(NamedTuple):
 
 
 class Folders(NamedTuple):
-    """Where the data are that no package brings; None: their tasks are left out."""
+    """Folders of the data that come with no package; tasks whose folder is None are left out."""
 
     mlbench: str | None = None
     images: str | None = None
 
     def has(self, name: str) -> bool:
-        """Return whether the rows of a source can be had."""
+        """Return whether the rows of a source are available."""
         folder = self.mlbench if name in MLBENCH else self.images if name == IMAGES else ""
         return folder is not None
 
 
 class Rows(NamedTuple):
-    """Rows to train on and rows to judge by."""
+    """Training rows and evaluation rows."""
 
     X: np.ndarray
     y: np.ndarray
@@ -58,15 +58,15 @@ class Rows(NamedTuple):
 
 
 def draw(task: Task, seed: int, judge: str, folders: Folders) -> Rows:
-    """Split a task: 30 % of the rows are the test; the rest are for training.
+    """Split a task: 30 % of the rows are test rows, and the rest are training rows.
 
     Parameters
     ----------
     task : Task
     seed : int
-        Of the split and of the flips.
+        Seed of the split and of the flips.
     judge : {"valid", "test"}
-        "valid": a fifth of the training rows judges, and the test rows are not read.
+        "valid": evaluate on a fifth of the training rows, and do not read the test rows.
     folders : Folders
     """
     X, y = source(task.source, folders)
@@ -84,7 +84,7 @@ def draw(task: Task, seed: int, judge: str, folders: Folders) -> Rows:
 
 @cache
 def source(name: str, folders: Folders) -> tuple[np.ndarray, np.ndarray]:
-    """Return all rows of a source, float64 but for images, and class codes."""
+    """Return all rows of a source, float64 except for images, and class codes."""
     if name in SOURCES:
         return SOURCES[name]()
     if name == IMAGES:

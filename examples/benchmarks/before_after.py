@@ -1,16 +1,16 @@
 """Compare training iterations with those of an older version of the library, in turn in one process.
 
-Two records of two runs, such as step.json and step_before.json, hold ratios to a unit that may have become
-faster as well. Here both versions are imported into one process, and each round runs a few iterations of
-either, so that the machine's other work slows both:
+Records of two runs, such as step.json and step_before.json, hold ratios to a unit that may have become faster
+too. Here both versions are imported into one process, and each round runs a few iterations of both, so that
+other work on the machine slows both:
 
     OLDER=path/to/an/older/checkout python examples/benchmarks/before_after.py           # a minute
     OLDER=path/to/an/older/checkout python examples/benchmarks/before_after.py --quick
     python examples/benchmarks/before_after.py --table                # the table into docs/guide/speed.rst
 
-``train_step`` alone of perceptrons 64-100-10 (batches of 200) and 64-256-256-10 (128), plain SGD, CPU time,
-one thread, 60 rounds of 12 iterations: of ``meta="naive"`` (T = 1), of ``"fixed"`` at T = 2, and of
-``"gradient"`` from there. Writes before_after.json beside this file.
+The script times ``train_step`` alone, for perceptrons 64-100-10 (batches of 200) and 64-256-256-10 (128) with
+plain SGD: ``meta="naive"`` (T = 1), ``"fixed"`` at T = 2, and ``"gradient"`` from there. It takes the CPU
+time of one thread in 60 rounds of 12 iterations, and writes before_after.json beside this file.
 """
 
 import importlib

@@ -1,16 +1,17 @@
-"""Count the bytes that a search on a dask cluster sends, and compare its results with one process's.
+"""Count the bytes that a search on a dask cluster sends, and compare its results with those of one process.
 
-A LocalCluster of two workers of one thread. The bytes are those that the process of the client and the
-scheduler writes to its connections; results and what workers send each other are not among them. Each search
-is run with few tasks and with three times as many: the difference by task is "per task", the rest "once".
+The cluster is a LocalCluster of two workers with one thread each. The script counts the bytes that the
+process of client and scheduler writes to its connections. Results, and messages between workers, are not
+counted. Each search runs with few tasks and with three times as many. The difference for each task is "per
+task"; the rest is "once".
 
   plain     each task pickles what it needs, as ``joblib.delayed(function)(shared, task)`` does
-  shared    as the library does it: what tasks share is sent apart
-  search    GridSearchCV over a network as teacher: in each clone of the estimator, or a ScatteredTeacher
+  shared    the library's way: data that tasks share are sent separately
+  search    GridSearchCV with a network as teacher: in each clone of the estimator, or a ScatteredTeacher
 
     python examples/benchmarks/clusters.py           # about 2 minutes
 
-writes clusters.json beside this file.
+It writes clusters.json beside this file.
 """
 
 import logging
@@ -41,7 +42,7 @@ FEW, MANY = 4, 12
 
 
 class Alone(Callback):
-    """A callback, which rules out that trials are trained in one batched run."""
+    """A callback, which prevents a batched run of the trials."""
 
 
 class Counter:
@@ -53,7 +54,7 @@ class Counter:
 
     @contextmanager
     def counting(self):
-        """Count in the block."""
+        """Count inside the block."""
         counter = self
 
         async def counted(comm, *given, **named):
@@ -78,7 +79,7 @@ def data():
 
 
 def estimator(teacher, **params):
-    """Return a classifier that trains in a blink."""
+    """Return a classifier that trains very fast."""
     quick = {"max_epochs": 1, "batch_size": 256, "verbose": 0, "random_state": SEED, "device": "cpu"}
     return DistilledClassifier(teacher, MLPStudent, student__hidden=(64,), **(quick | params))
 
@@ -109,7 +110,7 @@ def search(n_tasks, X, y, teacher):
 
 @contextmanager
 def plain_calls():
-    """Have tasks pickle what they need, each by itself."""
+    """Run tasks that each pickle what they need."""
 
     def calls(function, shared, tasks, n_processes):
         for task in tasks:

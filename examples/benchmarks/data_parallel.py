@@ -1,25 +1,24 @@
 """Measure training in one and in two processes: CPU time, messages, and the cost of the second all-reduce.
 
-Two processes of this machine exchange by gloo. Strong scaling: a batch of 128 rows in one process against 64
-in each of two. Weak scaling: 64 in one against 64 in each of two. Students:
+Two processes on this machine communicate by gloo. Strong scaling compares a batch of 128 rows in one process
+with 64 in each of two. Weak scaling compares 64 in one with 64 in each of two. The students are:
 
 - perceptron: 64 inputs, two hidden layers of 700, 0.5 million weights, a cached teacher;
 - convolutional: ResNet-8 of 16×16 pixels, 0.08 million weights; for DistPro a ResNet-14 and 9 pathways.
 
-Kinds of iterations: KD with fixed metaparameters; with a hypergradient in every iteration; ``meta="linear"``
-with e1 = 10 and e2 of 10 and of 100; and of DistPro the retraining and the search.
+The kinds of iterations are KD with fixed metaparameters; KD with a hypergradient in every iteration;
+``meta="linear"`` with e1 = 10 and e2 of 10 and of 100; and DistPro's retraining and search.
 
-Each number is the median over rounds of fits, in turn, of the CPU time of a process (all of its threads) in
-the iterations behind the first ones. Collectives are timed by CPU time too, and their bytes are those that a
-process hands over. CPU time says how much work a process has. It says nothing about waiting: neither the
-latency of a network nor its bandwidth nor a slower process shows in it. examples/scale/cost_model.py computes
-these.
+Each number is the CPU time of a process (all of its threads) in the iterations after the first ones, as the
+median over rounds of fits that take turns. Collectives are timed by CPU time too, and their bytes are those
+that a process passes to them. CPU time measures the work of a process. It does not include waiting for the
+latency or bandwidth of a network, or for a slower process. examples/scale/cost_model.py computes these.
 
     python examples/benchmarks/data_parallel.py            # about six minutes
     python examples/benchmarks/data_parallel.py --quick    # half a minute; writes no file
     python examples/benchmarks/data_parallel.py --table    # the tables into docs/guide/scale.rst
 
-writes data_parallel.json beside this file.
+It writes data_parallel.json beside this file.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ WORDS = {
 
 
 class Clock(Callback):
-    """Note CPU time and collectives behind the first iterations; end the fit after the last one."""
+    """Record CPU time and collectives after the first iterations; end the fit after the last one."""
 
     def __init__(self, n, collectives):
         self.n, self.collectives = n, collectives

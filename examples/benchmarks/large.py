@@ -1,26 +1,28 @@
-"""Measure an epoch, and the memory of a fit, by the number of rows, columns and classes.
+"""Measure the time of an epoch and the memory of a fit, by the number of rows, columns and classes.
 
-One ``fit`` of one epoch, with everything that it does once (checks, split, warnings), against a PyTorch
-loop written by hand over the same rows. A perceptron with a hidden layer of 32, float32 inputs, teacher's
-logits given, batches of 256 in a new order, plain SGD. One thing varies at a time:
+One ``fit`` of one epoch, with everything that it does once (checks, split, warnings), is compared with a
+hand-written PyTorch loop over the same rows. The student is a perceptron with a hidden layer of 32 on float32
+inputs, with given logits of the teacher, batches of 256 in a new order, and plain SGD. One size varies at a
+time:
 
   rows      10³ … 10⁵, with ``--largest`` 10⁶ and 10⁷; 50 columns, 10 classes
   columns   10 … 1,000; 100,000 rows, 10 classes
   classes   2 … 1,000; 100,000 rows, 50 columns
 
-``fixed`` is ``meta="fixed"``; ``linear`` is e1 = e2 = 10 with a tenth of the rows held out. In turn in one
-process, CPU time, one thread, 5 rounds (from 100,000 rows on 3). Median ratio and quartiles; nanoseconds per
-row.
+``fixed`` is ``meta="fixed"``; ``linear`` is e1 = e2 = 10 with a tenth of the rows held out. The contenders
+take turns in one process, with CPU time of one thread and 5 rounds (from 100,000 rows on 3). The results are
+the median ratio with quartiles, and nanoseconds per row.
 
-Memory is the peak of the process's own pages (RssAnon, looked at every two milliseconds) during ``fit``,
-minus those before it, as a share of the bytes of X: a process for each form of X, 10⁶ rows of 50 columns.
+Memory is the peak of the process's own pages (RssAnon, sampled every two milliseconds) during ``fit``, minus
+those before it, as a share of the bytes of X. Each form of X, with 10⁶ rows of 50 columns, has its own
+process.
 
     python examples/benchmarks/large.py             # about 4 minutes, 2 GB
     python examples/benchmarks/large.py --largest   # about 20 minutes, 6 GB
     python examples/benchmarks/large.py --quick     # half a minute
     python examples/benchmarks/large.py --table     # the tables into docs/guide/speed.rst
 
-writes large.json beside this file, after each measurement.
+It writes large.json beside this file, after each measurement.
 """
 
 import copy
@@ -85,7 +87,7 @@ def made(n_rows, n_columns, n_classes):
 
 
 def by_hand(student, X, y, logits):
-    """Train for an epoch by a simple loop written by hand."""
+    """Train for an epoch with a simple hand-written loop."""
     student = copy.deepcopy(student).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=LR)
     X, y, logits = torch.as_tensor(X), torch.as_tensor(y), torch.as_tensor(logits)
@@ -123,13 +125,13 @@ def measure(sizes, rounds):
 
 
 def own_pages():
-    """Return the bytes of the process's own pages, which those of mapped files are not."""
+    """Return the bytes of the process's own pages, without those of mapped files."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
 
 
 def memory(form, n_rows):
-    """Print the bytes of X, and the peak during a fit above what was there before."""
+    """Print the bytes of X, and the peak during a fit above the memory before it."""
     dtype, mapped, meta = FORMS[form]
     X, y, logits = made(n_rows, 50, 10)
     with tempfile.TemporaryDirectory() as folder:

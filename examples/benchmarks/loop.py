@@ -1,7 +1,8 @@
-"""Measure the cost of ``fit`` around the steps, against loops written by hand and against plain skorch.
+"""Measure the cost of ``fit`` around the steps, against hand-written loops and plain skorch.
 
-A perceptron 64-256-256-10 on 25,600 rows and a CNN of three convolutions (16, 32, 32 channels) on 3,840
-images of 28×28, teacher's logits given, batches of 128 in a new order each epoch, plain SGD.
+The students are a perceptron 64-256-256-10 on 25,600 rows and a CNN of three convolutions (16, 32, 32
+channels) on 3,840 images of 28×28. The teacher's logits are given. Training is by plain SGD, in batches of
+128 in a new order each epoch.
 
   fit         ``DistilledClassifier(meta="naive").fit``
   by hand     a PyTorch loop: shuffled gather, F.cross_entropy and the soft cross-entropy written in
@@ -10,18 +11,18 @@ images of 28×28, teacher's logits given, batches of 128 in a new order each epo
   skorch      unmodified ``NeuralNetClassifier`` (with its DataLoader), with the distillation loss as its
               criterion, no rows held out
 
-Each trains for 2 and for 6 epochs (CNN 1 and 3), all in turn in one process, CPU time, one thread, 10
+Each trains for 2 and for 6 epochs (CNN 1 and 3), in turn in one process, with CPU time of one thread and 10
 rounds (CNN 8). The time of an epoch is the difference divided by the number of epochs. The rest of the short
 training is its fixed cost. Scoring is the extra time of an epoch of ``fit`` with a D_val of as many rows,
-against a forward pass over D_val by hand. ``gradient`` and ``linear`` (e1 = e2 = 10) have the same
-D_val and are compared with ``fit`` with it. ``predict_proba`` is compared with a forward pass in batches of
-1,024 and a softmax, on 1,000 and 10,000 rows.
+against a hand-written forward pass over D_val. ``gradient`` and ``linear`` (e1 = e2 = 10) have the same
+D_val, and are compared with a ``fit`` that has it too. ``predict_proba`` is compared with a forward pass in
+batches of 1,024 and a softmax, on 1,000 and 10,000 rows.
 
     python examples/benchmarks/loop.py             # about 7 minutes
     python examples/benchmarks/loop.py --quick     # a minute
     python examples/benchmarks/loop.py --table     # the table into docs/guide/speed.rst
 
-writes loop.json beside this file; loop_before.json: see step.py.
+It writes loop.json beside this file; loop_before.json: see step.py.
 """
 
 import copy
@@ -91,7 +92,7 @@ def by_closed_form(student, x, y, f):
 
 
 def by_hand(data, backward, epochs):
-    """Train by a simple loop written by hand."""
+    """Train with a simple hand-written loop."""
     student = copy.deepcopy(data.student).train()
     optimizer = torch.optim.SGD(student.parameters(), lr=LR)
     generator = torch.Generator().manual_seed(SEED)
@@ -182,7 +183,7 @@ def prediction(data, arrays, rounds, device):
 
 
 def epoch_and_fixed(found, label):
-    """Return seconds per epoch, and of all the rest, one each per round."""
+    """Return the seconds per epoch, and the fixed cost in seconds, one each per round."""
     short, long = (np.array(found["seconds"][f"{label}, {length}"]) for length in ("short", "long"))
     epochs = found["epochs"]
     epoch = (long - short) / (epochs["long"] - epochs["short"])

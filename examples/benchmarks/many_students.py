@@ -1,26 +1,26 @@
-"""Measure the savings of training K students of one architecture in one batched run.
+"""Measure what is saved by training K students of one architecture in one batched run.
 
-The benchmark takes the CPU time of training K students under K fixed (lambda1, T), each for 4 epochs
-over its own 512 random rows, with a teacher's logits, by SGD with momentum:
+The benchmark takes the CPU time of training K students with K fixed pairs (lambda1, T), each for 4 epochs
+on its own 512 random rows, with a teacher's logits, by SGD with momentum:
 
   one by one   K times ``net.partial_fit``
   together     one run on stacked weights (``torch.func.vmap``)
 
-for K = 2, 4, 8, 16 and four students, in batches of 32 and 128, and again with the same rows
-for all, as in the trials of a search. Both ways are timed in turn in one process with
+It does so for K = 2, 4, 8, 16 and four students, in batches of 32 and 128, and again with the same rows
+for all, as in the trials of a search. Both ways take turns in one process with
 one thread. The output is the median and the range of the ratio over the pairs. Only the training
-is timed: no preparation, no scoring callbacks.
+is timed, without preparation and scoring callbacks.
 
 ``compare_methods`` (6 methods, 4 folds) with n_jobs=1 and with n_jobs=2 is timed by the wall clock,
 in turn, with new processes each time. Other work on the machine disturbs these times.
 
-The same is done for students that learn (lambda1, T) by a hypergradient in every iteration, on the same rows
-and with a D_val of as many.
+The same is measured for students that learn (lambda1, T) by a hypergradient in every iteration, on the same
+rows and with a D_val of the same size.
 
     python examples/benchmarks/many_students.py [pairs]
-    python examples/benchmarks/many_students.py [pairs] learning    # these alone, into the present record
+    python examples/benchmarks/many_students.py [pairs] learning    # only these, into the existing record
 
-restarts itself with one thread and large malloc thresholds, without which page faults
+It restarts itself with one thread and large malloc thresholds, without which page faults
 disturb the convolutions, and writes many_students.json beside this file.
 """
 

@@ -1,19 +1,19 @@
 """Measure the time and the memory of a training step in micro-batches.
 
-The library's own step, without the loop around it, of ResNet-8 on 32×32 colour images, batches of 128, SGD,
-teacher's logits given; in 1, 2, 4, 8 and 16 micro-batches. ``fixed`` is a step without a hypergradient, the
-others one with a hypergradient in each step, by ``finite_difference`` or ``exact``.
+The script runs the library's own step, without the loop around it, for ResNet-8 on 32×32 colour images, with
+batches of 128, SGD and given logits of the teacher, in 1, 2, 4, 8 and 16 micro-batches. ``fixed`` is a step
+without a hypergradient. The others compute one in each step, by ``finite_difference`` or ``exact``.
 
-Time: CPU time, one thread, in one process. In each round every contender takes one step in turn. The result
-is the median over the rounds of the ratio to the step of the whole batch in the same round, with quartiles.
-Memory: the peak bytes of tensors during a step, beyond those that existed before, as a share of that of the
-whole batch.
+Time is CPU time of one thread in one process. In each round every contender takes one step in turn. The
+result is the median over the rounds of the ratio to the step of the whole batch in the same round, with
+quartiles. Memory is the peak bytes of tensors during a step, beyond those that existed before, as a share of
+that of the whole batch.
 
     python examples/benchmarks/micro_batches.py             # about 3 minutes
     python examples/benchmarks/micro_batches.py --quick     # batches of 32, 2 rounds
     python examples/benchmarks/micro_batches.py --table     # the table into docs/guide/speed.rst
 
-writes micro_batches.json beside this file.
+It writes micro_batches.json beside this file.
 """
 
 import torch

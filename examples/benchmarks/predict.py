@@ -1,14 +1,14 @@
-"""Time of a prediction: one row, 1,000 rows, and one row from eight threads at once.
+"""Measure the time of a prediction: one row, 1,000 rows, and one row from eight threads at once.
 
 ``predict_proba`` of a student takes turns, call by call and in changing order, with its bare network, from an
 array to probabilities in ``torch.inference_mode``, and with ``MLPClassifier.predict_proba`` of the same size.
-CPU time of the thread in microseconds: the smallest, the median and the 99th percentile. Of eight threads
-each asks for one row again and again, in wall time; the calls a second of all are compared with those of one
-thread. torch has one thread: with two the bare network of 1,000 rows would spin, which ``threads.py``
-measures.
+The results are the smallest, the median and the 99th percentile of the thread's CPU time, in microseconds.
+With eight threads each predicts one row again and again, in wall time; their calls per second in total are
+compared with those of one thread. torch has one thread: with two, the bare network would spin on 1,000 rows,
+which ``threads.py`` measures.
 
-``other_load`` is the load average of the minute before: where other programs run, medians and percentiles of
-wall times include their turns.
+``other_load`` is the load average of the minute before. If other programs run, medians and percentiles of
+wall times include their time.
 
 Run: python examples/benchmarks/predict.py [--quick] [--table] [--out NAME]
 """
@@ -83,7 +83,7 @@ def in_turns(contenders: dict, rows: np.ndarray, n_calls: int) -> dict:
 
 
 def at_once(ask, X: np.ndarray, n_calls: int) -> dict:
-    """Return the times of calls for one row from eight threads, and calls a second of eight and of one."""
+    """Return the times of calls for one row from eight threads, and calls per second of eight and of one."""
     barrier, expected = Barrier(N_THREADS), ask(X[:N_THREADS])
 
     def work(k: int) -> list[float]:

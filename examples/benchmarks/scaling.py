@@ -7,14 +7,14 @@ on perceptrons with two equal hidden layers, 64 inputs, plain SGD; one thing var
   batch size    16 … 1,024; hidden layers of 256, 10 classes
   classes       2 … 1,000; hidden layers of 256, batches of 128
 
-Pairs in turn in one process, CPU time, one thread, 20 rounds of about 0.2 s of plain steps (at most 20).
-Median ratio and quartiles over the rounds.
+Both kinds of step take turns in one process, with CPU time of one thread, in 20 rounds of about 0.2 s of
+plain steps (at most 20). The results are the median ratio and quartiles over the rounds.
 
     python examples/benchmarks/scaling.py             # about 6 minutes
     python examples/benchmarks/scaling.py --quick     # half a minute, without the largest
     python examples/benchmarks/scaling.py --table     # the tables into docs/guide/speed.rst
 
-large.py has the cost of an epoch by rows, columns and classes. This script writes scaling.json, and the
+large.py measures the cost of an epoch by rows, columns and classes. This script writes scaling.json, and the
 picture scaling.png, beside this file; scaling_before.json: see step.py.
 """
 
@@ -40,6 +40,7 @@ from _measure import (
 )  # fmt: skip
 
 from sklearn_kd import MLPStudent
+from sklearn_kd.style._style import series_look
 
 UNIT, GRADIENT = "plain step", "gradient iteration"
 # Varied sizes: {value: (hidden width, batch size, classes)}
@@ -97,13 +98,14 @@ def draw(record, before):
 
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), sharey=True, layout="constrained")
     for ax, what in zip(axes, record["series"], strict=True):
-        for label, r in (("before", before), ("now", record)):
+        for place, (label, r) in enumerate((("before", before), ("now", record))):
             points = r["series"][what]
             x = [p["parameters"] if what == "parameters" else int(v) for v, p in points.items()]
             ratios = [ratio(p["seconds per step"], GRADIENT, UNIT) for p in points.values()]
             middle, low, high = zip(*ratios, strict=True)
-            ax.plot(x, middle, "o-", label=label, markersize=4)
-            ax.fill_between(x, low, high, alpha=0.2)
+            look = series_look(place)
+            ax.plot(x, middle, label=label, markersize=4, **look.line())
+            ax.fill_between(x, low, high, alpha=0.2, color=look.color, linewidth=0)
         ax.axhline(7 / 3, color="gray", linestyle=":", label="7/3, by counting passes")
         ax.set(xscale="log", xlabel=what, ylim=(1, None))
     axes[0].set_ylabel("gradient iteration / plain step")

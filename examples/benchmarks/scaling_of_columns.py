@@ -1,13 +1,13 @@
-"""Compare ways of scaling the columns of tables, by the accuracy of a student of labels alone.
+"""Compare ways of scaling the columns of tables, by the accuracy of a student trained on labels alone.
 
   as they come      ``standardize=False``
-  StandardScaler    in front of it, fitted on the training rows
+  StandardScaler    before the student, fitted on the training rows
   RobustScaler      the same, limited to ±5
   standardize       ``standardize=True``, the library's own layer
 
-Two real tables with the columns as they come, and made ones: 3,000 rows, 20 columns, four classes, changed
-as their names say. 30 % of the rows are the test; split and initial weights differ by seed. The rule of the
-layer was chosen by other splits of these tables.
+There are two real tables with unscaled columns, and generated ones of 3,000 rows, 20 columns and four
+classes, changed as their names say. 30 % of the rows are test rows; split and initial weights differ by seed.
+The rule of the layer was chosen on other splits of these tables.
 
     python examples/benchmarks/scaling_of_columns.py --table    # about 3 minutes
 
@@ -46,20 +46,20 @@ def made():
 
 
 def outliers():
-    """Return the made table with ±1e6 in 0.2 % of its places."""
+    """Return the generated table with ±1e6 in 0.2 % of its cells."""
     X, y = made()
     rng = np.random.default_rng(0)
     return np.where(rng.random(X.shape) < 0.002, rng.choice([-1e6, 1e6], X.shape), X), y
 
 
 def rare():
-    """Return the made table beside 30 columns of 0 and 1, of which 2 % are 1, that say nothing."""
+    """Return the generated table beside 30 uninformative columns of 0 and 1, of which 2 % are 1."""
     X, y = made()
     return np.hstack([X, np.random.default_rng(0).random((len(X), 30)) < 0.02]), y
 
 
 def counts():
-    """Return counts, most of them 0, whose logarithms of expectations are the made columns."""
+    """Return counts, most of them 0; the logarithms of their expectations are the generated columns."""
     X, y = made()
     return np.random.default_rng(0).poisson(np.exp(0.8 * X - 1.5)).astype(float), y
 

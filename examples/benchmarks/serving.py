@@ -1,11 +1,11 @@
-"""Time of an answer on a server: a distilled Pipeline, its file of ONNX, the forest that taught it.
+"""Measure the time of an answer on a server: a distilled Pipeline, its ONNX file, and its teacher, a forest.
 
-A forest of 300 trees teaches a student of 64 units behind a ``StandardScaler``. Four ways to the
+A forest of 300 trees teaches a student of 64 units behind a ``StandardScaler``. Four ways to predict the
 probabilities of the same rows take turns, call by call: ``predict_proba`` of the Pipeline, ONNX Runtime with
-the file of ``export_student``, ``predict_proba`` of the forest, and ONNX Runtime with skl2onnx's file of it.
-CPU time of the thread in microseconds: the smallest, the median and the 99th percentile, for one row and for
-1,000. Also what each is on the disk, and its accuracy on rows that none has seen. ONNX Runtime and torch have
-one thread. ``other_load`` is the load average of the minute before.
+the file of ``export_student``, ``predict_proba`` of the forest, and ONNX Runtime with skl2onnx's file of the
+forest. The results are the smallest, the median and the 99th percentile of the thread's CPU time in
+microseconds, for one row and for 1,000; the size of each on disk; and its accuracy on unseen rows. ONNX
+Runtime and torch have one thread. ``other_load`` is the load average of the minute before.
 
 Run: python examples/benchmarks/serving.py [--quick] [--table] [--out NAME]
 """
@@ -79,7 +79,7 @@ def of_table(name: str, load, quick: bool) -> dict:
 
 
 def contenders(pipe, forest, X: np.ndarray) -> tuple[dict, dict]:
-    """Return functions from rows to probabilities, and what each is on the disk, in bytes."""
+    """Return functions from rows to probabilities, and the bytes of each on disk."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.onnx"
         export_student(pipe, path, X)

@@ -1,9 +1,9 @@
 """Compare this library with MLPClassifier, AutoGluon, deepbridge and compiled teachers, side by side.
 
-Each task is split into test rows (30 %), rows of the teacher (35 %) and rows of the student (35 %). Of the
-student's rows a fifth has labels. "more rows": the teacher is fitted on its own rows. "same rows": it is
-fitted on the student's labelled rows. The teacher is a random forest of 300 trees, on the text set a
-logistic regression. Nothing is chosen by test rows, and all settings are defaults, but for those named here:
+Each task is split into test rows (30 %), rows of the teacher (35 %) and rows of the student (35 %). A fifth
+of the student's rows has labels. "more rows": the teacher is fitted on its own rows. "same rows": it is
+fitted on the student's labelled rows. The teacher is a random forest of 300 trees, and on the text set a
+logistic regression. Nothing is chosen by test rows. All settings are defaults, except those named here:
 
 - this library: ``DistilledClassifier(FrozenEstimator(teacher), MLPStudent)``, the default, fitted on the
   labelled rows, and with ``X_unlabeled``; and with ``meta`` "linear", "naive" and "none" in a single run;
@@ -11,13 +11,13 @@ logistic regression. Nothing is chosen by test rows, and all settings are defaul
   labels, and on the labels and the teacher's hard labels of the rows without one;
 - AutoGluon: ``TabularPredictor.distill`` into LightGBM and its neural network; its best student by its own
   held-out rows; its teacher is AutoGluon's forest of 300 trees. It gets the rows without labels as
-  ``augmentation_data``, and makes rows up where it has none. One seed, since a run takes minutes;
+  ``augmentation_data``, and makes rows up if there are none. It has one seed, because a run takes minutes;
 - deepbridge: ``KnowledgeDistillation`` into boosted trees, 10 trials. It refuses more than two classes, and
   rows without labels.
 
-AutoGluon and deepbridge run in interpreters of their own, and only where these are named. CPU times are of
-one thread; those of a fit include the teacher's answers, not its training. ``--part speed`` measures
-the time of a prediction, of all models of a task in turn in one process.
+AutoGluon and deepbridge run in their own interpreters, and only if these are named. CPU times are those of
+one thread; the time of a fit includes the teacher's answers, but not its training. ``--part speed`` measures
+the time of a prediction, with all models of a task in turn in one process.
 
     python examples/benchmarks/side_by_side.py --mlbench FOLDER --fashion FOLDER --autogluon PYTHON \\
         --deepbridge PYTHON --part all --table
@@ -145,7 +145,7 @@ def fitted(of: Cell, method: str, unlabeled: bool, seed: int):
 
 
 def size_of(model) -> int:
-    """Return the bytes of a pickle of what predicts."""
+    """Return the bytes of a pickle of the parts that predict."""
     return len(pickle.dumps(getattr(model, "student_", model)))
 
 
@@ -169,7 +169,7 @@ def one_run(
 
 
 def judged(of: Cell, probabilities: np.ndarray, answers: np.ndarray) -> dict:
-    """Return what the test rows say of probabilities, and of their agreement with a teacher's."""
+    """Return the scores of probabilities on the test rows, and their agreement with a teacher's."""
     classes, chosen = of.teacher.classes_, probabilities.argmax(axis=1)
     clipped = np.clip(probabilities, SMALLEST, 1)
     return {
@@ -352,7 +352,7 @@ def paired(one, other):
 
 
 def errors(runs):
-    """Return what the libraries said that did not run: the message → its tasks."""
+    """Return the errors of the libraries that did not run: message → its tasks."""
     found = defaultdict(set)
     for run in runs:
         if "error" in run:

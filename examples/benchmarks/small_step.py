@@ -1,20 +1,20 @@
 """Measure a training step of small students against loops in plain PyTorch and scikit-learn's MLPClassifier.
 
-A perceptron 64-100-10 in batches of 200, by SGD and by Adam, on 5,000 rows, and one 64-256-256-10 in batches
-of 128 on 3,200:
+The students are a perceptron 64-100-10 in batches of 200 on 5,000 rows, by SGD and by Adam, and one
+64-256-256-10 in batches of 128 on 3,200:
 
   by hand        a PyTorch loop on the labels: shuffled gather, F.cross_entropy, optimizer
   none, fixed    ``DistilledClassifier(meta=...).fit`` without D_val; fixed has a teacher's logits, T = 2
   MLPClassifier  scikit-learn's, of the same widths, rates and batches
 
-Each trains for 1 and for 9 epochs (MLPClassifier as well), all in turn in one process, CPU time, one thread,
-7 rounds. A step's time is the difference divided by the number of steps. The ratio is to the loop by hand.
+Each trains for 1 and for 9 epochs, in turn in one process, with CPU time of one thread and 7 rounds. The time
+of a step is the difference divided by the number of steps. The ratio is to the hand-written loop.
 
     python examples/benchmarks/small_step.py             # about 2 minutes
     python examples/benchmarks/small_step.py --quick     # half a minute
     python examples/benchmarks/small_step.py --table     # the table into docs/guide/speed.rst
 
-writes small_step.json beside this file; small_step_before.json: see step.py.
+It writes small_step.json beside this file; small_step_before.json: see step.py.
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Measure what a process pays before it trains: imports, the first fit, the fixed cost of a fit; and sizes.
+"""Measure fixed costs: imports, the first fit, each fit however small, and sizes on disk.
 
   import          CPU seconds of ``import torch, sklearn``, and of ``import sklearn_kd`` after it, each in a
                   new process
@@ -8,14 +8,14 @@
   sizes           bytes of ``save``, ``save(history=False)`` and ``pickle`` after 200 epochs of digits, an
                   MLP 64-16-10, beside those of its weights
 
-The processes are started in turn, 5 of each kind; the medians are over processes and rounds. CPU time, one
-thread.
+The processes are started in turn, 5 of each kind. The medians are over processes and rounds. Times are CPU
+times of one thread.
 
     python examples/benchmarks/start.py             # about 3 minutes
     python examples/benchmarks/start.py --quick     # a minute
     python examples/benchmarks/start.py --table     # the table into docs/guide/speed.rst
 
-writes start.json beside this file; start_before.json: see step.py.
+It writes start.json beside this file; start_before.json: see step.py.
 """
 
 import json
@@ -135,7 +135,7 @@ def sizes(epochs: int) -> dict:
 
 
 def saved(clf, **params) -> int | None:
-    """Return the bytes of a file of ``save``; None where an older version has no such parameter."""
+    """Return the bytes of a file of ``save``; None if an older version has no such parameter."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.safetensors"
         try:

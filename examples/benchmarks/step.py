@@ -1,9 +1,9 @@
 """Measure the cost of a step with a hypergradient against a plain step of the same student.
 
-Students: a perceptron 64-256-256-10, a CNN of three convolutions (16, 32, 32 channels, 28×28 images)
-and a ResNet-8 with batch normalisation (16, 32, 64 channels, 32×32 colour images), batches of 128,
-plain SGD, lambda1 and log T learned from batches of 128 others. Unit: the library's own step of
-``meta="naive"``, which learns nothing.
+The students are a perceptron 64-256-256-10, a CNN of three convolutions (16, 32, 32 channels, 28×28 images)
+and a ResNet-8 with batch normalisation (16, 32, 64 channels, 32×32 colour images). They train by plain SGD in
+batches of 128; lambda1 and log T are learned from batches of 128 other rows. The unit is the library's own
+step of ``meta="naive"``, which learns nothing.
 
   ours        ``train_step`` with each ``meta__hypergradient=``; with the validation batch halved; averaged
               over whole cycles of ``meta="linear"``, e1 = e2 = 10 and e1 = 10, e2 = 100
@@ -11,20 +11,20 @@ plain SGD, lambda1 and log T learned from batches of 128 others. Unit: the libra
   peers       higher, TorchOpt, learn2learn, torch.optim's differentiable SGD, hypergrad, betty,
               where they are installed
 
-Time: CPU time, one thread, in one process. In each of 30 rounds (CNN 20, ResNet-8 12; whole cycles 10,
+Time is CPU time of one thread in one process. In each of 30 rounds (CNN 20, ResNet-8 12; whole cycles 10,
 8, 3) every contender takes about 0.1 s of steps (at most 20) in turn. The result is the median over the
 rounds of the ratio to the unit in the same round, with the quartiles.
 
-Memory: the peak bytes of tensors, from the making of the contender through its fourth
-step, beyond the same number of a plain step (ours: the library's; the others: the one by hand).
-Operations: the number that one step dispatches. Error: of the hypergradient in float32, and in float64,
-relative to the exact one in float64 by ``sklearn_kd.hypergradient``, after 20 steps of training.
+Memory is the peak bytes of tensors from the creation of the contender through its fourth step, minus that of
+a plain step (for ours the library's, for the others the hand-written one). Operations are those that one step
+dispatches. Error is that of the hypergradient in float32, and in float64, relative to the exact one in
+float64 by ``sklearn_kd.hypergradient``, after 20 steps of training.
 
     python examples/benchmarks/step.py             # about 10 minutes
     python examples/benchmarks/step.py --quick     # a minute, without ResNet-8
     python examples/benchmarks/step.py --table     # the tables into docs/guide/speed.rst
 
-writes step.json beside this file. step_before.json is the same measured with an older version of the
+It writes step.json beside this file. step_before.json is the same measured with an older version of the
 library (its field "code" says which): ``PYTHONPATH=OLDER python step.py --out step_before.json``.
 """
 

@@ -1,19 +1,19 @@
-"""Rows that are read while the student trains, and a teacher's answers on disk: what they cost.
+"""Measure the cost of rows that are read during training, and of a teacher's answers stored on disk.
 
-``throughput``: rows per second of CPU time in an epoch of ``fit``, of the same rows as an array in memory, as
-a map-style Dataset, as a :class:`Stream` of tensors and as one of a Parquet file, all in this process. A
-student of a table and one of images. An epoch is a fit of six epochs less one of one epoch, divided by five;
-the sources take turns, and the median counts. A linear network is the teacher, asked once about rows in
-memory, and in every epoch about those of streams.
+``throughput`` measures rows per second of CPU time in an epoch of ``fit``. The same rows come as an array in
+memory, as a map-style Dataset, as a :class:`Stream` of tensors and as a stream of a Parquet file, all in this
+process, for a student of a table and one of images. The time of an epoch is that of a fit of six epochs minus
+that of one epoch, divided by five. The sources take turns, and the result is the median. The teacher is a
+linear network. It is asked once about rows in memory, and in every epoch about those of streams.
 
-``answers``: 100 and 1,000 classes, Gaussian clouds around random centres. The teacher has the exact posterior
-probabilities. For each form in which they can be stored: bytes per row on disk; at T = 1 and 4 the mean
-Kullback-Leibler divergence of the restored from the exact probabilities, and the relative error of the
-gradient of the teacher's term by a student's logits (norm of the difference by norm, all rows together); and
-the accuracy of students that are trained with it at lambda1 = 0.1, three seeds. "labels" is a student without
-a teacher.
+``answers`` has 100 and 1,000 classes: Gaussian clouds around random centres. The teacher has the exact
+posterior probabilities. For each form in which they can be stored it measures the bytes per row on disk; at T
+= 1 and 4 the mean Kullback-Leibler divergence of the restored from the exact probabilities, and the relative
+error of the gradient of the teacher's term by a student's logits (norm of the difference by norm, over all
+rows); and the accuracy of students that train with it at lambda1 = 0.1, with three seeds. "labels" is a
+student without a teacher.
 
-About five minutes. Run: python examples/benchmarks/streams.py [--quick] [--table] [--out NAME]
+Run: python examples/benchmarks/streams.py [--quick] [--table] [--out NAME]    # about five minutes
 """
 
 from __future__ import annotations

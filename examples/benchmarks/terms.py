@@ -1,21 +1,22 @@
 """Measure what each term of features adds to a training step of a student, in time and memory.
 
-Student: ResNet-20 on 32×32 colour images, teacher: ResNet-56, batches of 128, SGD with momentum; the layers
-that "auto" stands for: the three stages (16, 32, 64 channels), of them the middle one for the hint and the
-last one for masked generation, and the pooled rows of 64 numbers for relations. Unit: the student's plain
-step on the labels, forward pass, backward pass and optimizer step. With a term the step also has the term's
-loss and gradients, and the optimizer's step of the term's own weights. The teacher's features are taken
-beforehand: the teacher's forward pass is the same for all terms and is measured on its own.
+A ResNet-56 teaches a ResNet-20 on 32×32 colour images, in batches of 128, by SGD with momentum. The layers
+are those of "auto": the three stages (16, 32, 64 channels), only the middle one for the hint and only the
+last one for masked generation, and the pooled rows of 64 numbers for relations. The unit is the student's
+plain step on the labels: forward pass, backward pass and optimizer step. A step with a term also has the
+term's loss and gradients, and the optimizer's step of the term's own weights. The teacher's features are
+computed beforehand: the teacher's forward pass is the same for all terms and is measured separately.
 
-Time: CPU time, one thread, in one process. In each round every contender takes one step in turn. The result
-is the median over the rounds of the ratio to the unit in the same round, with the quartiles. Memory: the peak
-bytes of tensors during a step, beyond those that existed before, as a ratio to the plain step's.
+Time is CPU time of one thread in one process. In each round every contender takes one step in turn. The
+result is the median over the rounds of the ratio to the unit in the same round, with the quartiles. Memory is
+the peak bytes of tensors during a step, beyond those that existed before, as a ratio to that of the plain
+step.
 
     python examples/benchmarks/terms.py             # about 5 minutes
     python examples/benchmarks/terms.py --quick     # 16 images a batch, 3 rounds
     python examples/benchmarks/terms.py --table     # the table into docs/guide/terms_of_features.rst
 
-writes terms.json beside this file.
+It writes terms.json beside this file.
 """
 
 from pathlib import Path
@@ -48,7 +49,7 @@ LAYERS = {"stages": STAGES, "middle stage": STAGES[1:2], "last stage": STAGES[2:
 
 
 def features(maps, auto):
-    """Return the features of a forward pass that "auto" stands for."""
+    """Return the features of a forward pass that "auto" selects."""
     if auto == "embedding":
         return [maps["layer3"].mean(dim=(2, 3))]
     return [maps[layer] for layer in LAYERS[auto]]

@@ -1,13 +1,14 @@
-"""When two threads pay, and what a fit costs with and without the rule on an idle and on a busy machine.
+"""Measure when two threads pay, and what a fit costs with and without the rule, idle and beside other load.
 
-``sweep``: forward and backward pass of a linear layer, of a 3×3 convolution and of a ReLU, by size, with one
-thread and with two. Calls take turns; the smallest wall time of each counts, since other programs only add.
+``sweep`` times the forward and backward pass of a linear layer, of a 3×3 convolution and of a ReLU, by size,
+with one thread and with two. Calls take turns. The smallest wall time of each counts, because other programs
+only add time.
 
-``fits``: digits, a student of three kinds, with the library's rule and with as many threads as torch has
-otherwise. They take turns in one process. ``load``: the same MLP beside processes that keep a core busy
-each. Each number is CPU and wall time of a whole ``fit``, the smallest of the repetitions.
+``fits`` fits the digits with three kinds of student, with the library's rule and with torch's own number of
+threads, in turn in one process. ``load`` fits the same MLP beside processes that each keep a core busy. Each
+number is the CPU and wall time of a whole ``fit``, the smallest of the repetitions.
 
-``other_load`` is the load average of the minute before: on a machine that others use, "idle" is not.
+``other_load`` is the load average of the minute before: a machine that others use is not idle.
 
 Run: python examples/benchmarks/threads.py [--quick] [--table] [--out NAME]
 """
@@ -80,9 +81,11 @@ def options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--quick", action="store_true", help="as a test; writes no file without --out")
-    parser.add_argument("--table", action="store_true", help="write the JSON's tables; measure nothing")
-    parser.add_argument("--out", help="name of the JSON file, in place of the script's")
+    parser.add_argument("--quick", action="store_true", help="run a small test; write no file without --out")
+    parser.add_argument(
+        "--table", action="store_true", help="write the JSON's tables into the documentation; measure nothing"
+    )
+    parser.add_argument("--out", help="name of the JSON file; default: the script's")
     chosen = parser.parse_args()
     chosen.device = "cpu"
     chosen.seconds, chosen.repeats = (0.05, 1) if chosen.quick else (1.5, 5)

@@ -1,15 +1,16 @@
 """Choose the defaults of training by validation rows, and compare them with MLPClassifier by test rows.
 
-The tasks: tables of scikit-learn and of R's package mlbench, two made ones, and docstrings of installed
-packages, 105 to 40,600 training rows, and 2,800 images (``_tasks.py``); some with the columns as they come
-("raw"), some with 20 or 30 % of the training labels wrong. The library's students scale the columns by
-themselves (``standardize=True``), but for the former defaults; MLPClassifier gets them as they come.
+The tasks are tables of scikit-learn and of R's package mlbench, two generated ones, and docstrings of
+installed packages, with 105 to 40,600 training rows, and 2,800 images (``_tasks.py``). Some keep their
+columns unscaled ("raw"), and some have 20 or 30 % wrong training labels. The library's students scale the
+columns themselves (``standardize=True``), except with the former defaults. MLPClassifier gets them as they
+are.
 
-``--judge valid`` trains the candidates on four fifths of the training rows and judges by the last fifth;
+``--judge valid`` trains the candidates on four fifths of the training rows and evaluates on the last fifth;
 the test rows are not read. ``--judge test`` trains the chosen defaults and MLPClassifier on all training
-rows and judges by the test rows, 30 % of all. The split, the flips and the initial weights differ by seed.
-Times are CPU times of ``fit`` in one process and one thread, which keeps freed memory. That of the teacher
-is left out: its answers are given as ``teacher_logits``.
+rows and evaluates on the test rows, 30 % of all. The split, the flips and the initial weights differ by seed.
+Times are CPU times of ``fit`` in one process and one thread, which keeps freed memory. They leave out the
+teacher: its answers are passed as ``teacher_logits``.
 
     python examples/benchmarks/training_defaults.py --judge valid --mlbench FOLDER
     python examples/benchmarks/training_defaults.py --judge test --mlbench FOLDER --table
@@ -156,7 +157,7 @@ def wanted(options):
 
 
 def by_arm(runs, judge, wanted_arms):
-    """Return task → arm → its runs by seed, of the tasks of which all arms have been run."""
+    """Return task → arm → its runs by seed, for the tasks of which all arms have been run."""
     cells = defaultdict(lambda: defaultdict(list))
     for run in sorted(runs, key=lambda run: run["setting"]["seed"]):
         setting = run["setting"]
@@ -218,7 +219,7 @@ def comparison(runs):
 def selection(runs):
     """Return the table of the validation rows: mean difference to MLPClassifier, the worst, and time.
 
-    Of the tasks whose columns are scaled: on the others MLPClassifier hardly learns.
+    It covers only the tasks whose columns are scaled: on the others MLPClassifier hardly learns.
     """
     found = by_arm(runs, "valid", (MLP, *CANDIDATES))
     cells = {task: arms for task, arms in found.items() if task.scaled}
@@ -239,7 +240,7 @@ def geometric(values):
 
 
 def tables(record):
-    """Return the tables of the documentation by the mark above them, of the judges that have been asked."""
+    """Return the tables of the documentation by the mark above them, for each --judge that has runs."""
     asked = {run["setting"]["judge"] for run in record["runs"]}
     made = {"valid": ("selection", selection), "test": ("comparison", comparison)}
     return {mark: table(record["runs"]) for judge, (mark, table) in made.items() if judge in asked}

@@ -1,8 +1,8 @@
-"""The weight of a feature loss in horizon.py: CIFAR-10 at 16×16 pixels, from a ResNet-20 to a ResNet-8.
+"""Train horizon.py's students with a feature loss: CIFAR-10 at 16×16 pixels, from a ResNet-20 to a ResNet-8.
 
-The training loss is CE(labels) + weight · (sum of three pathways), as in DistProClassifier: one pathway for
-each stage, its transform "conv1", its distance "hcl". The teacher sees the images of 32×32 pixels; its maps
-are averaged to the size of the student's.
+The training loss is CE(labels) + weight · (sum of three pathways), as in DistProClassifier, with one pathway
+for each stage, the transform "conv1" and the distance "hcl". The teacher sees the images at 32×32 pixels; its
+maps are averaged to the size of the student's.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Learner:
         self.schedule = torch.optim.lr_scheduler.CosineAnnealingLR(self.optimizer, T_max=total)
 
     def copy(self) -> Learner:
-        """Return a copy that can be trained on by itself."""
+        """Return a copy that can be trained further by itself."""
         return copy.deepcopy(self)
 
     def step(self, batch: Any, weight: float) -> Tensor:
@@ -116,7 +116,7 @@ class Learner:
 
     @torch.no_grad()
     def measure(self, data: Images, with_test: bool) -> dict[str, float]:
-        """Return L_val at its best T_val and at T_val = 1 and, where wanted, test accuracy."""
+        """Return L_val at its best T_val and at T_val = 1 and, if wanted, test accuracy."""
         self.student.eval()
         targets, z = Targets(data.y_val), self.student(data.X_val)
         best = optimal_val_temperature([(z, targets)])

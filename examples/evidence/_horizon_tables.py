@@ -1,7 +1,7 @@
-"""The tables and images of horizon.py, and students that are trained side by side on them.
+"""Draw the tables and images of horizon.py, and train students on them in one batch.
 
 The weights of all students are stacked, so that one pass trains all branches of all seeds. Each student has
-an optimizer state of its own.
+its own optimizer state.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class Training(NamedTuple):
 
 
 class Stack:
-    """G groups of students, each with one student for each of S seeds, trained side by side.
+    """G groups of students, each with one student for each of S seeds, trained in one batch.
 
     The students of a group have the same metaparameters and the same history. Student k has group k // S and
     seed k % S.
@@ -152,7 +152,7 @@ class Stack:
         return cls(training, students[0], weights, values, len(students))
 
     def extended(self, sources: Sequence[int], values: Sequence[tuple[float, float]]) -> Stack:
-        """Return the same students and, behind them, copies of groups with other metaparameters."""
+        """Return the same students followed by copies of groups with other metaparameters."""
         groups = [*range(len(self.values)), *sources]
         of = torch.cat([self.members(g) for g in groups])
         weights = {name: w.detach()[of] for name, w in self.weights.items()}

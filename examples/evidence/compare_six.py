@@ -1,8 +1,8 @@
-"""The six methods on clean data: 4 × 5-fold cross-validation, digits and breast cancer.
+"""Compare the six methods on clean data: 4 × 5-fold cross-validation, digits and breast cancer.
 
-A random forest of 100 trees is distilled into an MLP of 32, 40 epochs, behind a StandardScaler.
+A random forest of 100 trees is distilled into an MLP of 32 behind a StandardScaler, for 40 epochs.
 The metaparameters have the library's defaults; nothing is tuned on these folds. All methods share folds,
-seeds, D_val and teachers. Differences are to "naive" and to "none", by the corrected resampled t-test.
+seeds, D_val and teachers. Differences to "naive" and to "none" are tested by the corrected resampled t-test.
 
 Result of the run beside this file: in accuracy no method differs from "naive" or from "none"
 on either data set (largest difference .0065, smallest p .107, 20 folds). In log loss "gradient"
@@ -12,7 +12,7 @@ cancer nothing differs. They cost two to three times the seconds of "naive".
 
     OMP_NUM_THREADS=1 python examples/evidence/compare_six.py
 
-prints the tables and writes every run, with settings and versions, to compare_six.json beside
+It prints the tables and writes every run, with settings and versions, to compare_six.json beside
 this file, and the picture compare_six.png. It ran in two processes on a shared machine of two cores,
 so the seconds are rough.
 """

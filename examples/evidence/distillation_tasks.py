@@ -1,14 +1,14 @@
-"""Distillation tasks of many kinds, on real data, with teachers that know more, as much, or less.
+"""Make distillation tasks of many kinds, whose teachers know more than the labels, as much, or less.
 
 The tasks differ in the data, in how many labels are wrong, and in the teacher. Splits, wrong labels and
-teachers depend on the seed alone. No test row is among the rows of the student, of the teacher, or of D_val.
+teachers depend only on the seed. No test row is among the rows of the student, of the teacher, or of D_val.
 Half of the tasks are ``kept_back``: methods are developed on the others.
 
 Tables come from scikit-learn and from R's package mlbench (Debian's ``r-cran-mlbench``, unpacked by
 ``dpkg -x``; pyreadr reads it). The texts are docstrings of installed packages, as tf-idf of 500 words;
 the class is the package. The images are Fashion-MNIST, and CIFAR-10 with each 2 × 2 pixels averaged for
 the student, while a published ResNet-20 answers about the original images. That network was trained on the
-whole training split, and so on the student's rows too; the test images are of the test split.
+whole training split, and so on the student's rows too. The test images are those of the test split.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ TEACHERS: dict[str, Callable[[int], ClassifierMixin]] = {
 
 
 class Places(NamedTuple):
-    """Where the data are that no package brings. None: their tasks cannot be loaded.
+    """Folders and files of the data that come with no package. None: their tasks cannot be loaded.
 
     Attributes
     ----------
@@ -71,30 +71,30 @@ class Places(NamedTuple):
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a task is made.
+    """Settings from which a task is made.
 
     Attributes
     ----------
     source : str
     n_rows : int
-        Rows of the student, D_val included where it is held out of them.
+        Rows of the student, including D_val if it is held out of them.
     teacher : str
         One of ``TEACHERS``, or "network".
     n_others : int, default=0
-        Rows that the teacher alone is fitted on. 0: the teacher is unfitted, and learns from the student's
+        Rows on which only the teacher is fitted. 0: the teacher is unfitted, and learns from the student's
         rows.
     n_val : int, default=0
-        Rows of a D_val of its own, whose labels are right. 0: D_val is held out of the student's rows, and
-        its labels are as wrong as theirs.
+        Rows of a separate D_val with right labels. 0: D_val is held out of the student's rows, and its labels
+        are as wrong as theirs.
     flipped : float, default=0.0
         Share of the student's rows whose label is another class.
     spoilt : {"permuted", "shuffled"} or None, default=None
-        The teacher's answers have their classes permuted, or are those about other rows.
+        The teacher's answers have permuted classes, or belong to other rows.
     kept_back : bool, default=False
     params : dict
         Further parameters of ``DistilledClassifier``; the others have their defaults.
     is_dear : bool, default=False
-        True where trainings are long, so that a script may leave some out.
+        True if trainings are long, so that a script may leave some out.
     """
 
     source: str
@@ -148,9 +148,9 @@ class Task:
     teacher : classifier or None
         Unfitted. It learns from the student's rows of D_train.
     teacher_logits : ndarray of shape (n_rows, n_classes) or None
-        Of the rows of X_train, by a teacher of other rows.
+        Logits for the rows of X_train, from a teacher of other rows.
     X_val, y_val : ndarray or None
-        D_val, where it is not to be held out of X_train.
+        D_val, if it is not to be held out of X_train.
     student : class of nn.Module
     params : dict
         Further parameters of ``DistilledClassifier``.
@@ -160,7 +160,7 @@ class Task:
         The rows of the source that the student ("own"), the teacher alone ("others"), D_val ("val") and the
         test ("test") have. Those of images' tests are counted in the test split.
     teacher_accuracy : float or None
-        On the test rows, of a teacher of other rows that is asked about X as the student sees it.
+        Accuracy on the test rows of a teacher of other rows that is asked about X as the student sees it.
     """
 
     name: str
@@ -185,7 +185,7 @@ class Task:
 
 
 class _Source(NamedTuple):
-    """All rows of a data set; ``X_test`` is None where the test is drawn from X."""
+    """All rows of a data set; ``X_test`` is None if the test rows are drawn from X."""
 
     X: np.ndarray
     y: np.ndarray
@@ -194,7 +194,7 @@ class _Source(NamedTuple):
 
 
 def available(places: Places) -> list[str]:
-    """Return the names of the tasks whose data are there."""
+    """Return the names of the tasks whose data are available."""
     missing = {
         FASHION: places.fashion_mnist is None,
         CIFAR: places.cifar is None or places.resnet is None,
@@ -218,7 +218,7 @@ def load_task(
     name : str
         One of ``TASKS``.
     seed : int
-        Of the split, the wrong labels and the teacher.
+        Seed of the split, the wrong labels and the teacher.
     tables, fashion_mnist, cifar, resnet : str or None
         As in :class:`Places`.
     """
@@ -265,7 +265,7 @@ def _divide(recipe: Recipe, data: _Source, rng: np.random.Generator) -> dict[str
 
 
 def _with_flips(y: np.ndarray, share: float, n_classes: int, rng: np.random.Generator) -> np.ndarray:
-    """Give a share of the labels another class, each with the same probability."""
+    """Change a share of the labels to another class, each with the same probability."""
     other = (y + rng.integers(1, n_classes, len(y))) % n_classes
     return np.where(rng.random(len(y)) < share, other, y)
 
@@ -284,7 +284,7 @@ def _spoilt(logits: np.ndarray, how: str | None, rng: np.random.Generator) -> np
 
 
 def _derangement(n: int, rng: np.random.Generator) -> np.ndarray:
-    """Return a permutation that leaves nothing in its place."""
+    """Return a permutation without fixed points."""
     while True:
         order = rng.permutation(n)
         if (order != np.arange(n)).all():
@@ -316,7 +316,7 @@ def _source(name: str, where: Places) -> _Source:
 
 
 def _images(fetch: Callable[..., Any], folder: str | None, n_rows: int, *, flat: bool) -> _Source:
-    """Return the first images of the training split, and all of the test split."""
+    """Return the first images of the training split, and all images of the test split."""
     parts: list[np.ndarray] = []
     for subset, n in (("train", n_rows), ("test", None)):
         X, y = fetch(data_home=folder, subset=subset, return_X_y=True, download_if_missing=False)

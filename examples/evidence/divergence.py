@@ -1,13 +1,13 @@
-"""Check that a fit that diverges warns, and that its student predicts.
+"""Check that a diverging fit warns, and that its student still predicts.
 
 The settings are the paper's, whose random baseline diverged in one run of ten at lr = 1: SGD without
 momentum, s(T) = 1, on 400 digits that are not scaled (0 to 16), in batches of 16, with a very confident
-teacher (logits of 40). The rates go up to 1e30. Three epochs of an MLP and of a CNN, five methods, five
-seeds.
+teacher (logits of 40). The rates go up to 1e30. An MLP and a CNN train for three epochs, by five methods with
+five seeds.
 
     python examples/evidence/divergence.py
 
-prints the outcomes by rate, and writes divergence.json beside this file. "Not finite" are
+It prints the outcomes by rate, and writes divergence.json beside this file. "Not finite" are
 students with non-finite weights or probabilities, or non-finite paths of metaparameters. "Unreported" are
 fits in which steps were skipped, or that were given up, without one ConvergenceWarning. "False alarms"
 are warnings about fits in which no step was skipped.
@@ -39,7 +39,7 @@ COUNTED = ("fits", "given up", "some steps skipped", "not finite", "unreported",
 
 
 def what_became(student, method, lr, seed):
-    """Return the names in ``COUNTED`` that are true of one fit."""
+    """Return the names in ``COUNTED`` that apply to one fit."""
     X, y = load_digits(return_X_y=True)
     X, y = X[:400].astype(np.float32), y[:400]
     logits = 40 * np.eye(10)[y] + np.random.default_rng(0).normal(size=(400, 10))

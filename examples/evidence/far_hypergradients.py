@@ -1,24 +1,24 @@
-"""Compare hypergradients of one step and of many with what a whole training makes of a change.
+"""Compare hypergradients over one step and over many with the effect on a whole training.
 
-Digits, 30 % of the labels flipped in D_train and D_val, the answers of a forest fitted on the same noisy
-rows, the library's MLPStudent for 20 epochs of 25 batches; lambda1 = .5, T = 1 and T = 4, which stay. The
-truth is the difference of L_val (all of D_val, at its best T_val) after the whole training between
-trainings with other metaparameters: log T by +.2, lambda1 by ±.1. Beside it are the hypergradients at the
-end of the training by
+The data are the digits with 30 % of the labels flipped in D_train and D_val, and the answers of a forest
+fitted on the same noisy rows. The library's MLPStudent trains for 20 epochs of 25 batches, with lambda1 = .5,
+and T = 1 or T = 4 throughout. The truth is the difference in L_val (all of D_val, at its best T_val) after
+whole trainings with other metaparameters: log T by +.2, lambda1 by ±.1. Compared with it are the
+hypergradients at the end of the training by
 
   gradient            of one step, summed over the last epoch
-  forward             carried along from the first step on, Gauss-Newton, decay 1
+  forward             accumulated from the first step on, Gauss-Newton, decay 1
   forward, .99        the same with decay .99, the default of meta="forward"
   forward, Hessian    the same with the exact curvature, decay 1
   implicit            meta="implicit"
   implicit, 20 terms  with damping .01
 
-and the CPU time of a fit with each, at a move in every epoch, as a share of the time of a fit with fixed
-metaparameters.
+The script also measures the CPU time of a fit with each, with a move in every epoch, as a multiple of the
+time of a fit with fixed metaparameters.
 
     OMP_NUM_THREADS=1 python examples/evidence/far_hypergradients.py        # three minutes
 
-prints the table and writes far_hypergradients.json beside this file.
+It prints the table and writes far_hypergradients.json beside this file.
 """
 
 import json
@@ -47,7 +47,7 @@ SETTINGS = (("Adam", 1.0), ("Adam", 4.0), ("momentum", 1.0))
 
 
 class Recorder(torch.optim.SGD):
-    """Moves nothing and notes the hypergradients, by (lambda1, log T)."""
+    """Record the hypergradients by (lambda1, log T), and move nothing."""
 
     seen: list = []
 

@@ -1,15 +1,15 @@
-"""Measure the error of the fast hypergradient in float32, by the rule for its step.
+"""Measure the error of the fast hypergradient in float32, for each rule that sets its step.
 
-One-sided differences of logits, z(w + ε d) − z(w), on seven networks at ten stages of training
-each (0 to 90 steps), batch 128, are compared with the exact hypergradient in float64. Two rules for ε:
+Finite differences of logits, on seven networks at ten stages of training each (0 to 90 steps) in batches of
+128, are compared with the exact hypergradient in float64. By z(w + ε d) − z(w), with two rules for ε:
 
   by weights   ε = 3e-5 · ‖w‖/‖d‖
-  by logits    ε such that the logits are expected to move by a fixed share of their size (ours)
-  central      by logits, (z(w + ε d) − z(w − ε d)) / 2ε
+  by logits    ε such that the logits are expected to move by a fixed share of their size (the library's)
+  central      the same ε with the central difference, (z(w + ε d) − z(w − ε d)) / 2ε
 
     python examples/evidence/finite_difference.py
 
-prints median and largest relative error, and the ratio of the expected to the true size of
+It prints median and largest relative error, and the ratio of the expected to the true size of
 the logits' change, and writes finite_difference.json beside this file.
 """
 

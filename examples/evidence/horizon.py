@@ -1,37 +1,36 @@
-"""What other metaparameters do to L_val after 1, 5, 20, ... iterations, and what one iteration can see of it.
+"""Measure how other metaparameters change L_val after 1, 5, 20, ... iterations, and what one iteration shows.
 
-From one state of a training, at 10, 40 and 70 % of it, branches go on with other metaparameters, on the
+At 10, 40 and 70 % of a training, branches continue from its state with other metaparameters, on the
 same batches. After k iterations a branch is compared with the training whose metaparameters stayed: by
 the loss on all of D_val, each student at its own best T_val ("loss"), by the same at T_val = 1
-("loss at 1"), and by test accuracy. Beside it is what the greedy hypergradient h promises, in first order
-("greedy"): the sum over the k iterations of h · change, where h is the library's, on all of D_val, along
-the training that stayed, interpolated between the iterations at which it is taken. The change is that of
+("loss at 1"), and by test accuracy. "greedy" is what the greedy hypergradient h promises, in first order:
+the sum over the k iterations of h · change, where h is the library's, on all of D_val, along
+the training that stayed, interpolated between the iterations at which it is computed. The change is that of
 (lambda1, log T), or of the weight of the features. "greedy, exact" is h of the first iteration
-integrated along the change (Gauss-Legendre, 3 points): it has to agree with what is measured after one
+integrated along the change (Gauss-Legendre, 3 points): it must agree with the change measured after one
 iteration.
 
-The tasks, with 1,700 rows of D_train and 300 of D_val (CIFAR-10: 768 and 384 images), five seeds, which
+The tasks have 1,700 rows of D_train and 300 of D_val (CIFAR-10: 768 and 384 images), and five seeds, which
 differ in rows, flips, initial weights and batches:
 
-  letter, 30 % flipped   the labels of D_train and D_val; the test's are right; teacher: a forest on D_train
-  satellite              as it is; teacher: a forest on D_train
+  letter, 30 % flipped   flips in D_train and D_val, not in the test rows; teacher: a forest on D_train
+  satellite              unchanged; teacher: a forest on D_train
   Fashion-MNIST          50 principal components; teacher: a forest on the 14×14 pixels of 4,000 other images
   CIFAR-10               16×16 pixels, ResNet-8, feature maps of a trained ResNet-20 (_horizon_images.py)
 
-The students: "Adam" is the library's default, MLPStudent of width 256, rate 0.003, 30 epochs, its batch
-size. "SGD" has rate 0.1 and momentum 0.9, an MLP of 48-48, 40 epochs of 32 batches. On CIFAR-10 it is
-SGD of rate 0.1, momentum 0.9, weight decay 5e-4, cosine, 8 epochs of 12 batches, and there is no branch
-at 70 %.
+"Adam" is the library's default: MLPStudent of width 256, rate 0.003, 30 epochs, the default batch size. "SGD"
+trains an MLP of 48-48 with rate 0.1 and momentum 0.9, for 40 epochs of 32 batches. CIFAR-10 has SGD with rate
+0.1, momentum 0.9, weight decay 5e-4 and a cosine schedule, 8 epochs of 12 batches, and no branch at 70 %.
 
-Two more branches ask whether the size of the gradient is what matters. "T = 4, gradient of T = 1"
+Two more branches test whether the size of the gradient is what matters. "T = 4, gradient of T = 1"
 multiplies the loss by the number that makes the gradient of the first iteration as large as at T = 1.
 "T = 1, gradient of T = 4" does the reverse.
 
     OMP_NUM_THREADS=1 python examples/evidence/horizon.py --mlbench FOLDER --fashion FOLDER \\
         --cifar FOLDER --teacher resnet20-cifar10.pt
 
-writes horizon.json beside this file (some five minutes of one core). horizon_figure.py prints its tables and
-draws horizon.png. The folder of --mlbench has the .rda files of R's package mlbench, which pyreadr reads;
+It writes horizon.json beside this file (some five minutes of one core). horizon_figure.py prints its tables
+and draws horizon.png. The folder of --mlbench has the .rda files of R's package mlbench, which pyreadr reads;
 --fashion and --cifar are those of the data sets' own files.
 """
 
@@ -107,7 +106,7 @@ WEIGHTS = (1.0, 2.0, 5.0)  # of the features; the first stays
 
 
 class Clock:
-    """The iterations of a training: where it branches, where it is measured, where h is taken."""
+    """The iterations of a training at which it branches, is measured, and h is computed."""
 
     def __init__(self, n_rows: int, batch_size: int, epochs: int, points: Sequence[float]):
         self.n_rows, self.batch_size = n_rows, batch_size
@@ -141,7 +140,7 @@ class Clock:
 
 
 def entry(settings: dict[str, Any], measured: Sequence[dict], stays: Sequence[dict], **more: Any) -> dict:
-    """Return the record of one branch: differences to the one that stays, a row for each seed."""
+    """Return the record of one branch: differences to the training that stays, a row for each seed."""
     differences = {
         name: np.transpose([m[name] - s[name] for m, s in zip(measured, stays, strict=True)]) for name in KEYS
     }
@@ -206,7 +205,7 @@ def run_tables(task: str, rows: Rows, name: str, training: Training) -> Iterator
 
 
 def branches_of(start: tuple[float, float]) -> dict[str, Arm]:
-    """Return the arms but the one that stays."""
+    """Return all arms except the one that stays."""
     return {name: arm for name, arm in STARTS[start].items() if name != STAYS}
 
 
@@ -217,7 +216,7 @@ def batches(rows: Rows, clock: Clock, i: int) -> list[torch.Tensor]:
 
 
 def branched(stack: Stack, groups: list[tuple], point: int) -> tuple[Stack, list[tuple]]:
-    """Return the students with those of the branches that leave here behind them, and their groups."""
+    """Return the students followed by those of the branches that leave here, and their groups."""
     leaving = [(start, point, arm) for start in STARTS for arm in branches_of(start)]
     sources = [groups.index((start, -1, STAYS)) for start, _, _ in leaving]
     values = [STARTS[start][arm][:2] for start, _, arm in leaving]
@@ -225,7 +224,7 @@ def branched(stack: Stack, groups: list[tuple], point: int) -> tuple[Stack, list
 
 
 def first_step(stack: Stack, groups: list[tuple], rows: Rows, batch: Any, point: int) -> dict[tuple, dict]:
-    """Take the first step of the branches; return by group its gradient and length, and what h says.
+    """Take the first step of the branches; return by group its gradient, its length, and h's prediction.
 
     Gradient and length are ratios to those of the training that stays. "greedy, exact" is the integral of h
     from the start to the branch's metaparameters.
@@ -289,7 +288,7 @@ def run_images(data: Sequence[Images]) -> Iterator[dict]:
 
 
 def run_seed(seed: int, data: Images, clock: Clock) -> tuple[dict, dict, dict]:
-    """Return h by iteration, what was measured by (iteration, group), and ratios of gradients by group."""
+    """Return h by iteration, measurements by (iteration, group), and ratios of gradients by group."""
     stays = Learner(seed, OF_IMAGES["params"], clock.total)
     h, measured, ratios = {}, {}, {}
     branches: dict[Any, Learner] = {}
@@ -355,7 +354,7 @@ def run_all(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
 
 def write(record: dict[str, Any], file: Path) -> None:
-    """Write a record, a line for each branch."""
+    """Write a record with a line for each branch."""
     head = json.dumps({key: value for key, value in record.items() if key != "runs"}, indent=1)
     rows = ",\n  ".join(json.dumps(run) for run in record["runs"])
     file.write_text(f'{head[:-2]},\n "runs": [\n  {rows}\n ]\n}}\n', encoding="utf-8")

@@ -2,7 +2,7 @@
 
     python examples/evidence/horizon_figure.py
 
-prints every branch, and the tables of docs/guide/horizon.rst. The picture is written beside this file.
+It prints every branch, and the tables of docs/guide/horizon.rst. The picture is written beside this file.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from sklearn_kd.style._style import series_look, style_axes
+
 sys.path.append(str(Path(__file__).parents[1] / "paper"))
 from _protocol import list_table, number
 
@@ -24,11 +26,11 @@ TASKS = ("letter, 30 % flipped", "satellite", "Fashion-MNIST", "CIFAR-10")
 AS_LARGE = "T = 4, gradient of T = 1"
 # Branches of the page's tables: where they leave, and what changes.
 SHOWN = (([0.5, 1.0], "T = 4"), ([0.5, 4.0], "T = 1"), ([0.5, 4.0], "lambda1 = .9"))
-COLOURS = {0.1: "#1b7f79", 0.4: "#c77700", 0.7: "#7a3b8f"}
+LOOKS = {0.1: series_look(0), 0.4: series_look(1), 0.7: series_look(2)}
 
 
 def mean_and_error(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over the seeds and its standard error; NaN where there is no number."""
+    """Return the mean over the seeds and its standard error; NaN if there is no number."""
     found = np.array(values, dtype=float)
     return found.mean(axis=0), found.std(axis=0, ddof=1) / len(found) ** 0.5
 
@@ -40,7 +42,7 @@ def cell(values: Any) -> str:
 
 
 def branches(record: dict, **wanted: Any) -> Iterator[dict]:
-    """Yield the runs with these entries, but for those whose metaparameters stayed."""
+    """Yield the runs with these entries, except those whose metaparameters stayed."""
     for run in record["runs"]:
         if run["arm"] != STAYS and all(run[key] == value for key, value in wanted.items()):
             yield run
@@ -86,7 +88,7 @@ def effects(record: dict, key: str, branched: float = 0.4) -> str:
 
 
 def ends(record: dict) -> str:
-    """Return the table of what is there at the end: L_val at its best T_val and at 1, and test accuracy."""
+    """Return the table of the end of training: L_val at its best T_val and at 1, and test accuracy."""
     header = ["", "student", "change", "L_val", "L_val at T_val = 1", "accuracy"]
     rows = [
         [run["task"], run["training"], change_of(run)]
@@ -97,10 +99,10 @@ def ends(record: dict) -> str:
 
 
 def right_signs(record: dict, task: str | None, training: str, key: str) -> tuple[np.ndarray, int]:
-    """Return by horizon how often a quantity has the sign of the change of L_val at the end, and of how many.
+    """Return by horizon how often a quantity has the sign of the change of L_val at the end, and the number.
 
-    Of the branches whose mean change at the end exceeds two standard errors, all seeds. ``task`` None:
-    all but CIFAR-10.
+    It counts all seeds of the branches whose mean change at the end exceeds two standard errors. ``task``
+    None is all tasks except CIFAR-10.
     """
     right = []
     for run in branches(record, training=training):
@@ -116,7 +118,7 @@ GROUPS = ((None, "SGD", "tables, SGD"), (None, "Adam", "tables, Adam"), ("CIFAR-
 
 
 def signs(record: dict) -> str:
-    """Return the table of right signs: what is measured after k iterations, and what greedy promises."""
+    """Return the table of right signs, measured after k iterations and promised by greedy."""
     rows = []
     for task, training, name in GROUPS:
         for key, what in (("loss", "measured"), ("greedy", "greedy")):
@@ -126,7 +128,7 @@ def signs(record: dict) -> str:
 
 
 def sizes(record: dict) -> str:
-    """Return the table of the gradient's size where T = 1 becomes 4 at 40 %."""
+    """Return the table of the gradient's size when T = 1 becomes 4 at 40 %."""
     matched = "the same, gradient of T = 1"
     header = ["", "student", "gradient", "first step", "after 5", matched, "the end", matched]
     rows = []
@@ -157,9 +159,9 @@ def exactness(record: dict) -> float:
 
 
 def disagreements(record: dict) -> tuple[list[str], int]:
-    """Return the branches where L_val and accuracy contradict at the end, and of how many.
+    """Return the branches where L_val and accuracy contradict each other at the end, and the number compared.
 
-    Of those whose changes of both exceed two standard errors.
+    It compares the branches in which both changes exceed two standard errors.
     """
     found, n = [], 0
     for run in branches(record):
@@ -178,7 +180,7 @@ def disagreements(record: dict) -> tuple[list[str], int]:
 
 
 def sentences(record: dict) -> list[str]:
-    """Return what the guide says in words."""
+    """Return the sentences of the guide about the record."""
     found, n = disagreements(record)
     return [f"correlation {number(exactness(record))}", f"in {len(found)} of {n} branches"]
 
@@ -235,9 +237,10 @@ def panel(ax: Any, runs: Sequence[dict], title: str) -> None:
     bounds = [0.0]
     for run in runs:
         order = np.argsort(run["horizons"])
-        k, colour = np.array(run["horizons"])[order], COLOURS[run["branched at"]]
+        look = LOOKS[run["branched at"]]
+        k, colour = np.array(run["horizons"])[order], look.color
         mean, error = (part[order] for part in mean_and_error(run["loss"]))
-        ax.plot(k, mean, color=colour, marker="o", ms=3, label=f"left at {run['branched at']:.0%}")
+        ax.plot(k, mean, color=colour, marker=look.marker, ms=4, label=f"left at {run['branched at']:.0%}")
         ax.fill_between(k, mean - error, mean + error, color=colour, alpha=0.15, linewidth=0)
         promised = mean_and_error(run["greedy"])[0][order]
         ax.plot(k, promised, color=colour, linestyle="--", linewidth=1)
@@ -248,19 +251,23 @@ def panel(ax: Any, runs: Sequence[dict], title: str) -> None:
     ax.axhline(0, color="0.4", linewidth=0.8)
     ax.axvline(runs[0]["per epoch"], color="0.7", linewidth=0.8, linestyle=":")
     ax.set_xscale("log")
+    style_axes(ax)
     ax.set_title(f"{title}: {change_of(runs[0])}", loc="left", fontsize=8.5)
 
 
 def draw_signs(ax: Any, record: dict) -> None:
-    """Draw how often the sign is that of the end."""
+    """Draw how often the sign is the same as at the end."""
     names = record["settings"]["horizons"][:-1]
-    for (task, training, name), colour in zip(GROUPS, ("#205080", "#b03030", "#508030"), strict=True):
+    for place, (task, training, name) in enumerate(GROUPS):
+        look = series_look(place)
         for key, style in (("loss", "-"), ("greedy", "--")):
             share, _ = right_signs(record, task, training, key)
             label = name if key == "loss" else None
-            ax.plot(range(len(names)), share[:-1], style, color=colour, marker="o", ms=3, label=label)
+            line = {"color": look.color, "marker": look.marker, "ms": 4}
+            ax.plot(range(len(names)), share[:-1], style, label=label, **line)
     ax.axhline(0.5, color="0.4", linewidth=0.8)
     ax.set_ylim(0, 1.02)
+    style_axes(ax)
     ax.set_xticks(range(len(names)), names, fontsize=7)
     ax.set_title("share with the sign of the end", loc="left", fontsize=9)
     ax.legend(fontsize=8, loc="lower left")

@@ -1,11 +1,11 @@
 """Measure the noise of the hypergradient with smaller batches.
 
-The library's own iteration for a student MLP 64-32-10 on the digits, 40 % of the labels random, a
-forest's logits, momentum SGD. At each of five stages of training (0, 20, 40, 80, 160 steps) 400
-iterations start from the same weights, each with a newly drawn training and validation batch, and
-are undone. Noise is the standard deviation of h = dL_val / d(lambda1, log T) over them. The output is
-its ratio to the noise with 128 rows in both batches, with median and range over stages
-and components, and the signal: the mean of h divided by its noise.
+The script runs the library's own iteration for a student MLP 64-32-10 on the digits, with 40 % random labels,
+a forest's logits, and SGD with momentum. At each of five stages of training (0, 20, 40, 80, 160 steps) 400
+iterations start from the same weights, each with newly drawn training and validation batches, and are undone.
+Noise is the standard deviation of h = dL_val / d(lambda1, log T) over them. The output is its ratio to the
+noise with 128 rows in both batches, with median and range over stages and components, and the signal: the
+mean of h divided by its noise.
 
   full                 128 rows of D_train, 128 of D_val
   D_val halved         iterator_valid__batch_size=64
@@ -13,7 +13,7 @@ and components, and the signal: the mean of h divided by its noise.
 
     python examples/evidence/hypergradient_noise.py        # half a minute
 
-prints the table and writes hypergradient_noise.json beside this file.
+It prints the table and writes hypergradient_noise.json beside this file.
 """
 
 import copy
@@ -70,7 +70,7 @@ def step(student, optimizer, X, y, f, record=None):
 
 
 def tried(student, optimizer, rows, valid_rows, extra, arrays):
-    """Return h of a step that is taken on copies."""
+    """Return h of a step on copies."""
     X, y, f, X_val, y_val = arrays
     student = copy.deepcopy(student)
     fresh = torch.optim.SGD(student.parameters(), lr=0.05, momentum=0.9)

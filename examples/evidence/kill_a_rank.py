@@ -1,14 +1,14 @@
 """Kill one of two processes that train one student together, at random moments; then fit again.
 
-Two processes, started as torchrun starts them but by nothing that looks after them, fit with
-``parallel="ddp"`` and a ``checkpoint_dir``. At a random time after both have met, one of them is killed by
-SIGKILL. Recorded are the seconds in which the other ends by itself, its error, and whether the same fit,
-started again, ends as the undisturbed one: weights, path and history to the bit. The student has dropout,
-which each process draws by itself.
+Two processes, started as torchrun starts them but without a supervisor, fit with ``parallel="ddp"`` and a
+``checkpoint_dir``. At a random time after both have connected, one of them is killed by SIGKILL. The script
+records the seconds until the other ends by itself, its error, and whether the same fit, started again, ends
+like the undisturbed one: weights, path and history, to the bit. The student has dropout, which each process
+draws by itself.
 
     python examples/evidence/kill_a_rank.py [--kills 20]
 
-writes kill_a_rank.json beside this file. It takes about three minutes on two cores and needs ``os.fork``.
+It writes kill_a_rank.json beside this file. It takes about three minutes on two cores and needs ``os.fork``.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def bits(clf):
 
 
 def started(folder):
-    """Start both processes; each leaves what it ends with in the folder."""
+    """Start both processes; each writes its results into the folder."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -106,7 +106,7 @@ def ended(folder, pids):
 
 
 def undisturbed():
-    """What both processes end with, and the seconds that takes."""
+    """Return the results of both processes, undisturbed, and the seconds that they take."""
     with tempfile.TemporaryDirectory() as folder:
         pids = started(Path(folder))
         began = time.perf_counter()
@@ -116,7 +116,7 @@ def undisturbed():
 
 
 def one_kill(expected, seconds, rng):
-    """Kill one process and fit again; None if the fit was over before."""
+    """Kill one process and fit again; return None if the fit was over before."""
     rank, when = int(rng.integers(2)), float(rng.uniform(0, seconds))
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)

@@ -1,19 +1,19 @@
 """Kill fits by SIGKILL, resume them, and compare the results to the bit.
 
-Each configuration is fitted once without checkpoints: the reference. Then, repeatedly, a child process
+Each configuration is fitted once without checkpoints, as the reference. Then, repeatedly, a child process
 fits it with a ``checkpoint_dir`` and is killed: by itself in a random training batch, with half of a
 checkpoint written, before a written checkpoint is renamed, or from outside at a random time.
-This process then makes the same fit. It is compared with the reference, bit by bit: the student's weights
-and buffers, the path (of DistPro: the process), and the history without durations.
+This process then runs the same fit, and compares it with the reference bit by bit: the student's weights
+and buffers, the path (for DistPro the process), and the history without durations.
 
 ``batches_again`` counts the training batches of the killed process that were repeated. "Before the
-kill" counts all its batches, those of trials and of the search included. A kill from outside counts none,
+kill" counts all its batches, including those of trials and of the search. A kill from outside counts none,
 because the number of batches before it is unknown.
 
     python examples/evidence/kill_and_resume.py [--kills 30]
 
-writes kill_and_resume.json beside this file, with that many kills of each configuration. It takes about four
-minutes on one core and needs ``os.fork``.
+It writes kill_and_resume.json beside this file, with that many kills of each configuration. It takes about
+four minutes on one core and needs ``os.fork``.
 """
 
 import argparse
@@ -179,7 +179,7 @@ class HalfWritten:
 
 
 def prepare_to_die(how, when, counted):
-    """Arrange, in the child, the kill; a kill in a write stores the count of batches first."""
+    """Arrange the kill in the child; a kill during a write first stores the count of batches."""
     writes = itertools.count()
 
     def is_the_last():

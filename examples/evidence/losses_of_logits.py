@@ -1,21 +1,22 @@
-"""The losses of logits that have names, against "kd", on tables: as in their papers, and with a weight tuned.
+"""Compare the named losses of logits with "kd" on tables: with their papers' settings, and tuned.
 
-Five tasks of distillation_tasks.py, five seeds of split, teacher and training: vehicles (4 classes, 590
-rows), vowels (11 classes, 690 rows, a quarter of the labels wrong) and letters (26 classes, 1,000 rows)
-with a forest that learns from the student's rows, digits (10 classes) with a forest of 600 other rows, and
-with 30 % of the labels wrong. The student is an MLP of 64 hidden units, trained for 30 epochs of
-batches of 128 rows; every arm of a split has the same first weights and the same batches.
+There are five tasks of distillation_tasks.py, and five seeds of split, teacher and training: vehicles (4
+classes, 590 rows), vowels (11 classes, 690 rows, a quarter of the labels wrong) and letters (26 classes,
+1,000 rows) with a forest that learns from the student's rows, digits (10 classes) with a forest of 600 other
+rows, and with 30 % of the labels wrong. The student is an MLP of 64 hidden units, trained for 30 epochs in
+batches of 128 rows. Every arm of a split has the same initial weights and the same batches.
 
-Arms: the labels alone; each loss with what its authors take on CIFAR-100 ("paper"; of "mkd", whose
-temperatures they learn, meta="linear" from S = T = 4); each loss with the weight of its labels, lambda1,
-the best of four on D_val, 15 % of the rows, and a fresh student on all rows then ("tuned"; of "mkd" the
-teacher's temperature, at the lambda1 of "kd"). All else of "tuned" is as in "paper".
+The arms are the labels alone, and each loss in two forms. "paper" has its authors' settings for CIFAR-100
+(for "mkd", whose temperatures they learn, meta="linear" from S = T = 4). "tuned" has the weight of the
+labels, lambda1, that is the best of four on D_val, 15 % of the rows, and trains a fresh student with it on
+all rows (for "mkd" it tunes the teacher's temperature, at the lambda1 of "kd"). The rest of "tuned" is as in
+"paper".
 
     OMP_NUM_THREADS=1 python examples/evidence/losses_of_logits.py --tables FOLDER
 
-prints a table, and writes every run, with settings and versions, to losses_of_logits.json beside this file;
-the splits that are there already, of the same code and settings, are kept. FOLDER has mlbench's .rda files
-(see distillation_tasks.py); without it only the tasks of digits are run.
+It prints a table, and writes every run, with settings and versions, to losses_of_logits.json beside this
+file. Splits that the file already has, by the same code and settings, are kept. FOLDER has mlbench's .rda
+files (see distillation_tasks.py); without it only the tasks of digits are run.
 """
 
 import argparse

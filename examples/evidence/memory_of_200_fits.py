@@ -1,24 +1,24 @@
-"""Resident memory of a process after each of 200 fits.
+"""Measure the resident memory of a process after each of 200 fits.
 
-Each configuration runs in a fresh process with one thread of torch: 200 fits on 300 rows of the digits,
-each call with another seed, its predecessor discarded. After each call the process reads its resident
-memory. After the first call and the last it also collects garbage and counts the live tensors and
+Each configuration runs in a fresh process with one torch thread: 200 fits on 300 rows of the digits,
+each with another seed and after its predecessor is discarded. After each fit the process reads its resident
+memory. After the first fit and the last it also collects garbage and counts the live tensors and
 modules and their bytes.
 
 The first 50 fits are the warm-up. They are drawn but excluded from the slope: libraries are loaded when they
 are first needed, and the C library's allocator keeps freed memory, so that the process grows until its pools
-fit the peak of a fit. The slope of the last 150 is the least-squares line's. Its spread is the slopes of
-the three thirds of 50 fits. A leak is a slope in every third.
+fit the peak of a fit. The slope of the last 150 is that of the least-squares line. Its spread is shown by the
+slopes of the three thirds of 50 fits. A leak shows as a slope in every third.
 
 Every configuration runs twice: with Python's automatic garbage collection, and with a collection before each
 reading. skorch makes a class for each net that it initialises, and hyperopt a graph of its search space.
 Only a collection frees these. Until Python's next full collection they add up to some KiB per fit, which
-is no leak.
+is not a leak.
 
     python examples/evidence/memory_of_200_fits.py
 
-writes memory_of_200_fits.json and .png beside this file (about three minutes of one core). It needs Linux,
-where /proc gives the present size of a process.
+It writes memory_of_200_fits.json and .png beside this file (about three minutes of one core). It needs Linux,
+where /proc has the current size of a process.
 """
 
 import gc

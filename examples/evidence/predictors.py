@@ -1,29 +1,30 @@
 """Compare predictors of the path of (lambda1, log T) between hypergradients, on three tables.
 
-The tables, all scaled by standardize=True:
+The tables are all scaled by standardize=True:
 
-  digits         1,200 of the 1,797 digits, 30 % of all labels but those of the test replaced at random
-  letter         1,200 of the 20,000 rows of LetterRecognition, labels as they are
-  made           1,200 rows × 30 of make_classification, 3 classes, labels as they are
+  digits         1,200 of the 1,797 digits, 30 % of the labels outside the test replaced at random
+  letter         1,200 of the 20,000 rows of LetterRecognition, labels unchanged
+  made           1,200 rows × 30 of make_classification, 3 classes, labels unchanged
 
-40 % of the rows are the test, 15 % of the others D_val. The teacher is a random forest fitted on the rows
-that the student has. The student is an MLP 48-48: 20 epochs, batches of 32, SGD 0.05 with momentum 0.9,
-max_grad_norm=1, lambda1 from .5, T from 4: 380 iterations. Metaparameters move by the library's defaults.
+40 % of the rows are test rows, and 15 % of the others are D_val. The teacher is a random forest fitted on the
+student's rows. The student is an MLP 48-48, trained for 20 epochs (380 iterations) in batches of 32 by SGD
+0.05 with momentum 0.9 and max_grad_norm=1, from lambda1 = .5 and T = 4. Metaparameters move by the library's
+defaults.
 
-Errors. A fit with meta="gradient" gives a path. Every 5 iterations each predictor is fitted to the last
-e1 = 10 and predicts the next 10, or 40, within the bounds. The error is the root mean square of the distance
-from where the hypergradients led, over these iterations, relative to that of holding the last values: below
-1 a predictor is better than none. By metaparameter, over all predictions of a fit and over those of its first
-100 iterations; then mean and standard error over the fits.
+Errors: a fit with meta="gradient" gives a path. Every 5 iterations each predictor is fitted to the last e1 =
+10 and predicts the next 10, or 40, within the bounds. The error is the root mean square distance from the
+values that the hypergradients led to, over these iterations, relative to that of holding the last values: a
+predictor below 1 is better than none. It is computed by metaparameter, over all predictions of a fit and over
+those of its first 100 iterations; then come mean and standard error over the fits.
 
-Accuracy. A fit with each predictor, e1 = e2 = 10, and with cycles that grow up to max_e2 = 80.
-"share" is the share of iterations that take a hypergradient. One thread.
+Accuracy: there is a fit with each predictor, with e1 = e2 = 10, and with cycles that grow up to max_e2 = 80.
+"share" is the share of iterations with a hypergradient. All run on one thread.
 
     python examples/evidence/predictors.py --mlbench FOLDER --seeds 5      # some 3 minutes
 
-FOLDER has LetterRecognition.rda of the R package mlbench (the data are of the UCI repository), which is read
-by the package pyreadr. Writes predictors.json beside this file, after each seed: settings, versions, every
-fit.
+FOLDER has LetterRecognition.rda of the R package mlbench (the data come from the UCI repository), which the
+package pyreadr reads. The script writes predictors.json beside this file after each seed, with settings,
+versions and every fit.
 """
 
 import argparse
@@ -122,7 +123,7 @@ def fitted(meta, seed, X, y, logits):
 
 
 def prediction_errors(path):
-    """Return by predictor, iterations ahead and part of the fit the errors, and their ratios to hold's."""
+    """Return errors, and their ratios to hold's, by predictor, iterations ahead and part of the fit."""
     space = MetaparameterSpace(LogitDistillation().metaparameters(n_classes=10))
     theta = np.column_stack([path["lambda1"], np.log(path["temperature"])])
     parts = {"all": len(path), "early": EARLY}

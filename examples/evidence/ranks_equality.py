@@ -1,16 +1,16 @@
 """Compare a student that several processes train together with one that a single process trains.
 
-Processes of one gloo group on the CPU, two and four, against one. D_train has 150 rows and D_val 61: batches
-of 32 rows leave a last one of 22, of which two processes have 11 each, and four 6, 6, 5 and 5. Rows have
-weights. First nets in float64: an MLP and a CNN, SGD with momentum, Adam and AdamW, every kind of
-hypergradient, clipping, normalisation by the statistics of a process's own rows and of all rows. Then whole
-fits of the four estimators, which compute in float32.
+Two and four processes of a gloo group on the CPU are compared with one. D_train has 150 rows and D_val 61.
+Batches of 32 rows leave a last one of 22, of which two processes have 11 each, and four have 6, 6, 5 and 5.
+Rows have weights. The first comparisons are of nets in float64: an MLP and a CNN, SGD with momentum, Adam and
+AdamW, every kind of hypergradient, clipping, and normalisation by the statistics of a process's own rows and
+of all rows. Then come whole fits of the four estimators, which compute in float32.
 
     OMP_NUM_THREADS=1 python examples/evidence/ranks_equality.py      # two minutes
 
-prints the largest absolute differences of weights, of the path of the metaparameters and of the losses in the
-history, and how many messages and numbers an iteration takes; and writes ranks_equality.json beside this
-file. ``--table`` prints the tables of docs/guide/more_machines.rst alone.
+It prints the largest absolute differences of weights, of the path of the metaparameters and of the losses in
+the history, and how many messages and numbers an iteration takes; and writes ranks_equality.json beside this
+file. ``--table`` prints only the tables of docs/guide/more_machines.rst.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class InFloat64(DistillationData):
 
 
 class Synchronised(nn.Module):
-    """Batch normalisation by the statistics of all processes' rows, which torch has for GPUs alone."""
+    """Batch normalisation by the statistics of all processes' rows, which torch has only for GPUs."""
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         mean, square = x.mean(0), (x * x).mean(0)
@@ -104,7 +104,7 @@ class ConvNet(nn.Module):
 
 
 class Plain(nn.Module):
-    """A transform of pathways without batch normalisation, which the library's have."""
+    """A transform of pathways without batch normalisation, unlike the library's."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ NETS = {
 
 
 def rows(even: bool) -> SplitData:
-    """D_train and D_val; ``even``: without the last rows, so that all batches are full."""
+    """Return D_train and D_val; with ``even`` without the last rows, so that all batches are full."""
     n, n_val = (N_TRAIN - N_TRAIN % BATCH_SIZE, 64) if even else (N_TRAIN, N_VAL)
     draw = torch.Generator().manual_seed(0)
     X = torch.randn(n + n_val, 64, generator=draw)
@@ -286,7 +286,7 @@ def _losses(history: Any) -> np.ndarray:
 
 
 def work(rank: int, size: int, folder: str, jobs: list[tuple[Any, str]]) -> None:
-    """Do all jobs with the other processes, and write what the first and the last have found."""
+    """Do all jobs with the other processes, and write the results of the first and the last."""
     torch.set_num_threads(1)
     store = dist.FileStore(os.path.join(folder, "store"), size)
     dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
@@ -297,7 +297,7 @@ def work(rank: int, size: int, folder: str, jobs: list[tuple[Any, str]]) -> None
 
 
 def found_by(size: int, jobs: list[tuple[Any, str]]) -> list[list[dict[str, Any]]]:
-    """Return what each of so many processes has found."""
+    """Return the results of each of so many processes."""
     with tempfile.TemporaryDirectory() as folder:
         context = multiprocessing.get_context("spawn")
         workers = [context.Process(target=work, args=(rank, size, folder, jobs)) for rank in range(size)]
@@ -328,7 +328,7 @@ def measure() -> dict[str, Any]:
 
 
 def tables(record: dict[str, Any]) -> list[str]:
-    """Return the table of differences, the largest of two and of four processes, and that of messages."""
+    """Return the table of the largest differences with two and with four processes, and that of messages."""
     header = ("", "weights", "metaparameters", "losses")
     lines = [
         (name, *(_power(max(of[key] for of in sizes.values())) for key in ("weights", "path", "history")))
@@ -345,7 +345,7 @@ def tables(record: dict[str, Any]) -> list[str]:
 
 
 def sentences(record: dict[str, Any]) -> list[str]:
-    """Return what the documentation says of the record in words."""
+    """Return the sentences of the documentation about the record."""
     equal = all(of["equal to the bit"] for sizes in record["differences"].values() for of in sizes.values())
     return ["Among each other they are equal to the bit."] if equal else []
 

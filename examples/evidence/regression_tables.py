@@ -1,22 +1,23 @@
-"""Trees teach a network on tables of numbers, against the same network without them and scikit-learn's.
+"""Compare a network taught by trees on regression tables with the same network alone and with MLPRegressor.
 
-Diabetes, Friedman's three functions (500 rows, noise as below, 2,000 rows to judge by) and the logarithm
-of the price of diamonds (2,000 rows, 8,000 to judge by), five seeds of split and training. Teachers: gradient
-boosting (HistGradientBoostingRegressor) and a forest of 100 trees, both with scikit-learn's defaults. The
-student is an MLP of 64 hidden units; all students have about 800 iterations of 32 rows, so that more rows
-do not mean more steps, and the library's defaults besides. Nothing is tuned.
+The tables are diabetes, Friedman's three functions (500 rows, noise as below, 2,000 rows for evaluation) and
+the logarithm of the price of diamonds (2,000 rows, 8,000 for evaluation), with five seeds of split and
+training. The teachers are gradient boosting (HistGradientBoostingRegressor) and a forest of 100 trees, both
+with scikit-learn's defaults. The student is an MLP of 64 hidden units. All students have about 800 iterations
+of 32 rows, so that more rows do not mean more steps, and otherwise the library's defaults. Nothing is tuned.
 
-Methods: y alone (meta="none"), and the same with its weights averaged; the default, a shortlist of lambda1,
-whose student goes on after the search or is averaged; the same with a fresh student; the default with twice
-as many made-up rows (synthesize=2.0); hypergradients of lambda1 and of a bound beyond which the teacher is
-not followed (meta="linear", loss__teacher_bound=0.5). Beside them MLPRegressor of as many hidden units on
-standardised X and y: with the students' iterations, batches and rate ("MLPRegressor"), and with its own
-defaults and early stopping ("MLPRegressor, stopped").
+The methods are: y alone (meta="none"), and the same with averaged weights; the default, a shortlist of
+lambda1, whose student continues after the search or is averaged; the same with a fresh student; the default
+with twice as many made-up rows (synthesize=2.0); and hypergradients of lambda1 and of a bound beyond which
+the teacher is not followed (meta="linear", loss__teacher_bound=0.5). They are compared with an MLPRegressor
+of as many hidden units on standardised X and y: with the students' iterations, batches and rate
+("MLPRegressor"), and with its own defaults and early stopping ("MLPRegressor, stopped").
 
     OMP_NUM_THREADS=1 python examples/evidence/regression_tables.py --diamonds FILE
 
-prints a table and writes every run, with settings and versions, to regression_tables.json beside this file.
-FILE is diamonds.csv of the package plotnine (plotnine/data in its wheel); without it that table is left out.
+It prints a table and writes every run, with settings and versions, to regression_tables.json beside this
+file. FILE is diamonds.csv of the package plotnine (plotnine/data in its wheel); without it that table is left
+out.
 """
 
 import argparse
@@ -90,7 +91,7 @@ def epochs(n_rows):
 
 
 def student(X, y, teacher, seed, **params):
-    """Fit a student by about as many iterations as the others."""
+    """Fit a student with about as many iterations as the others."""
     n_rows = len(X) * (1 + params.get("synthesize", 0))
     reg = DistilledRegressor(
         teacher, MLPStudent, student__hidden=N_HIDDEN, batch_size=BATCH_SIZE, lr=LR,
@@ -100,7 +101,7 @@ def student(X, y, teacher, seed, **params):
 
 
 def mlp(n_rows, seed, *, stopped):
-    """Return scikit-learn's network, of standardised X and y."""
+    """Return scikit-learn's network on standardised X and y."""
     own = {"early_stopping": True, "max_iter": 1000} if stopped else {
         "batch_size": BATCH_SIZE, "learning_rate_init": LR, "max_iter": epochs(n_rows), "alpha": 0.0,
         "n_iter_no_change": 10_000,

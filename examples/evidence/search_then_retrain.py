@@ -1,20 +1,21 @@
-"""Search on D_train, then retrain on all rows: methods that cost two trainings against a grid of 25 settings.
+"""Search on D_train, then retrain on all rows: compare methods of two trainings with a grid of 25 settings.
 
 The tasks are those of ``distillation_tasks.py``; the students have the library's defaults. D_val is 15 % of
 the student's rows, or the task's own. All methods of a task and a seed have the same rows, wrong labels,
 D_val, initial weights and, on the same rows, the same batches. No method sees the test rows.
 
-**grid**: each of 25 settings trains a student on D_train; the one with the smallest L_val, calibrated, on all
+**grid**: each of 25 settings trains a student on D_train; the one with the smallest calibrated L_val on all
 of D_val trains a student on all rows. That costs 26 trainings. **grid or none** has the labels alone as a
-26th setting. **oracle**: the setting of the 25 that turns out best on the test rows. So all settings are
-trained on all rows, and ``none``, ``naive`` and the fixed settings come with the grid. Where trainings are
-long, only these and the grid's are, and there is no oracle. The teacher of the student's own rows is fitted
-on D_train in the trials, and on all rows for the students on all rows. The grid's student is a fresh one,
-with its last weights; that of **grid or none, auto** begins and ends as ``retrain="auto"`` says, as the
-default's. Runs of commits before there was ``retrain`` are of fresh students: ``retrain="fresh"``.
+26th setting. **oracle** is the setting of the 25 that turns out best on the test rows. So all settings are
+trained on all rows, and ``none``, ``naive`` and the fixed settings come with the grid. If trainings are long,
+only these and the grid's choice are trained on all rows, and there is no oracle. A teacher that learns from
+the student's rows is fitted on D_train in the trials, and on all rows for the students on all rows. The
+grid's student is a fresh one, with its last weights. The student of **grid or none, auto** begins and ends
+like the default's, by ``retrain="auto"``. Runs of commits older than ``retrain`` have fresh students:
+``retrain="fresh"``.
 
-The other methods are parameters of ``DistilledClassifier``, in ``METHODS``. Trainings are counted by passes:
-a step is a forward pass (1) and a backward pass (2); a hypergradient adds 3 on a batch of D_val and one more
+The other methods are parameters of ``DistilledClassifier``, in ``METHODS``. Trainings are counted in passes:
+a step is a forward pass (1) and a backward pass (2). A hypergradient adds 3 on a batch of D_val and one more
 forward pass. ::
 
     OMP_NUM_THREADS=1 python examples/evidence/search_then_retrain.py --runs RUNS.jsonl \
@@ -22,8 +23,8 @@ forward pass. ::
     python examples/evidence/search_then_retrain.py --runs RUNS.jsonl --record
     python examples/evidence/search_then_retrain.py --table
 
-The first adds each run to RUNS.jsonl at once, goes on from there where it was stopped, and prints the tables;
-``--tasks``, ``--methods`` and ``--seeds`` choose some. The second writes all runs, with settings and
+The first command adds each run to RUNS.jsonl at once, resumes there if it was stopped, and prints the tables;
+``--tasks``, ``--methods`` and ``--seeds`` select a part. The second writes all runs, with settings and
 versions, to search_then_retrain.json beside this file. The third prints the tables of that file.
 """
 
@@ -88,12 +89,12 @@ class Method(NamedTuple):
     params : dict
         Parameters of ``DistilledClassifier``.
     cost : float or None, default=None
-        Cost of an iteration of the search, or of the single training, in plain steps. None: by its passes.
+        Cost of an iteration of the search, or of the single training, in plain steps. None: count its passes.
     teacher_saw_all : bool, default=False
-        Whether the teacher of the student's own rows is fitted beforehand, on D_val's too, as users do who
-        have one already.
+        Whether a teacher that learns from the student's rows is fitted beforehand, on D_val's rows too, like
+        a teacher that a user already has.
     epochs : int, default=1
-        How many times as many epochs as the task says.
+        Factor on the task's number of epochs.
     """
 
     params: dict[str, Any]
@@ -163,7 +164,7 @@ def rows_of(task: Task, *, with_validation: bool = True) -> dict[str, Any]:
 
 
 def run_grid(task: Task, seed: int, common: dict[str, Any]) -> dict[str, Any]:
-    """Train all settings on D_train, and all on all rows."""
+    """Train all settings on D_train, and again on all rows."""
     began = time.process_time()
     chosen = student_of(task, seed, meta=Grid(val_temperature="auto"), **common)
     losses = chosen.fit(**rows_of(task)).strategy_.losses_
@@ -206,7 +207,7 @@ def best_of(settings: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) -> dict[str, Any]:
-    """Fit a student as users do."""
+    """Fit a student in the way that users do."""
     began = time.process_time()
     clf = student_of(task, seed, **common | method.params)
     if method.teacher_saw_all and task.teacher_logits is None:
@@ -224,7 +225,7 @@ def run_method(task: Task, seed: int, method: Method, common: dict[str, Any]) ->
 
 
 def scores(clf: DistilledClassifier, task: Task) -> dict[str, Any]:
-    """Judge a student by the test rows."""
+    """Evaluate a student on the test rows."""
     probabilities = clf.predict_proba(task.X_test).astype(float)
     probabilities /= probabilities.sum(axis=1, keepdims=True)
     predicted = clf.classes_[probabilities.argmax(axis=1)]
@@ -262,7 +263,7 @@ def share_of_d_train(task: Task) -> float:
 
 
 class RunFile:
-    """Runs in a file of JSON lines, which are added one by one.
+    """A file of JSON lines, to which runs are added one by one.
 
     Parameters
     ----------
@@ -280,7 +281,7 @@ class RunFile:
         return run["task"], run["seed"], run["method"]
 
     def has(self, of: dict[str, Any]) -> bool:
-        """Return whether a run is there; refuse one of the same name with other parameters."""
+        """Return whether a run exists; refuse one of the same name with other parameters."""
         known = self._params.get(self._key(of))
         if known not in (None, of["params"]):
             raise ValueError(
@@ -290,7 +291,7 @@ class RunFile:
         return known is not None
 
     def add(self, run: dict[str, Any]) -> None:
-        """Keep a run, on disk too."""
+        """Keep a run, in memory and on disk."""
         self.runs.append(run)
         self._params[self._key(run)] = run["params"]
         with self.path.open("a") as file:
@@ -298,7 +299,7 @@ class RunFile:
 
 
 def run_all(options: argparse.Namespace, names: list[str], places: Places) -> int:
-    """Make the runs that are not there yet, seed by seed; return how many failed."""
+    """Make the missing runs, seed by seed; return how many failed."""
     file, code, n_failed = RunFile(options.runs), code_of(__file__), 0
     for seed, name in product(options.seeds, names):
         wanted = []
@@ -335,7 +336,7 @@ def one_run(task: Task, seed: int, method: str, common: dict[str, Any]) -> dict[
 
 
 def as_methods(runs: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield the runs of methods, those that come with the grid among them."""
+    """Yield the runs of methods, including those that come with the grid."""
     for run in runs:
         if run["method"] != GRID:
             yield run
@@ -364,7 +365,7 @@ class Comparison:
     ----------
     runs : iterable of dict
     shown : list of str or None, default=None
-        The methods to show, beside those that come with the grid. None: all.
+        The methods to show, in addition to those that come with the grid. None: all.
     """
 
     def __init__(self, runs: Iterable[dict[str, Any]], shown: list[str] | None = None):
@@ -394,7 +395,7 @@ class Comparison:
         return mean_and_error(mean for mean in found if not np.isnan(mean))
 
     def below(self, method: str, to: str) -> str:
-        """Say in how many tasks a method is below another by more than one standard error."""
+        """Return in how many tasks a method is below another by more than one standard error, as text."""
         found = [self.difference(method, task, to) for task in self.tasks]
         found = [(mean, error) for mean, error in found if not np.isnan(mean)]
         return f"{sum(mean < -error for mean, error in found)} of {len(found)}"
@@ -410,7 +411,7 @@ class Comparison:
 
 
 def mean_and_error(values: Iterable[float]) -> tuple[float, float]:
-    """Return the mean and its standard error; NaN where there are too few."""
+    """Return the mean and its standard error; NaN if there are too few values."""
     found = np.array(list(values), dtype=float)
     if not len(found):
         return np.nan, np.nan
@@ -511,8 +512,8 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--runs", type=Path, metavar="FILE", help="file of JSON lines")
-    parser.add_argument("--tasks", nargs="+", help="names, 'development', or 'kept back'; default: all")
+    parser.add_argument("--runs", type=Path, metavar="FILE", help="file of JSON lines; runs are added")
+    parser.add_argument("--tasks", nargs="+", help="tasks, 'development', or 'kept back'; default: all")
     parser.add_argument("--methods", nargs="+", choices=[GRID, *METHODS], help="default: all")
     parser.add_argument("--seeds", nargs="+", type=int, default=range(5))
     parser.add_argument(
@@ -523,7 +524,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cifar", metavar="FOLDER", help="folder of cifar-10-batches-py/")
     parser.add_argument("--resnet", metavar="FILE", help="state dict of a ResNet-20 for CIFAR-10")
     parser.add_argument("--table", action="store_true", help="print the tables and train nothing")
-    parser.add_argument("--page", action="store_true", help="print the tables of the guide's page, too")
+    parser.add_argument("--page", action="store_true", help="also print the tables of the guide's page")
     parser.add_argument("--record", action="store_true", help="write search_then_retrain.json")
     options = parser.parse_args()
     if options.runs is None and not (options.table or options.page):
@@ -532,7 +533,7 @@ def arguments() -> argparse.Namespace:
 
 
 def chosen_tasks(wanted: list[str] | None, places: Places) -> list[str]:
-    """Return the names of the tasks that are asked for and can be loaded."""
+    """Return the names of the requested tasks that can be loaded."""
     names = available(places)
     if wanted is None:
         return names
@@ -541,7 +542,7 @@ def chosen_tasks(wanted: list[str] | None, places: Places) -> list[str]:
 
 
 def write_record(runs: list[dict[str, Any]]) -> None:
-    """Write all runs, one a line, with settings and versions, beside this file."""
+    """Write all runs, one on each line, with settings and versions, beside this file."""
     codes = list({json.dumps(run["code"]): run["code"] for run in runs}.values())
     record = {
         **provenance(__file__),

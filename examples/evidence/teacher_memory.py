@@ -1,14 +1,14 @@
-"""Measure the memory and the pickles of a large network as the teacher.
+"""Measure the memory of a search and the size of pickles with a large network as the teacher.
 
 A module of 400 MB is the teacher in a GridSearchCV of 3 folds and 2 candidates, in one
-process: once shared by the clones, as the library does it, and once copied by every clone, as
-scikit-learn does by default. Each variant runs in a fresh process, which reports the rise of its peak
+process: once shared by the clones, the library's way, and once copied by every clone,
+scikit-learn's default. Each variant runs in a fresh process, which reports the rise of its peak
 resident memory during the search. Then a fitted estimator is pickled, with its teacher
 and with ``keep_teacher=False``.
 
     python examples/evidence/teacher_memory.py
 
-writes teacher_memory.json beside this file.
+It writes teacher_memory.json beside this file.
 """
 
 import json

@@ -1,13 +1,13 @@
 """Measure the error of hypergradients of terms' weights in float32, by the share by which the logits move.
 
 The default hypergradient, by finite differences, is compared with forward mode ("jvp"), which is exact, in
-the same iterations of a training with ``loss=["kd", term]``: SGD at rates 0.02 and 0.1, batches of 64, two
-epochs, a teacher of the student's form. A ResNet-8 sees 400 noisy images of 3×16×16 in four clusters; a CNN
-with batch normalisation sees 400 digits. The metaparameters stay where they start.
+the same iterations of a training with ``loss=["kd", term]``: two epochs of SGD at rates 0.02 and 0.1 in
+batches of 64, with a teacher of the student's architecture. A ResNet-8 learns 400 noisy images of 3×16×16 in
+four clusters, and a CNN with batch normalisation learns 400 digits. The metaparameters stay at their start.
 
     OMP_NUM_THREADS=1 python examples/evidence/term_differences.py
 
-prints the median error of the weights over the iterations, as a share of their mean size, and writes
+It prints the median error of the weights over the iterations, as a share of their mean size, and writes
 term_differences.json beside this file.
 """
 
@@ -63,7 +63,7 @@ TASKS = {"ResNet-8": (partial(CIFARResNet, 8), clusters), "small CNN": (small_cn
 
 
 def hypergradients(taken, teacher, student, X, y, name, method, rate):
-    """Return those of the term's weights, one row for each iteration."""
+    """Return the hypergradients of the term's weights, one row for each iteration."""
     taken.clear()
     term = TERMS[name](**WEIGHTS.get(name, {}))
     DistilledClassifier(

@@ -1,4 +1,4 @@
-"""Check Theorem 1 of the paper: where the greedy hypergradient is the implicit one.
+"""Check Theorem 1 of the paper: when the greedy hypergradient equals the implicit one.
 
 At the optimum w* of the training loss the implicit hypergradient is the derivative of L_val for a student
 that is trained to the end:
@@ -6,21 +6,21 @@ that is trained to the end:
     implicit = −(∂²L_train/∂w ∂lambda)ᵀ H⁻¹ ∇L_val,      H = ∂²L_train/∂w²
     greedy / gamma = −(∂²L_train/∂w ∂lambda)ᵀ ∇L_val     (plain SGD of rate gamma)
 
-They agree where H is the identity. Here H is computed in full, in float64, for two small students on the
-digits averaged to 4×4 pixels, 30 % of the labels flipped, a forest's logits, with an L2 penalty that makes w*
+They agree if H is the identity. Here H is computed in full, in float64, for two small students on the digits
+averaged to 4×4 pixels, with 30 % of the labels flipped, a forest's logits, and an L2 penalty that makes w*
 unique for the linear student. After k steps of plain SGD from w* with other metaparameters, the derivative of
 L_val is
 
     h_k = −(∂²L_train/∂w ∂lambda)ᵀ H⁻¹ (1 − (1 − gamma H)ᵏ) ∇L_val,
 
-which is greedy for k = 1 and implicit for k → ∞. L_val is at the T_val that is best at w*. The implicit
+which is greedy for k = 1 and implicit for k → ∞. L_val is taken at the T_val that is best at w*. The implicit
 hypergradient is checked against central differences of L_val between students trained to the end at other
-metaparameters. The greedy one is the library's, and checked against its formula. Three seeds, which differ in
+metaparameters. The greedy one is the library's, and is checked against its formula. The three seeds differ in
 rows, flips and initial weights.
 
     OMP_NUM_THREADS=1 python examples/evidence/theorem_1.py       # a minute
 
-prints the tables and writes theorem_1.json beside this file.
+It prints the tables and writes theorem_1.json beside this file.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Inner:
     Parameters
     ----------
     name : str
-        One of ``STUDENTS``. The MLP's hidden layer is tanh, since H does not exist at ReLU's kinks.
+        One of ``STUDENTS``. The MLP's hidden layer has tanh, because H does not exist at ReLU's kinks.
     data : Data
     seed : int
     """
@@ -223,7 +223,7 @@ def tables(record: dict) -> list[str]:
 
 
 def sentences(record: dict) -> list[str]:
-    """Return what the guide says in words."""
+    """Return the sentences of the guide about the record."""
 
     def largest_error(of: str, reference: str) -> float:
         pairs = ((np.array(run[of]), np.array(run[reference])) for run in record["runs"])

@@ -1,16 +1,17 @@
-"""Rows without labels and made-up rows: a teacher that knows more than the labels, and one that does not.
+"""Measure the gain of unlabelled and made-up rows, with a teacher that knows more than the labels or not.
 
-Two tables, five splits. 30 % of the rows are the test; of the others 1,000 have labels for the student, and
-the rest have none. A random forest of 200 trees teaches an MLP of 64: fitted on all rows but the test
-("more"), or on the student's 1,000 ("the same"). All fits have about 3,000 iterations of 64 rows, so that
-more rows do not mean more steps; the other parameters are the library's defaults. Nothing is tuned.
+There are two tables and five splits. 30 % of the rows are test rows. Of the others 1,000 have labels for the
+student, and the rest have none. A random forest of 200 trees teaches an MLP of 64. It is fitted on all rows
+outside the test ("more"), or on the student's 1,000 ("the same"). All fits have about 3,000 iterations of 64
+rows, so that more rows do not mean more steps; the other parameters are the library's defaults. Nothing is
+tuned.
 
-Methods: labels alone; the teacher's answers to the labelled rows (naive); to the rows without labels too; to
-made-up rows too, two for each row (``synthesize=2.0``); to both.
+The methods are the labels alone; the teacher's answers to the labelled rows (naive); to the rows without
+labels too; to made-up rows too, two for each row (``synthesize=2.0``); and to both.
 
     OMP_NUM_THREADS=1 python examples/evidence/unlabeled.py --mlbench FOLDER
 
-prints a table and writes every run, with settings and versions, to unlabeled.json beside this file. The
+It prints a table and writes every run, with settings and versions, to unlabeled.json beside this file. The
 folder has mlbench's .rda files, as ``examples/benchmarks/training_defaults.py`` says; pyreadr reads them.
 """
 
@@ -40,7 +41,7 @@ METHODS = ("naive", "unlabeled", "synthesize", "both")
 
 
 def fit(meta, teacher, X, y, n_per_epoch, seed, rows=None, **params):
-    """Fit a student by about so many iterations."""
+    """Fit a student with about so many iterations."""
     clf = DistilledClassifier(
         teacher,
         MLPStudent,
@@ -58,7 +59,7 @@ def fit(meta, teacher, X, y, n_per_epoch, seed, rows=None, **params):
 
 
 def iterations_per_epoch(n_labelled, n_unlabeled):
-    """Return the batches of an epoch: of the kind that is run through last."""
+    """Return the batches of an epoch, by the kind of rows that lasts longest."""
     if not n_unlabeled:
         return -(-n_labelled // BATCH_SIZE)
     n_without = round(min(0.8, n_unlabeled / (n_labelled + n_unlabeled)) * BATCH_SIZE)

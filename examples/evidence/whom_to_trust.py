@@ -1,22 +1,22 @@
 """Test learned metaparameters with wrong labels and bad teachers: digits, four situations, six methods.
 
-1,797 digits are split at random into 600 rows for the teacher (an MLP of 128), 300 for the
+The 1,797 digits are split at random into 600 rows for the teacher (an MLP of 128), 300 for the
 student (an MLP of 32), 150 clean rows as D_val, and 747 for the test. The student trains for
-60 epochs: batch 32, SGD 0.1, momentum 0.9, cosine schedule, weight decay 1e-4; the
-metaparameters by the library's defaults. The situations:
+60 epochs in batches of 32, by SGD 0.1 with momentum 0.9, a cosine schedule and weight decay 1e-4.
+The metaparameters have the library's defaults. The situations are:
 
-  clean            labels and teacher as they are
+  clean            labels and teacher unchanged
   noisy labels     40 % of the student's labels replaced at random
   permuted teacher the teacher's classes are permuted
   shuffled teacher the teacher's rows are shuffled
 
-"none+val", "naive+val" and "fixed (.5, 4)+val" train on the 150 rows of D_val as well. They show the worth of
-these rows as training data; the other methods use them to learn the metaparameters.
-"linear, auto" is linear with meta__val_temperature="auto". One thread.
+"none+val", "naive+val" and "fixed (.5, 4)+val" train on the 150 rows of D_val as well. They show what
+these rows are worth as training data; the other methods use them to learn the metaparameters.
+"linear, auto" is linear with meta__val_temperature="auto". All run on one thread.
 
     python examples/evidence/whom_to_trust.py --seeds 15
 
-writes whom_to_trust.json beside this file: settings, versions, every run.
+It writes whom_to_trust.json beside this file: settings, versions, every run.
 """
 
 import argparse
@@ -77,7 +77,7 @@ def teacher_of(seed):
 
 @functools.cache
 def draw(situation, seed):
-    """Return (X, y, teacher logits) of the student, (X, y, logits) of D_val, and (X, y) of the test."""
+    """Return (X, y, teacher logits) of the student, (X, y, logits) of D_val, and (X, y) of the test rows."""
     rng = np.random.default_rng(seed)
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)

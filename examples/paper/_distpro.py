@@ -1,6 +1,6 @@
 """Shared parts of the experiments on DistPro: arms, one search, one training, and the tables.
 
-Searches are separate runs, so that every arm that needs a process shares one search. A record keeps
+Searches are separate runs, so that all arms that need the same process share one search. A record keeps
 ``N_ROWS`` evenly spaced rows of a process, which is interpolated between them.
 """
 
@@ -92,14 +92,14 @@ class Plan(NamedTuple):
 
 
 class CountedStudent(Counted, CIFARResNet):
-    """Count the batches that go through it to learn from."""
+    """Count the training batches that go through the student."""
 
     def counts(self):
         return self.training or torch.is_grad_enabled()
 
 
 class Cost(Callback):
-    """Count the passes of one training, and its seconds of CPU or GPU time, with the teacher's."""
+    """Count the passes of one training, and its seconds of CPU or GPU time, including the teacher's."""
 
     def on_train_begin(self, net, **kwargs):
         PASSES.clear()
@@ -157,7 +157,7 @@ def train_teacher(file: Path, plan: Plan, student, X, y, epochs: int, **params) 
 
 
 def common(plan, seed, epochs, cost):
-    """Return the parameters that all trainings share, so that those of one seed are paired."""
+    """Return the parameters that all trainings share, so that trainings of one seed are paired."""
     return TRAINING | {
         "augment": partial(crop_and_flip, pad=plan.pad),
         "max_epochs": epochs,
@@ -180,7 +180,7 @@ def pathways_of(task, plan, **params):
 
 
 def rows_of(task, seed):
-    """Return training rows and judging rows: the test rows, or for tuning a fifth of D."""
+    """Return training rows and evaluation rows: the test rows, or for tuning a fifth of D."""
     if seed != TUNING_SEED:
         return (task.X, task.y), (task.X_test, task.y_test)
     rows = np.random.default_rng(seed).permutation(len(task.X))
@@ -294,13 +294,13 @@ def strength(found: dict, weights: str, n_steps: int = 1000, threshold: float | 
 
 
 def common_settings(plan: Plan) -> dict:
-    """Return the settings that the numbers of all runs depend on."""
+    """Return the settings on which the numbers of all runs depend."""
     settings = {"weights": WEIGHTS, "lambda1s": LAMBDA1S, "temperature": TEMPERATURE}
     return settings | {"plan": plan._asdict(), "training": TRAINING, "tau": TAU, "rows": N_ROWS}
 
 
 def digest(file: Path) -> str:
-    """Return the SHA-256 of a file that numbers depend on."""
+    """Return the SHA-256 of a file on which numbers depend."""
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
@@ -329,11 +329,11 @@ class Experiment:
     ----------
     runs : Runs
     one_run : callable
-        The script's function. It gets the settings made here, and ``processes``.
+        The script's function. It receives the settings made here, and ``processes``.
     options : argparse.Namespace
         ``jobs``, ``runs``, ``images``, ``epochs``, ``search_epochs``.
     transfers : bool, default=False
-        Search a process on other data as well.
+        Also search a process on other data.
     **given
         Parameters of ``one_run``: the paths of the data.
     """
@@ -444,7 +444,7 @@ def tables(record: dict) -> Iterator[str]:
 
 
 def by_arm_of(runs, chosen):
-    """Return arm → its runs on the test, in the order of the seeds."""
+    """Return arm → its final runs, in the order of the seeds."""
     found: dict[str, list] = {arm: [] for arm in (*ARMS, TRANSFERRED)}
     for run in runs:
         setting = run["setting"]
@@ -567,7 +567,7 @@ def search_cells(run: dict, threshold: float | None = TAU) -> list[str]:
 
 
 def tuning_table(tuned, chosen, arms=TUNED):
-    """Return accuracy on the fifth of D by weight; one run each."""
+    """Return the accuracy on the fifth of D by weight, from one run each."""
     rows = []
     for arm in (arm for arm in arms if arm in chosen):
         of = {run["setting"]["weight"]: run["valid_accuracy"] for run in tuned if run["setting"]["of"] == arm}

@@ -1,12 +1,12 @@
-"""Comparisons of DistPro that are described by data: searches, the arms that follow them, and the tables.
+"""Run comparisons of DistPro that are described by data: searches, the arms that follow them, and the tables.
 
-A script gives a :class:`Design` to :func:`main`. The images and the teacher are those of distpro_cifar10.py:
+A script passes a :class:`Design` to :func:`main`. The images and the teacher are those of distpro_cifar10.py:
 CIFAR-10 averaged down to 16×16, and the ResNet-20 trained for five more epochs on small images. The arms of a
 seed have the same initial weights, batches and augmentation. Each arm's weight is the best of its candidates
-on one fifth of the training images, one run each; all arms of a design that have pathways have the same
-candidates. The test images choose nothing. Accuracy is the last epoch's, and the cost of a search is counted.
-A search is as long as the training, and its rate of the importance factors 0.1, so that the short searches
-move the factors about as far as those of distpro_cifar10.py.
+on one fifth of the training images, with one run each; all arms of a design that have pathways have the same
+candidates. Nothing is chosen by the test images. Accuracy is that of the last epoch, and the cost of a search
+is counted. A search is as long as the training. Its learning rate of the importance factors is 0.1, so that
+the short searches move the factors about as far as those of distpro_cifar10.py.
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ class Arm(NamedTuple):
     params : dict, default={}
         Further parameters of ``DistProClassifier`` for the training.
     equal : bool, default=False
-        Give the pathways equal weights in place of those of the process; lambda1 and T stay its own. Without
-        a search lambda1 is 0.5 and T = 4 throughout.
+        Replace the process's weights of the pathways by equal ones, and keep its lambda1 and T. Without a
+        search lambda1 is 0.5 and T is 4 throughout.
     elsewhere : bool, default=False
         Follow a process that was searched with the other student of the design.
     """
@@ -84,7 +84,7 @@ class Arm(NamedTuple):
 
 
 class Design(NamedTuple):
-    """What a script compares.
+    """The comparisons of a script.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class Design(NamedTuple):
     searches : dict of str to dict
         Parameters of ``DistProClassifier`` for each search.
     against : tuple of str
-        Arms that the others are compared with, in columns.
+        Arms with which the others are compared, in columns.
     matched : dict of str to (str, str), default={}
         Name → (arm, other): the arm at the chosen weight of the other, times the ratio of the sums of their
         processes, so that the pathways of both have the same strength on average.
@@ -164,12 +164,12 @@ def one_run(
 
 
 def arm_of(design: Design, name: str) -> Arm:
-    """Return an arm by its name or that of a matched one."""
+    """Return an arm by its name or by that of a matched arm."""
     return design.arms[design.matched[name][0] if name in design.matched else name]
 
 
 def followed(design: Design, arm: Arm, found: dict | None) -> dict[str, Any]:
-    """Return the parameters with which pathways follow what an arm follows."""
+    """Return the parameters that make pathways follow the process of an arm."""
     if found is None and not arm.equal:
         return {"weights": "equal"}
     if not arm.equal:
@@ -300,7 +300,7 @@ class Search(NamedTuple):
 
     @property
     def key(self) -> str:
-        """The key of its process."""
+        """Key of the search's process."""
         return key(f"{self.of}, ResNet-{self.depth}", self.weight, self.seed)
 
 
@@ -341,7 +341,7 @@ def search_key(run: dict) -> str:
 
 
 def groups_of(design: Design, record: dict) -> dict[tuple[int, int], dict[str, list[dict]]]:
-    """Return (depth, epochs) → arm → its runs on the test, in the order of the seeds."""
+    """Return (depth, epochs) → arm → its final runs, in the order of the seeds."""
     groups: dict[tuple[int, int], dict[str, list[dict]]] = {}
     for run in sorted(record["runs"], key=lambda run: run["setting"]["seed"]):
         setting = run["setting"]
@@ -385,7 +385,7 @@ def lengths_table(groups: Mapping[tuple[int, int], Mapping[str, list[dict]]]) ->
 
 
 def search_table(searches: Mapping[str, dict], groups: Mapping[Any, Mapping[str, list[dict]]], design) -> str:
-    """Return the ends of the processes that runs on the test follow."""
+    """Return the ends of the processes that the final runs follow."""
     followed = {
         run["setting"]["process"] for by_arm in groups.values() for of in by_arm.values() for run in of
     }
@@ -433,6 +433,6 @@ def main(doc: str, file: str, design: Design, *, images: int, epochs: int) -> di
 
 
 def design_as_json(design: Design) -> dict[str, Any]:
-    """Return the settings of a design that the numbers of all its runs depend on."""
+    """Return the settings of a design on which the numbers of all its runs depend."""
     arms = {name: arm._asdict() for name, arm in design.arms.items()}
     return design._asdict() | {"arms": arms, "plan": design.plan._asdict()}

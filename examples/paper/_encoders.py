@@ -1,4 +1,4 @@
-"""Trained networks of torchvision as encoders of maps."""
+"""Use torchvision's trained networks as encoders for maps."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ class EncoderMaps(FCNStudent):
     Parameters
     ----------
     in_channels : int
-        Three: the encoder was trained on colour images.
+        Must be three: the encoder was trained on colour images.
     n_classes : int
     encoder : str, default="resnet18"
         Name in torchvision.
     head_channels : int, default=128
     pretrained : bool, default=True
-        Start from ImageNet's weights, which torchvision downloads.
+        Start from weights trained on ImageNet, which torchvision downloads.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class EncoderMaps(FCNStudent):
         self.register_buffer("std", torch.tensor(STD).reshape(-1, 1, 1))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Return maps of a quarter of the images' size, of pixels in [0, 1]."""
+        """Return maps of a quarter of the images' size; pixels are in [0, 1]."""
         return super().forward((x - self.mean) / self.std)
 
 

@@ -1,4 +1,4 @@
-"""The image sets of the paper, its students and teachers, and one training on them."""
+"""Load the paper's image sets, build its students and teachers, and run one training on them."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class PaperStudent(nn.Module):
 
 
 class TestAccuracy(Callback):
-    """Record accuracy on the test after the first and every fifth epoch, as ``test_acc`` in the history."""
+    """Record test accuracy after the first and every fifth epoch, as ``test_acc`` in the history."""
 
     def __init__(self, X, y, epochs):
         self.X, self.y, self.epochs = X, y, epochs
@@ -98,7 +98,7 @@ class TestAccuracy(Callback):
 
 @cache
 def images(name: str, data: str | None, teacher: Path) -> tuple:
-    """Return (X, y, teacher's logits) of the images to train on or hold out, and (X, y) of the test."""
+    """Return (X, y, teacher's logits) of the images for training and D_val, and (X, y) of the test."""
     fetch = partial(
         fetch_fashion_mnist if name == "Fashion-MNIST" else fetch_cifar10, data_home=data, return_X_y=True
     )

@@ -1,4 +1,4 @@
-"""What the two scripts on maps share: the command line, the small task, the teacher, and the runs."""
+"""Shared parts of the two scripts on maps: the command line, the small task, the teacher, and the runs."""
 
 from __future__ import annotations
 
@@ -34,22 +34,22 @@ Arrays = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Study(NamedTuple):
-    """What differs between the two scripts.
+    """The parts that differ between the two scripts.
 
     Attributes
     ----------
     small, full : MapPlan
         The plans under ``--quick`` and of the paper's data.
     n_outputs : tuple of (int, int)
-        Of both.
+        Numbers of outputs of both plans.
     lengths : tuple of (tuple, tuple)
-        Epochs of training, of the search and of the teacher, of both.
+        Epochs of the training, of the search and of the teacher, for both plans.
     compose : callable
         ``compose(objects, labels, backgrounds, n, size, seed)`` returns (X, y) of scenes.
     load : callable
         ``load(data_home, size)`` returns (X, y, X_test, y_test) of the paper's data.
     size : tuple of (tuple, tuple)
-        Height and width of the images, of both.
+        Height and width of the images, for both plans.
     """
 
     small: MapPlan
@@ -66,7 +66,7 @@ class Study(NamedTuple):
 
 
 def sources_of(data: str | None) -> dict[str, np.ndarray]:
-    """Return the images that scenes are composed of, as bytes, and their labels, of both subsets."""
+    """Return the images that scenes are composed of, as bytes, and their labels, for both subsets."""
     found = {}
     for part, subset in enumerate(("train", "test")):
         objects, labels = fetch_fashion_mnist(data_home=data, subset=subset, return_X_y=True)
@@ -81,7 +81,7 @@ def sources_of(data: str | None) -> dict[str, np.ndarray]:
 
 
 def write_scenes(file: Path, study: Study, options: Any) -> None:
-    """Compose the scenes of a study and write them: no image of a training scene is in a test scene."""
+    """Compose and write the scenes of a study; no image of a training scene is in a test scene."""
     sources = (
         dict(np.load(options.sources, allow_pickle=False)) if options.sources else sources_of(options.data)
     )
@@ -125,7 +125,7 @@ def one_run(images, processes, plan, n_outputs, arrays, teacher, **setting):
 
 
 def options_of(doc: str, script: str, study: Study) -> Any:
-    """Parse the options of a script; the defaults of a small task and of the paper's data differ."""
+    """Parse the options of a script; the small task and the paper's data have different defaults."""
     (epochs, *_), (full_epochs, *_) = study.lengths
     number = {"type": int, "metavar": "N"}
     options = arguments(

@@ -1,6 +1,6 @@
 """Shared parts of the experiments on maps: arms, one search, one training, tables.
 
-What has no maps in it is that of the experiments on images, _distpro.py.
+Parts that do not depend on maps are those of the experiments on images, in _distpro.py.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class MapPlan(NamedTuple):
     student, teacher : dict
         Keyword arguments of :class:`FCNStudent`, or of :class:`EncoderMaps` where ``encoder`` is one of them.
     layers : tuple of str
-        Modules of both whose outputs are compared.
+        Modules of both networks whose outputs are compared.
     transforms : tuple of str
     training : dict
         Parameters of all trainings.
@@ -98,7 +98,7 @@ class MapPlan(NamedTuple):
 
 
 class LearnsFrom(Counted):
-    """Count the batches that go through a student to learn from."""
+    """Count the training batches that go through a student."""
 
     def counts(self):
         return self.training or torch.is_grad_enabled()
@@ -118,7 +118,7 @@ def network_of(sizes: dict[str, Any]) -> type[nn.Module]:
 
 
 def estimators(plan: MapPlan) -> tuple[Callable, Callable]:
-    """Return the estimator of outputs and that of pathways, with what each needs for this kind of maps."""
+    """Return the estimator of outputs and that of pathways, with their parameters for this kind of maps."""
     if plan.kind == "distances":
         return sklearn_kd.DistilledRegressor, sklearn_kd.DistProRegressor
     ignored = {"ignore_index": plan.ignored}
@@ -128,7 +128,7 @@ def estimators(plan: MapPlan) -> tuple[Callable, Callable]:
 
 
 def errors_of(plan: MapPlan, y: np.ndarray, predicted: np.ndarray) -> dict[str, float]:
-    """Return the errors of predicted maps: "score" is the first, larger where they are better."""
+    """Return the errors of predicted maps; the first is "score", where larger is better."""
     if plan.kind == "distances":
         rmse = masked_root_mean_squared_error(y, predicted)
         return {"score": -rmse, "rmse": rmse, "rel": masked_mean_relative_error(y, predicted)}
@@ -169,14 +169,14 @@ def train_teacher(file: Path, plan: MapPlan, X, y, epochs: int) -> None:
 
 
 def teacher_of(file: Path, plan: MapPlan, n_outputs: int) -> nn.Module:
-    """Read a teacher that was written by :func:`train_teacher`."""
+    """Read a teacher written by :func:`train_teacher`."""
     teacher = network_of(plan.teacher)(3, n_outputs, **plan.teacher)
     teacher.load_state_dict(torch.load(file, weights_only=True))
     return teacher.eval()
 
 
 def common(plan, seed, epochs, cost):
-    """Return the parameters that all trainings share, so that those of one seed are paired."""
+    """Return the parameters that all trainings share, so that trainings of one seed are paired."""
     return plan.training | {
         "augment": mirrored,
         "max_epochs": epochs,
@@ -203,7 +203,7 @@ def pathways_of(task, plan, **params):
 
 
 def rows_of(task, seed):
-    """Return training images and judging images: the test's, or for tuning a fifth of D."""
+    """Return training images and evaluation images: those of the test, or for tuning a fifth of D."""
     if seed != TUNING_SEED:
         return (task.X, task.y), (task.X_test, task.y_test)
     rows = np.random.default_rng(seed).permutation(len(task.X))
@@ -230,7 +230,7 @@ def one_search(task: MapTask, plan: MapPlan, weight: float, seed: int, search_ep
 def one_training(
     task: MapTask, plan: MapPlan, arm: str, weight: float, seed: int, epochs: int, found: dict | None
 ) -> dict:
-    """Return the errors on the judging images, the cost, and the number of computed pathways."""
+    """Return the errors on the evaluation images, the cost, and the number of computed pathways."""
     cost = Cost()
     student = student_of(task, plan, arm, weight, common(plan, seed, epochs, cost), found)
     trained, (X, y) = rows_of(task, seed)
@@ -303,7 +303,7 @@ def run_of(
 
 
 def common_settings(plan: MapPlan) -> dict:
-    """Return the settings that the numbers of all runs depend on."""
+    """Return the settings on which the numbers of all runs depend."""
     settings = {"weights": WEIGHTS, "lambda1s": LAMBDA1S, "temperature": TEMPERATURE, "tau": TAU}
     return settings | {"plan": plan._asdict() | {"training": {k: str(v) for k, v in plan.training.items()}}}
 
@@ -315,7 +315,7 @@ def common_settings(plan: MapPlan) -> dict:
 class MapExperiment(Experiment):
     """Make the searches and trainings of an experiment on maps, each once.
 
-    ``options`` has ``seeds`` beside what :class:`Experiment` takes.
+    ``options`` has ``seeds`` in addition to the options of :class:`Experiment`.
     """
 
     def carry_out(self) -> dict:
@@ -372,7 +372,7 @@ def error_table(by_arm: dict[str, list], name: str, words: str) -> str:
 
 
 def tuning_table(tuned: Sequence[dict], chosen: dict[str, float]) -> str:
-    """Return the score on the fifth of D by weight; one run each."""
+    """Return the score on the fifth of D by weight, from one run each."""
     rows = []
     for arm in TUNED:
         of = {run["setting"]["weight"]: run["valid_score"] for run in tuned if run["setting"]["of"] == arm}

@@ -1,4 +1,4 @@
-"""Small problems with wrong labels or a wrong teacher, for choices and figures of our own."""
+"""Draw small problems with wrong labels or a wrong teacher."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def draw(name: str, seed: int, flipped: float = 0.0, wrong: float = 0.0, **where
         Share of the student's labels that become another class, at random. D_val keeps its labels.
     wrong : float, default=0.0
         Share of the teacher's predictions, on the student's rows and on D_val, in which the first class
-        has changed places with another one, at random.
+        changes places with another one, at random.
     **where
         For Fashion-MNIST, as in ``_images``.
     """

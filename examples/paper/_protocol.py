@@ -1,6 +1,6 @@
 """Shared parts of the scripts for the paper's tables and figures.
 
-The module has the command line, finished runs on disk, statistics, tables, and drawing.
+The module has the command line, the finished runs on disk, statistics, tables, and drawing.
 """
 
 from __future__ import annotations
@@ -24,11 +24,21 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
+from sklearn_kd.style import _style as style
+
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import code_of, versions
 
 METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
-COLOURS = dict(zip(METHODS, ("#7f7f7f", "#1f77b4", "#9467bd", "#ff7f0e", "#d62728", "#2ca02c"), strict=True))
+# Colours of the library's pictures; the lines differ, so that they can be read in grey.
+LOOKS = {
+    "none": {"color": style.GREY, "linestyle": ":"},
+    "naive": {"color": style.BLUE, "linestyle": "--"},
+    "random": {"color": style.PURPLE, "linestyle": (0, (2, 1.5))},
+    "gradient": {"color": style.ORANGE, "linestyle": "-."},
+    "linear": {"color": style.VERMILION, "linestyle": "-"},
+    "hyperopt": {"color": style.GREEN, "linestyle": (0, (8, 3))},
+}
 SECONDS_BETWEEN_WRITES = 2
 
 
@@ -50,7 +60,7 @@ def arguments(
     Parameters
     ----------
     description, script : str
-        Its docstring and its ``__file__``.
+        The script's docstring and its ``__file__``.
     runs : int
         The default of ``--runs``.
     length : tuple of (str, int or None)
@@ -82,13 +92,13 @@ def arguments(
     parser.add_argument(
         "--beside",
         metavar="WHY",
-        help="add to runs of other code; the record keeps the reason WHY they compare",
+        help="add to runs of other code; the record keeps the reason WHY they can be compared",
     )
     parser.add_argument("--out", type=Path, help="folder to write to; default: the script's")
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{quick[0]} runs of {quick[1]} {unit}, as a test; writes no file without --out",
+        help=f"make {quick[0]} runs of {quick[1]} {unit}, as a test; write no file without --out",
     )
     chosen = parser.parse_args()
     defaults = quick if chosen.quick else (runs, amount)
@@ -115,17 +125,17 @@ class Runs:
     path : Path or None
         The JSON file; None: nothing is read or written.
     settings : dict
-        The settings that all runs share. A file with other settings, or other versions of the packages, is
+        Settings that all runs share. A file with other settings, or with other versions of the packages, is
         refused.
     code : dict or None, default=None
-        The code of the runs, as returned by :func:`code_of`. The record lists every code that made some of
-        its runs under ``codes``. Each run has its index in that list as ``code``. Runs without one are older
-        than this list.
+        The code of the runs, as returned by :func:`code_of`. The record lists under ``codes`` every code that
+        made some of its runs. The ``code`` of a run is an index into that list. Runs without one are older
+        than the list.
     anew : bool, default=False
         Discard the runs in the file.
     beside : str or None, default=None
-        The reason why runs of this code compare with the file's runs of other code. Without a reason they are
-        not added to the file.
+        The reason why runs of this code can be compared with the file's runs of other code. Without a reason
+        they are not added to the file.
     """
 
     def __init__(
@@ -162,10 +172,10 @@ class Runs:
         known = any(_same_code(code, one) for one in self._record["codes"])
         if self._done and not known and not beside:
             raise SystemExit(
-                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. Check "
-                "that commit out to go on with its code, give --anew to replace the runs or --out FOLDER to "
-                "keep them, or --beside WHY to add runs of this code, where WHY says why they compare; it is "
-                "kept in the record."
+                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. To "
+                "continue with that code, check out its commit. Otherwise give --anew to replace the runs, "
+                "--out FOLDER to keep them, or --beside WHY to add runs of this code; WHY says why the runs "
+                "can be compared, and is kept in the record."
             )
 
     def _place_of(self, code, beside):
@@ -201,7 +211,7 @@ class Runs:
         return [self._done[_key(setting)] for setting in wanted]
 
     def all(self) -> list[dict]:
-        """Return all finished runs, also those that this call of the script did not ask for."""
+        """Return all finished runs, including those that this call of the script did not request."""
         return list(self._done.values())
 
     def write(self, **found: Any) -> None:
@@ -315,7 +325,7 @@ def share_clipped(
 ) -> float | None:
     """Return the share of the hypergradients' components that were clipped.
 
-    Moves that ended on a bound are not counted; None if there are no others.
+    Moves that ended on a bound are not counted. Return None if there are no others.
     """
     shares = []
     taken = ~np.isnan(path["val_loss"])[1:]

@@ -1,9 +1,9 @@
-"""The divergence of the paper's published code: KL(student ‖ teacher), the reverse of its text's.
+"""Train with the divergence of the paper's published code: KL(student ‖ teacher), the reverse of the text's.
 
     L_train = lambda1 · CE(σ(z), y) + (1 − lambda1) · KL(q ‖ t),   q = σ(z/T),   t = σ(f/T)
 
-With a = log q − log t, ∂KL/∂z = R = q ⊙ (a − ⟨q, a⟩)/T. The library has only the text's loss. For a
-training with this loss the class below replaces ``TrainingLoss``. (lambda1 weighs the
+With a = log q − log t, ∂KL/∂z = R = q ⊙ (a − ⟨q, a⟩)/T. The library has only the text's loss. To
+train with the code's loss, the class below replaces ``TrainingLoss``. (lambda1 weighs the
 labels, as in the text; in the code it weighs the teacher.)
 """
 
@@ -47,5 +47,5 @@ class ReversedLoss:
 
 
 def reversed_divergence() -> AbstractContextManager:
-    """Give trainings inside the context the code's loss."""
+    """Use the code's loss for trainings inside the context."""
     return mock.patch("sklearn_kd.losses._logit_distillation.TrainingLoss", ReversedLoss)

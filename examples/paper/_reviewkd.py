@@ -1,8 +1,8 @@
-"""ReviewKD, the baseline: the library's term beside a student, in the student's training forward pass.
+"""Train the baseline ReviewKD: the library's term, computed in the student's training forward pass.
 
 Chen, Liu, Zhao, Jia, "Distilling knowledge via knowledge review" (CVPR 2021). The fusion blocks and their
-loss are :class:`sklearn_kd.losses.ReviewKD`. Here they are in the student's module, so that any training
-loop trains them, and the weight is warmed up, as in the paper. The module's ``student`` is the final
+loss are :class:`sklearn_kd.losses.ReviewKD`. Here they are part of the student's module, so that any training
+loop trains them. The weight is warmed up, as in the paper. The module's ``student`` is the final
 student.
 """
 
@@ -21,8 +21,8 @@ from sklearn_kd.losses import ReviewKD
 class ReviewedStudent(nn.Module):
     """A student whose training forward pass includes ReviewKD's loss.
 
-    The student is built first, so it has the same initial weights as alone. The teacher, in evaluation
-    mode, is not part of this module.
+    The student is built first, so it has the same initial weights as a student alone. The teacher, in
+    evaluation mode, is not part of this module.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class ReviewedStudent(nn.Module):
         Builds the student.
     teacher : nn.Module
     layers : sequence of str
-        Modules of both whose outputs are compared, the first stage first.
+        Modules of both networks whose outputs are compared, the first stage first.
     channels : tuple of (sequence of int, sequence of int)
         Channels of the student's and of the teacher's maps.
     weight : float, default=5.0

@@ -1,4 +1,4 @@
-"""The synthetic data of the paper, its teacher, and one training of a student on it."""
+"""Draw the paper's synthetic data, train its teacher, and train one student."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Check that trained weights reach their published accuracies.
 
-The accuracy of CIFAR ResNets on the 10,000 test images of CIFAR-10: ResNet-20 and ResNet-56 by
-Idelbayev (2018), published as plain state dicts with 91.73 % and 93.39 %. They were trained on
+The script measures the accuracy of CIFAR ResNets on the 10,000 test images of CIFAR-10: ResNet-20 and
+ResNet-56 by Idelbayev (2018), published as plain state dicts with 91.73 % and 93.39 %. They were trained on
 the whole training split. ::
 
     python examples/paper/check_teachers.py resnet20-cifar10.pt resnet56-cifar10.pt
 
-takes half a minute on one core. It writes check_teachers.json beside this file: for each file its
-SHA-256, the network by its weights, and the number of correctly classified images.
+It takes half a minute on one core. It writes check_teachers.json beside this file, with the SHA-256 of each
+file, the network that fits its weights, and the number of correctly classified images.
 """
 
 import argparse

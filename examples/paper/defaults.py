@@ -1,21 +1,21 @@
 """Choose the defaults by validation rows: start, s(T), T_val, the metaparameters' steps, the student's rate.
 
-A student is trained with the defaults of ``DistilledClassifier(teacher, student)``, meta="linear", but by
-SGD of rate 0.1 in batches of 128, an MLPStudent of width 32, for 200 epochs: the defaults of that time;
-and with one or two of them changed: the start of T, the rate and the optimizer of the metaparameters, s(T),
-T_val, the student's rate. Nine situations: digits clean, with 40 % of the labels flipped, with all of
-the teacher's predictions wrong, with half of them wrong; synthetic tabular data clean and flipped; breast
-cancer; 2,000 images of Fashion-MNIST clean and flipped, for 30 epochs, which is short. With right
-labels and the right teacher, D_val is the tenth of the student's rows that ``fit`` holds out, while fixed
-(.5, 4) trains on all of them. Otherwise D_val is passed with right labels.
+A student is trained with the defaults of that time: ``DistilledClassifier(teacher, student)`` with
+meta="linear", SGD of rate 0.1 in batches of 128, an MLPStudent of width 32, and 200 epochs. Then one or two
+of these are changed: the start of T, the rate and the optimizer of the metaparameters, s(T), T_val, the
+student's rate. The nine situations are digits, clean, with 40 % of the labels flipped, with all of the
+teacher's predictions wrong, and with half of them wrong; synthetic tabular data, clean and flipped; breast
+cancer; and 2,000 images of Fashion-MNIST, clean and flipped, for only 30 epochs. With right labels and the
+right teacher, D_val is the tenth of the student's rows that ``fit`` holds out, while fixed (.5, 4) trains on
+all of them. Otherwise D_val is passed with right labels.
 
-Candidates are judged by rows that are in neither the student's rows nor D_val. The test rows of the draws
-are never predicted. Each seed splits digits and breast cancer anew, so a judging row may be a
-test row in another draw elsewhere. The images for judging are training images.
+Candidates are evaluated on rows that are in neither the student's rows nor D_val. The test rows of the draws
+are never predicted. Each seed splits digits and breast cancer anew, so an evaluation row may be a
+test row in a draw elsewhere. The evaluation images are training images.
 
     OMP_NUM_THREADS=1 python examples/paper/defaults.py --fashion-teacher teacher.safetensors
 
-prints the table and writes every run to defaults.json beside this file.
+It prints the table and writes every run to defaults.json beside this file.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ BASELINE = "fixed (.5, 4), lr 0.1"
 
 
 def one_run(situation, candidate, seed, epochs, **where):
-    """Return the accuracy on the judging rows."""
+    """Return the accuracy on the evaluation rows."""
     of = SITUATIONS[situation]
     given = where if of["name"] == "Fashion-MNIST" else {}
     problem = draw(**of, seed=seed, **given)
@@ -124,7 +124,7 @@ def by_candidate(runs):
 
 
 def tables(record):
-    """Return the mean difference to fixed (.5, 4) by situation, their mean and the worst of them."""
+    """Return the mean difference to fixed (.5, 4) by situation, and the mean and the worst of these."""
     cells = by_candidate(record["runs"])
     base = cells[BASELINE]
     rows = []

@@ -1,11 +1,11 @@
 """Compare DistPro with its baselines on two cores: accuracy and cost of a searched process.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). CIFAR-10 with the images averaged down to 16×16, 10,000 of them to train on,
-from a ResNet-20 to a ResNet-8, nine conv2 pathways, 12 epochs, a search of 6, three seeds. The teacher is
-the ResNet-20 of 32×32 images, trained for five more epochs on all 50,000 small ones.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022). A ResNet-20 teaches a ResNet-8 on 10,000 images of CIFAR-10, averaged down to 16×16, by nine
+conv2 pathways, in 12 epochs after a search of 6, with three seeds. The teacher is a ResNet-20 trained on
+images of 32×32, and for five more epochs on all 50,000 small ones.
 
-The arms:
+The arms are:
 
 - the student alone;
 - its teacher's logits (KD, T = 4);
@@ -13,20 +13,20 @@ The arms:
 - ReviewKD's fusion blocks (_reviewkd.py, warmed up over the first epoch);
 - DistPro; the mean over time of its process; its last weights throughout; the process backwards;
 - DistPro with a search that predicts ten of twenty steps;
-- DistPro with lambda1 and T learned beside the pathways. Its control fixes both at the start of the
-  learned ones, 0.5 and 4, which is also KD's choice ("DistPro, lambda1 and T fixed");
-- equal and last weights once more, at the sum of DistPro's weights. (The mean and the process backwards
-  have this sum already.)
+- DistPro with lambda1 and T learned beside the pathways. Its control, "DistPro, lambda1 and T fixed", fixes
+  both at the start of the learned ones, 0.5 and 4, which is also KD's choice;
+- equal and last weights again, at the sum of DistPro's weights. (The mean and the process backwards
+  already have this sum.)
 
-Each arm's weight is the best of four (of three for KD) on a fifth of the training images, of one
-division, the same for all arms. The test images choose nothing. The arms of a seed have the same initial
+Each arm's weight is the best of four (of three for KD) on a fifth of the training images, the same fifth for
+all arms. Nothing is chosen by the test images. The arms of a seed have the same initial
 weights, batches and augmentation (crops and mirrors; D_val of a search has none), so differences are
-paired. Accuracy is the last epoch's. The cost of a search is counted, in seconds and in passes through
+paired. Accuracy is that of the last epoch. The cost of a search is counted, in seconds and in passes through
 the student.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_cifar10.py --jobs 2 --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_cifar10.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_cifar10.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 
@@ -65,7 +65,7 @@ def small_images(data, fetch=fetch_cifar10):
 
 
 def small_teacher(file, options, fetch, start, epochs, **params):
-    """Return the file of a teacher for small images, made if it is missing, and its accuracy.
+    """Return the file of a teacher for small images, trained if it is missing, and its accuracy.
 
     ``start()`` returns the network to train; ``params`` are parameters of the training.
     """
@@ -78,7 +78,7 @@ def small_teacher(file, options, fetch, start, epochs, **params):
 
 
 def teacher_of(options, folder):
-    """Return the file of the teacher of small CIFAR-10 images, made if it is missing, and its accuracy."""
+    """Return the file of the teacher for small CIFAR-10 images, trained if missing, and its accuracy."""
     return small_teacher(
         folder / "distpro_cifar10_teacher.pt",
         options,

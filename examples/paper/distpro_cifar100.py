@@ -1,18 +1,17 @@
 """Compare DistPro with its baselines on one GPU: CIFAR-100, 27 pathways, and a process from CIFAR-10.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). The arms, the choice of their weights, pairs and costs are those of
-distpro_cifar10.py. One more arm follows a process that was searched on CIFAR-10, at DistPro's weight. From a
-ResNet-56 to a ResNet-20 (the paper has a WRN-40-2 and a WRN-16-2), pathways conv1, conv2
-and conv3 between all stages, 30 epochs, a search of 10, three seeds, all 50,000 images. Data and
-augmentation are on the GPU.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022). The arms, the choice of their weights, pairs and costs are those of distpro_cifar10.py. One more
+arm follows a process that was searched on CIFAR-10, at DistPro's weight. A ResNet-56 teaches a ResNet-20 (the
+paper has a WRN-40-2 and a WRN-16-2) on all 50,000 images, by pathways conv1, conv2 and conv3 between all
+stages, in 30 epochs after a search of 10, with three seeds. Data and augmentation are on the GPU.
 
 The teacher of CIFAR-100 is trained first, for --teacher-epochs, unless --teacher names one. The teacher of
-CIFAR-10 is a ResNet-56 of trained weights.
+CIFAR-10 is a trained ResNet-56.
 
     python examples/paper/distpro_cifar100.py --cifar10-teacher resnet56-cifar10.pt
 
-prints the tables. It writes every run to distpro_cifar100.json and the trained teacher to
+It prints the tables. It writes every run to distpro_cifar100.json and the trained teacher to
 distpro_cifar100_teacher.pt, beside this file or in --out.
 """
 
@@ -37,7 +36,7 @@ FEW = 5_000
 
 @cache
 def images_of(name, data, images):
-    """Return (X, y, X_test, y_test), at most ``images`` of either.
+    """Return (X, y, X_test, y_test), with at most ``images`` rows in each split.
 
     A small subset has only the first ten classes, so that no class is missing.
     """

@@ -1,22 +1,22 @@
 """Compare DistPro with its baselines on a class for each pixel: CityScapes, or small composed scenes.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022), has CityScapes from a ResNet-101 to a ResNet-18: 69.12 mean IoU against 66.92 of
-the student alone. The arms: the student alone; its teacher's logits of each pixel (KD, T = 4); pathways of
-equal weight; ReviewKD's fusion blocks; DistPro, and the mean over time of its process. Each arm's weight is
-the best of three on a fifth of the training images, the same for all arms; the mean has DistPro's. The arms
-of a seed have the same initial weights, batches and mirrored images, so differences are paired. The
-numbers are the last epoch's.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022), report for CityScapes, with a ResNet-101 that teaches a ResNet-18, a mean IoU of 69.12 against
+66.92 of the student alone. The arms are the student alone; its teacher's logits of each pixel (KD, T = 4);
+pathways of equal weight; ReviewKD's fusion blocks; DistPro, and the mean over time of its process. Each arm's
+weight is the best of three on a fifth of the training images, the same for all arms; the mean has DistPro's.
+The arms of a seed have the same initial weights, batches and mirrored images, so differences are paired. The
+numbers are those of the last epoch.
 
-With --quick the data are scenes of Fashion-MNIST's articles on CIFAR-10's images, 48×48 pixels, 11 classes,
-6,000 of the training images and 1,000 of the test images of both sets. A wide network teaches a narrow one.
-The teacher is trained first. One GPU and 16 cores take minutes:
+With --quick the data are scenes of 48×48 pixels and 11 classes: articles of Fashion-MNIST on images of
+CIFAR-10, from 6,000 of the training images and 1,000 of the test images of both sets. A wide network teaches
+a narrow one. The teacher is trained first. This takes minutes on one GPU and 16 cores:
 
     python examples/paper/distpro_cityscapes.py --quick --device cuda --jobs 12 --out FOLDER
 
-Without it the data are CityScapes' own files (sklearn_kd.datasets.load_cityscapes) at half their size, and
-the networks torchvision's encoders with the library's sum of their stages; --student mobilenet_v2 is the
-paper's other student. That has not been run.
+Without --quick the data are CityScapes' own files (sklearn_kd.datasets.load_cityscapes) at half their size,
+and the networks are torchvision's encoders with the library's sum of their stages; --student mobilenet_v2 is
+the paper's other student. This has not been run.
 
 It prints the tables, and writes every run to distpro_cityscapes.json and the teacher's weights beside it.
 """

@@ -1,16 +1,16 @@
-"""Compare "lower" pathways with all: from a teacher's stage to the student's stages that are not below it.
+"""Compare "lower" pathways, from a teacher's stage to the student's stages not below it, with all pathways.
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
 optimization" (ECCV 2022). ``connections="lower"`` keeps the six of nine pathways whose teacher's stage is
-not above the student's. Both sets are run with equal weights and along a process of their own. Equal weights
-are run once more at the sum of the process, and the lower process at the sum of the process of all.
+not above the student's. Both sets are run with equal weights and along their own process. Equal weights
+are run again at the sum of the process, and the lower process at the sum of the process of all.
 
-CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
-conv2 pathways, 6 epochs, a search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
+A ResNet-20 teaches a ResNet-8 on 4,000 images of CIFAR-10, averaged down to 16×16, by conv2 pathways, in 6
+epochs after a search of 6, with three seeds. _distpro_arms.py describes pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_connections.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_connections.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_connections.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

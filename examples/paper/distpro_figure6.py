@@ -1,14 +1,14 @@
 """Draw the searched processes of distpro_cifar10.json: Figure 6 of DistPro.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). A row for each seed, a panel for each stage of the teacher: the weight of each
-pathway by the step of the search, at the weight that was chosen for DistPro. The record keeps 64 rows of each
-process.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022). The figure has a row for each seed and a panel for each stage of the teacher. A panel shows the
+weight of each pathway by the step of the search, at the weight that was chosen for DistPro. The record keeps
+64 rows of each process.
 
     python examples/paper/distpro_figure6.py
 
-writes distpro_figure6.png beside this file, or to --out, and prints what the searches agree on. With
---search learned or held there are panels for lambda1 and T too. --quick draws one seed.
+It writes distpro_figure6.png beside this file, or to --out, and prints a table of the processes. With
+--search learned or held there are also panels for lambda1 and T. --quick draws one seed.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
 """Follow one process for 4, 8, 12 and 24 epochs: Figure 5 and Table 2 of DistPro, at a size for one core.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022): the shorter the training, the larger the gain of the process. One process for each
-seed, of a search of 8 epochs, is followed for all four lengths. The other arms are the student alone, KD,
-ReviewKD, pathways of equal weight, and these at the sum of the weights of the process. Each arm's weight is
-chosen at 8 epochs and kept for the other lengths. (ReviewKD's weight is warmed up over the first epoch.)
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022), claim that the gain of the process is larger the shorter the training is. Here each seed has one
+search of 8 epochs, and its process is followed for all four lengths. The other arms are the student alone,
+KD, ReviewKD, pathways of equal weight, and these at the sum of the weights of the process. Each arm's weight
+is chosen at 8 epochs and kept for the other lengths. (ReviewKD's weight is warmed up over the first epoch.)
 
-CIFAR-10 with the images averaged down to 16×16, 2,560 of them to train on, from a ResNet-20 to a ResNet-8,
-nine conv2 pathways, three seeds. See _distpro_arms.py for pairs, weights and costs.
+A ResNet-20 teaches a ResNet-8 on 2,560 images of CIFAR-10, averaged down to 16×16, by nine conv2 pathways,
+with three seeds. _distpro_arms.py describes pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_lengths.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
+It prints the tables. It writes every run to distpro_lengths.json, the figure to distpro_lengths.png and the
 teacher of small images to distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 
@@ -23,6 +23,8 @@ from pathlib import Path
 import numpy as np
 from _distpro_arms import EQUAL, KD, NONE, WEIGHTS, Arm, Design, accuracies, groups_of, main
 from _distpro_arms import tables as tables_of
+
+from sklearn_kd.style._style import series_look
 
 DESIGN = Design(
     arms={
@@ -47,10 +49,11 @@ def figure(record: dict, file: Path) -> None:
 
     groups = {epochs: accuracies(by_arm) for (_, epochs), by_arm in groups_of(DESIGN, record).items()}
     _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name in next(iter(groups.values())):
+    for place, name in enumerate(next(iter(groups.values()))):
+        line = series_look(place).line()
         values = 100 * np.array([accuracy[name] for accuracy in groups.values()])
         error = values.std(axis=1, ddof=1) / values.shape[1] ** 0.5 if values.shape[1] > 1 else None
-        ax.errorbar([*groups], values.mean(axis=1), error, marker="o", markersize=4, capsize=2, label=name)
+        ax.errorbar([*groups], values.mean(axis=1), error, markersize=4, capsize=2, label=name, **line)
     ax.set_xscale("log")
     ax.set_xticks([*groups], [str(epochs) for epochs in groups])
     ax.minorticks_off()

@@ -1,18 +1,18 @@
-"""Separate what the teacher's logits, the pathways and the learning of lambda1 and T add to each other.
+"""Separate the gains of the teacher's logits, of the pathways, and of learning lambda1 and T.
 
 distpro_cifar10.py finds that a process with lambda1 and T learned beside the pathways is ahead of the process
-alone. The process alone does not use the teacher's logits at all, so three things may be the reason. Here the
-pathways are equal, or follow a process; and the logits are not used, or used with lambda1 = 0.5 and T = 4 in
-the search and in the training (where learned ones start), or used with lambda1 and T learned. All six
-combinations are run, and the student alone and KD. "equal, KD learned" has equal weights, and lambda1 and T
-from the search of "DistPro, KD learned".
+alone. The process alone does not use the teacher's logits at all, so there are three possible reasons. Here
+the pathways have equal weights or follow a process. The logits are not used, or used with lambda1 = 0.5 and T
+= 4 in search and training (where the learned ones start), or used with lambda1 and T learned. All six
+combinations are run, and also the student alone and KD. "equal, KD learned" has equal weights, and takes
+lambda1 and T from the search of "DistPro, KD learned".
 
-CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
-nine conv2 pathways, 6 epochs, a search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
+A ResNet-20 teaches a ResNet-8 on 4,000 images of CIFAR-10, averaged down to 16×16, by nine conv2 pathways, in
+6 epochs after a search of 6, with three seeds. _distpro_arms.py describes pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_logits.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_logits.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_logits.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

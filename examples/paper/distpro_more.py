@@ -1,12 +1,12 @@
-"""Print what the five further experiments on DistPro say together, from their records.
+"""Summarise the five further experiments on DistPro from their records.
 
 docs/guide/reproduces_distpro_more.rst has the tables of distpro_logits.py, distpro_normalizations.py,
 distpro_lengths.py, distpro_connections.py and distpro_networks.py. This script adds the table of their costs
-in passes, and the differences that the page says in words.
+in passes, and the sentences of the page that contain differences.
 
     python examples/paper/distpro_more.py
 
-reads the records beside this file and prints both.
+It reads the records beside this file and prints both.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ class Experiment:
         self.groups = groups_of(self.design, self.record)
 
     def tables(self) -> list[str]:
-        """Return the tables of the page: the script's without those of the seconds and of the searches.
+        """Return the tables of the page: the script's, without those of the seconds and of the searches.
 
-        Where the seeds have weights of their own, the cell has their range.
+        If the weight differs between seeds, the cell shows its range.
         """
         found = self.script.tables(self.record)
         wanted = (table for table in found if "search: s (" not in table and "search, student" not in table)
@@ -59,7 +59,7 @@ class Experiment:
 
 
 def as_range(weights: re.Match[str]) -> str:
-    """Format the least and the largest of some weights, "4.51 … 4.79"."""
+    """Format the smallest and the largest of some weights, "4.51 … 4.79"."""
     return " … ".join(f"{float(weight):#.3g}".rstrip(".") for weight in weights.groups())
 
 
@@ -100,7 +100,7 @@ def minus(a: np.ndarray, b: np.ndarray) -> str:
 
 
 def sentences(experiments: dict[str, Experiment]) -> Iterator[str]:
-    """Yield what the page says in words, with the numbers of the records."""
+    """Yield the sentences of the page, with the numbers of the records."""
     yield from sentences_on_noise(experiments)
     yield from sentences_on_logits(experiments["logits"].of(8, 6))
     yield from sentences_on_normalizations(experiments["normalizations"].of(8, 6))
@@ -110,7 +110,7 @@ def sentences(experiments: dict[str, Experiment]) -> Iterator[str]:
 
 
 def sentences_on_noise(experiments: dict[str, Experiment]) -> Iterator[str]:
-    """How far runs of one setting are apart on a GPU, and how exact a choice on the held-out images is."""
+    """Yield how much runs of one setting differ on a GPU, and how exact a choice on held-out images is."""
     none = [
         experiments[name].of(8, 6)["none"] for name in ("logits", "normalizations", "connections", "networks")
     ]
@@ -139,7 +139,7 @@ def sentences_on_noise(experiments: dict[str, Experiment]) -> Iterator[str]:
 
 
 def sentences_on_logits(of: dict[str, np.ndarray]) -> Iterator[str]:
-    """What logits, pathways and learning add."""
+    """Yield the gains of logits, pathways and learning."""
     yield f"add {minus(of['equal, KD fixed'], of['equal'])} to equal weights"
     yield f"and {minus(of['DistPro, KD fixed'], of['DistPro'])} to the process"
     learned, fixed, plain = (
@@ -162,7 +162,7 @@ FIXED_AT_SUM = "equal, KD fixed, DistPro's sum"
 
 
 def sentences_on_normalizations(of: dict[str, np.ndarray]) -> Iterator[str]:
-    """How the normalisations compare with each other and with equal weights."""
+    """Yield how the normalisations compare with each other and with equal weights."""
     yield f"sigmoid minus the biased softmax is {minus(of['sigmoid'], of['biased_softmax'])}"
     yield f"{minus(of['sigmoid, same sum'], of['biased_softmax'])} at the same sum"
     equal = of["equal, same sum"]
@@ -171,7 +171,7 @@ def sentences_on_normalizations(of: dict[str, np.ndarray]) -> Iterator[str]:
 
 
 def sentences_on_lengths(experiment: Experiment) -> Iterator[str]:
-    """How the gains change with the length of the training."""
+    """Yield how the gains change with the length of the training."""
     by_length = {epochs: experiment.of(8, epochs) for _, epochs in experiment.groups}
     gains = {
         (arm, other): {epochs: of[arm] - of[other] for epochs, of in by_length.items()}
@@ -186,7 +186,7 @@ def sentences_on_lengths(experiment: Experiment) -> Iterator[str]:
 
 
 def sentences_on_connections(of: dict[str, np.ndarray]) -> Iterator[str]:
-    """How "lower" pathways compare with all."""
+    """Yield how "lower" pathways compare with all."""
     yield f"Six with equal weights minus nine is {minus(of['equal, lower'], of['equal, all'])}"
     nine = of["equal, all, DistPro's sum"]
     yield f"{minus(of['equal, lower'], nine)} where the nine have the sum of DistPro"
@@ -198,7 +198,7 @@ def sentences_on_connections(of: dict[str, np.ndarray]) -> Iterator[str]:
 
 
 def sentences_on_networks(experiment: Experiment) -> Iterator[str]:
-    """How a process of the other student compares with the own one."""
+    """Yield how the other student's process compares with a student's own."""
     for depth in (8, 14):
         of = experiment.of(depth, 6)
         other, own = of["DistPro, other student's"], of["DistPro"]
@@ -211,7 +211,7 @@ OTHER_AT_SUM, EQUAL_AT_SUM = "DistPro, other student's, same sum", "equal, DistP
 
 
 def against_equal(experiments: dict[str, Experiment]) -> list[tuple[np.ndarray, np.ndarray]]:
-    """Return the pairs of a process and of equal weights that have its sum, in all experiments."""
+    """Return the pairs of a process and of equal weights with its sum, in all experiments."""
     connections = experiments["connections"].of(8, 6)
     pairs = [
         (experiments["logits"].of(8, 6), "DistPro, KD fixed", FIXED_AT_SUM),

@@ -1,16 +1,16 @@
 """Follow processes that were searched with another student: Table 3b of DistPro, at a size for one core.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). A ResNet-20 teaches a ResNet-8 and a ResNet-14. Each of the two follows a process
-of its own, and the process that was searched with the other. The weights of all arms of a student are chosen
-alike, with that student. The cost of a search is counted also where it was made with the other student.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022). A ResNet-20 teaches a ResNet-8 and a ResNet-14. Each student follows its own process, and the
+process that was searched with the other student. The weights of all arms of a student are chosen in the same
+way, with that student. The cost of a search is also counted if it was made with the other student.
 
-CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, nine conv2 pathways, 6 epochs, a
-search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
+There are 4,000 images of CIFAR-10, averaged down to 16×16, nine conv2 pathways, 6 epochs after a search of 6,
+and three seeds. _distpro_arms.py describes pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_networks.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_networks.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_networks.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

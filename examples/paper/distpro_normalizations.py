@@ -1,17 +1,17 @@
 """Compare the five normalisations of importance factors: Table 7 of DistPro, at a size for one core.
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). Each normalisation has searches and trainings of its own. Every pathway is computed
-to the end (``pathway_threshold=None``), since a threshold has a meaning for some of the normalisations only.
-The sums of the weights differ, so each normalisation is run once more at the sum of the biased softmax's
-process. (Weights by the l1 norm may be negative: a sum is of absolute values.)
+optimization" (ECCV 2022). Each normalisation has its own searches and trainings. No pathway is pruned
+(``pathway_threshold=None``), because a threshold is meaningful only for some of the normalisations.
+The sums of the weights differ, so each normalisation is run again at the sum of the biased softmax's
+process. (Weights by the l1 norm may be negative: sums are those of absolute values.)
 
-CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
-nine conv2 pathways, 6 epochs, a search of 6, three seeds. See _distpro_arms.py for pairs, weights and costs.
+A ResNet-20 teaches a ResNet-8 on 4,000 images of CIFAR-10, averaged down to 16×16, by nine conv2 pathways, in
+6 epochs after a search of 6, with three seeds. _distpro_arms.py describes pairs, weights and costs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_normalizations.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to distpro_normalizations.json and the teacher of small images to
+It prints the tables. It writes every run to distpro_normalizations.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 

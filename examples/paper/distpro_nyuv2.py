@@ -1,20 +1,20 @@
 """Compare DistPro with its baselines on a distance for each pixel: NYU Depth V2, or small composed scenes.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022), has NYU Depth V2 from a ResNet-50 to a ResNet-18: an RMSE of .1972 against .2032 of
-the student alone. The arms, the choice of their weights and the pairs are those of distpro_cityscapes.py;
-KD's teacher has predictions in place of logits. The loss is the squared error.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022), report for NYU Depth V2, with a ResNet-50 that teaches a ResNet-18, an RMSE of .1972 against
+.2032 of the student alone. The arms, the choice of their weights and the pairs are those of
+distpro_cityscapes.py, with the teacher's predictions instead of logits for KD. The loss is the squared error.
 
-With --quick the data are scenes of Fashion-MNIST's articles before a wall and up to 1.5 m above a floor,
-both tiled with CIFAR-10's images, 48×48 pixels: 6,000 of the training images and 1,000 of the test images of
-both sets. The height of an article is that of its class, so its distance follows from what it is and how
-large it is seen. A wide network teaches a narrow one. The teacher is trained first. One GPU and
-16 cores take minutes:
+With --quick the data are scenes of Fashion-MNIST's articles before a wall and up to 1.5 m above a floor, both
+tiled with CIFAR-10's images, 48×48 pixels: 6,000 of the training images and 1,000 of the test images of both
+sets. The height of an article depends on its class, so its distance follows from its class and its size in
+the image. A wide network teaches a narrow one. The teacher is trained first. This takes minutes on one GPU
+and 16 cores:
 
     python examples/paper/distpro_nyuv2.py --quick --device cuda --jobs 12 --out FOLDER
 
-Without it the data are the authors' files (sklearn_kd.datasets.load_nyu_depth) at half their size, and the
-networks torchvision's encoders with the library's sum of their stages. That has not been run.
+Without --quick the data are the authors' files (sklearn_kd.datasets.load_nyu_depth) at half their size, and
+the networks are torchvision's encoders with the library's sum of their stages. This has not been run.
 
 It prints the tables, and writes every run to distpro_nyuv2.json and the teacher's weights beside it.
 """

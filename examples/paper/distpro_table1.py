@@ -1,11 +1,11 @@
 """Repeat the six pairs of networks of Table 1 of DistPro on CIFAR-100, with its settings, on one GPU.
 
-Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta
-optimization" (ECCV 2022). A search of 40 epochs on four fifths of the images, then 240 epochs on all of them.
-There are 27 pathways: conv1, conv2 and conv3 between three stages of teacher and student. SGD has Nesterov's
-momentum of 0.9, a weight decay of 0.0005, batches of 128, and a rate of 0.1 (0.02 for the ShuffleNets, as in
-the published code). The rate is constant in the search, and divided by ten after 150, 180 and 210 of 240
-epochs. Images are padded with black by four pixels, cropped and mirrored.
+Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
+(ECCV 2022). A search of 40 epochs on four fifths of the images is followed by 240 epochs on all of them.
+There are 27 pathways: conv1, conv2 and conv3 between three stages of teacher and student. SGD has Nesterov
+momentum 0.9, weight decay 0.0005, batches of 128, and a rate of 0.1 (0.02 for the ShuffleNets, as in the
+published code). The rate is constant in the search, and divided by ten after 150, 180 and 210 of 240 epochs.
+Images are padded with four black pixels, cropped and mirrored.
 
 The arms of a seed have the same initial weights, batches and augmentation:
 
@@ -14,16 +14,16 @@ The arms of a seed have the same initial weights, batches and augmentation:
 - pathways of equal weight, and DistPro, with a sum of weights of one as in the paper's text, and of 27 as in
   its published code.
 
-No weight is tuned, and the test images choose nothing: accuracy is the last epoch's, while the paper's code
-keeps the best on the test images. Trained teachers are read from --teachers, a folder of the files that
-RepDistiller or mdistiller publish, renamed to wrn_40_2.pth, resnet32x4.pth, resnet56.pth and resnet110.pth.
-A teacher without a file is trained on the labels first.
+No weight is tuned, and nothing is chosen by the test images: accuracy is that of the last epoch, while the
+paper's code keeps the best on the test images. Trained teachers are read from --teachers, a folder of the
+files that RepDistiller or mdistiller publish, renamed to wrn_40_2.pth, resnet32x4.pth, resnet56.pth and
+resnet110.pth. A teacher without a file is trained on the labels first.
 
     python examples/paper/distpro_table1.py --teachers FOLDER --pairs "WRN-40-2 to WRN-16-2"
 
-prints the tables. It writes every run to distpro_table1.json, and trained teachers to
-distpro_table1_NAME.pth, beside this file or in --out. A stopped run goes on from its last epoch, by the
-checkpoints in distpro_table1_checkpoints. The seconds of such a run count from there.
+It prints the tables. It writes every run to distpro_table1.json, and trained teachers to
+distpro_table1_NAME.pth, beside this file or in --out. A stopped run resumes from its last epoch, by the
+checkpoints in distpro_table1_checkpoints. Its seconds then count from there.
 """
 
 from __future__ import annotations

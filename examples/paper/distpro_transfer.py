@@ -1,17 +1,17 @@
 """Transfer processes that were searched on CIFAR-10 to CIFAR-100, on two cores.
 
-Students of CIFAR-100 follow the processes of distpro_cifar10.json. The images are averaged down to
-16×16 too, 10,000 of them to train on, from a ResNet-20 to a ResNet-8. The other arms are the student alone,
+Students on CIFAR-100 follow the processes of distpro_cifar10.json. A ResNet-20 teaches a ResNet-8 on 10,000
+images, which are also averaged down to 16×16. The other arms are the student alone,
 pathways of equal weight, and a process that is searched on CIFAR-100 itself, with its mean over time.
-All other settings, with the weight of each arm, are those of distpro_cifar10.py or were chosen by it, so that
+All other settings, including the weight of each arm, are those of distpro_cifar10.py or were chosen by it, so
 nothing is tuned on CIFAR-100. The transferred process has DistPro's weight. Its search is counted as a
-cost, although it had been made already.
+cost, although it had already been made.
 
 The teacher is trained on all 50,000 small images for ten epochs.
 
     OMP_NUM_THREADS=1 python examples/paper/distpro_transfer.py --jobs 2
 
-prints the tables. It writes every run to distpro_transfer.json and the teacher to
+It prints the tables. It writes every run to distpro_transfer.json and the teacher to
 distpro_transfer_teacher.pt, beside this file or in --out.
 """
 

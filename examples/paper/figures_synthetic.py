@@ -1,8 +1,8 @@
-"""Figures 4a, 5 and 6 of the paper: the synthetic data, in the paper's own protocol.
+"""Draw figures 4a, 5 and 6 of the paper: the synthetic data, in the paper's own protocol.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
-distillation problem" (2022). The protocol is that of table2_synthetic.py: validation is the test, one
-draw of the data, 10 runs, mean ± one standard deviation.
+distillation problem" (2022). The protocol is that of table2_synthetic.py: D_val is the test, there is one
+draw of the data and 10 runs, and results are means ± one standard deviation.
 
 - figures_synthetic_4a.png: accuracy by iteration and method, with the notebook's features, which
   differ by method, and with sign(x1·x2) for all.
@@ -14,8 +14,8 @@ docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/figures_synthetic.py
 
-writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes on
-one core.
+It writes the pictures, and every run to figures_synthetic.json, beside this file. It takes about four minutes
+on one core.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from _protocol import COLOURS, METHODS, Runs, arguments, band, mean_sd
+from _protocol import LOOKS, METHODS, Runs, arguments, band, mean_sd
 from _synthetic import NOTEBOOK_SEED, PAPER, TEACHER, draw, logits, paper_teacher, train_as_the_paper
 from table2_synthetic import NOTEBOOK
 
@@ -38,7 +38,7 @@ PANELS = {
 
 
 def curve(features, method, run, iterations):
-    """Return the accuracy on the test after every 20 iterations."""
+    """Return the test accuracy after every 20 iterations."""
     student = train_as_the_paper(features, method, run, iterations=iterations, every=EVERY)
     return {"curve": student.history_[:, "valid_acc"]}
 
@@ -78,7 +78,7 @@ def draw_4a(runs):
                 for run in runs
                 if run["setting"]["method"] == method and run["setting"]["features"] == features[method]
             ]
-            band(ax, EVERY * np.arange(1, len(of[0]) + 1), of, color=COLOURS[method], label=method)
+            band(ax, EVERY * np.arange(1, len(of[0]) + 1), of, label=method, **LOOKS[method])
         ax.set(title=title, xlabel="iteration")
     axes[0].set_ylabel("accuracy (validation = test)")
     axes[1].legend(loc="lower right", ncols=2)
@@ -86,7 +86,7 @@ def draw_4a(runs):
 
 
 def draw_5():
-    """Draw the rows of the teacher, of the student, and of the test."""
+    """Draw the rows of the teacher, the student and the test."""
     figure, axes = plt.subplots(1, 3, figsize=(12, 4.2), sharex=True, sharey=True, layout="constrained")
     data, teacher = draw("text", NOTEBOOK_SEED), paper_teacher("text", NOTEBOOK_SEED)
     sets = {
@@ -117,15 +117,15 @@ def draw_6(runs):
     panels = [("e1 = e2", EQUAL, lambda e: (e, e)), ("e2, at e1 = 10", AHEAD, lambda e: (10, e))]
     for ax, (label, values, pair) in zip(axes, panels, strict=True):
         of = [accuracy[pair(value)] for value in values]
-        ax.axhline(np.mean(reference), color=COLOURS["gradient"], linestyle="--", label="gradient")
+        ax.axhline(np.mean(reference), label="gradient", **LOOKS["gradient"])
         ax.errorbar(
             values,
             np.mean(of, axis=1),
             np.std(of, axis=1, ddof=1),
-            color=COLOURS["linear"],
             marker="o",
             capsize=3,
             label="linear, ± sd",
+            **LOOKS["linear"],
         )
         for value, points in zip(values, of, strict=True):
             ax.scatter([value] * len(points), points, s=8, color="black", alpha=0.4, zorder=3)

@@ -1,4 +1,4 @@
-"""The image columns of Table 2 in an honest protocol, on two reduced sets.
+"""Repeat the image columns of Table 2 in an honest protocol, on two reduced sets.
 
 It differs from the paper's protocol (table2_images.py) in these points:
 
@@ -10,17 +10,17 @@ It differs from the paper's protocol (table2_images.py) in these points:
   s(T) = T² and with s(T) = 1.
 
 A tenth of the images is D_val for the learned arms and the grids; none, naive, random and
-fixed (.5, 4) train on all. The test images choose nothing. Each draw has its own images, initialisation
+fixed (.5, 4) train on all. Nothing is chosen by the test images. Each draw has its own images, initialisation
 and order of batches, the same for all arms, so differences are paired.
 
-The intervals are 95 % each, Student's t, not corrected for their number.
+Each interval is a 95 % interval by Student's t, not corrected for their number.
 
 docs/guide/reproduces_images.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/images_honest.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors
 
-prints the tables, and writes every run to images_honest.json beside this file.
+It prints the tables, and writes every run to images_honest.json beside this file.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def rows_of(name, seed, where):
 
 
 def one_run(name, arm, seed, lr, epochs, **where):
-    """Return the accuracy on the test, L_val if D_val was held out, and the final metaparameters."""
+    """Return the test accuracy, L_val if D_val was held out, and the final metaparameters."""
     X, y, logits, X_test, y_test = rows_of(name, seed, where)
     student = student_of(
         NAMES[name],
@@ -210,7 +210,7 @@ def where_they_ended(sets):
 
 
 def grid_table(name, runs):
-    """Return mean accuracy on the test at each point of the grids, trained on nine tenths."""
+    """Return the mean test accuracy at each point of the grids, trained on nine tenths."""
     cells = defaultdict(list)
     for run in runs:
         setting = run["setting"]

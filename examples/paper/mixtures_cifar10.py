@@ -1,11 +1,11 @@
 """Compare a mixture of losses whose weights are learned with single losses that are tuned by hand.
 
-The claim: a learned mixture of {KD, ReviewKD, one term of relations, DistPro's pathways} is at least as good
-as the best single one, tuned by hand over four weights, at no more than the price of two trainings.
+The claim is that a learned mixture of {KD, ReviewKD, one term of relations, DistPro's pathways} is at least
+as good as the best single one, tuned by hand over four weights, at no more than the price of two trainings.
 
-CIFAR-10 with the images averaged down to 16×16, 4,000 of them to train on, from a ResNet-20 to a ResNet-8,
-6 epochs, three seeds. The teacher is that of distpro_cifar10.py. Every arm is a ``DistilledClassifier``
-with a list of losses:
+A ResNet-20 teaches a ResNet-8 on 4,000 images of CIFAR-10, averaged down to 16×16, for 6 epochs with three
+seeds. The teacher is that of distpro_cifar10.py. Every arm is a ``DistilledClassifier`` with a list of
+losses:
 
 - the student alone;
 - each of the four losses alone beside the loss of the labels, with a fixed weight: the best of four on a
@@ -16,20 +16,21 @@ with a list of losses:
   ratio of KD to labels is multiplied too;
 - the mixture with lambda1, T, the weights of ReviewKD and the relations, and the factors of the pathways
   learned by "linear", by "twins" and by "halving", with the defaults of these strategies. The search holds
-  out a D_val of its own. Then a fresh student trains on all images along the mean of what was found.
+  out its own D_val. Then a fresh student trains on all images along the mean of what was found.
 
-The length of each search is such that search and training cost at most two trainings of the mixture. Nothing
-else of the learned arms is chosen. All arms end with their last weights, none with an average of weights.
+The length of each search is set so that search and training cost at most two trainings of the mixture.
+Nothing else is chosen for the learned arms. All arms end with their last weights, none with an average of
+weights.
 
 The arms of a seed have the same initial weights, batches and augmentation (crops and mirrors), so differences
-are paired. The test images choose nothing but the single loss that the differences are against: the one with
-the best mean on the test. Accuracy is the last epoch's. The price has searches and tuning in it.
+are paired. The test images choose only the single loss with which the others are compared: the one with
+the best mean test accuracy. Accuracy is that of the last epoch. The price includes searches and tuning.
 
 mixtures_horizon.py asks at which horizon the weights are right.
 
     OMP_NUM_THREADS=1 python examples/paper/mixtures_cifar10.py --teacher resnet20-cifar10.pt
 
-prints the tables. It writes every run to mixtures_cifar10.json and the teacher of small images to
+It prints the tables. It writes every run to mixtures_cifar10.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 
@@ -95,7 +96,7 @@ SINGLE = tuple(START)
 
 
 class RetrainingBegins(Callback):
-    """Note the seconds and passes before the training on all rows."""
+    """Record the seconds and passes before the training on all rows."""
 
     def on_train_begin(self, net, **kwargs):
         self.before_ = spent()
@@ -128,7 +129,7 @@ def one_run(
     epochs: int,
     search_epochs: int | None = None,
 ) -> dict:
-    """Train one student; return its accuracy, its cost, and the weights that it has found."""
+    """Train one student; return its accuracy, its cost, and the weights that it found."""
     task, retraining = task_of(data, images, teacher), RetrainingBegins()
     (X, y), (X_judged, y_judged) = rows_of(task, seed)
     params = common(PLAN, seed, epochs, retraining) | losses(weights_of(arm, weight))
@@ -166,7 +167,7 @@ def weights_of(arm: str, weight: float) -> dict[str, float]:
 
 
 def scaled(name: str, factor: float) -> float:
-    """Return a weight of the start times a factor: for KD, lambda1 at which KD : labels has it."""
+    """Return a weight of the start times a factor; for KD, the lambda1 that scales KD : labels by it."""
     if name != "KD":
         return START[name] * factor
     return START["KD"] / (START["KD"] + factor * (1 - START["KD"]))
@@ -223,7 +224,7 @@ class Comparison:
 
 
 def best_weights(tried: list[dict]) -> dict[str, float]:
-    """Return the weight of each arm that has the best accuracy on the fifth."""
+    """Return for each arm the weight with the best accuracy on the fifth."""
     best: dict[str, tuple[float, float]] = {}
     for run in tried:
         arm, found = run["setting"]["arm"], (run["valid_accuracy"], run["setting"]["weight"])
@@ -331,7 +332,7 @@ def spelt(term: str) -> str:
 
 
 def tuning_table(tuning, chosen):
-    """Return accuracy on the fifth of D by weight; one run each."""
+    """Return the accuracy on the fifth of D by weight, from one run each."""
     rows = []
     for arm in CANDIDATES:
         cells = (f"{run['setting']['weight']:.3g}: {100 * run['valid_accuracy']:.2f}" for run in tuning[arm])

@@ -1,13 +1,13 @@
 """Ask at which horizon the weights of a mixture of losses are right.
 
 The mixture is that of mixtures_cifar10.py, at its start. One weight at a time is multiplied by four and by a
-quarter: in the last third of a training, and in a whole one. Each of these trainings is compared with the
+quarter, in the last third of a training or in a whole training. Each of these trainings is compared with the
 mixture at its start, on a fifth of the training images that it has not seen; the test images are not used.
-The accuracies there are of 800 images, one training each.
+Accuracies are those of one training each, on 800 images.
 
     OMP_NUM_THREADS=1 python examples/paper/mixtures_horizon.py --teacher resnet20-cifar10.pt
 
-prints the table. It writes every run to mixtures_horizon.json and the teacher of small images to
+It prints the table. It writes every run to mixtures_horizon.json and the teacher of small images to
 distpro_cifar10_teacher.pt, beside this file or in --out.
 """
 
@@ -55,7 +55,8 @@ def in_the_last_third(arm: str, factor: float, epochs: int, steps_per_epoch: int
     """Return the parameters of a training in whose last third one weight of the start is multiplied.
 
     The weight of the pathways is the sum of their factors after the biased softmax, which is below 1. So here
-    their term has the largest of ``FACTORS`` as weight, and their factors make the start of it.
+    the weight of their term is the largest of ``FACTORS``, and their factors are set so that it begins at the
+    start.
     """
     n_pathways, largest = len(LAYERS) ** 2, max(FACTORS)
     of_start = START["pathways"] * n_pathways / (n_pathways + 1)
@@ -100,7 +101,7 @@ def in_the_last_third(arm: str, factor: float, epochs: int, steps_per_epoch: int
 
 
 def blocks_of_losses(student: DistilledClassifier, X: np.ndarray, y: np.ndarray) -> list[float]:
-    """Return the mean cross-entropy of each of some blocks of rows, from which differences get errors."""
+    """Return the mean cross-entropy of blocks of rows, from which the errors of differences are computed."""
     p = student.predict_proba(X)[np.arange(len(y)), np.searchsorted(student.classes_, y)]
     parts = np.array_split(-np.log(np.maximum(p, 1e-12)), N_BLOCKS)
     return [round(float(part.mean()), 5) for part in parts]

@@ -1,11 +1,12 @@
-"""The synthetic column of Table 2 in an honest protocol.
+"""Repeat the synthetic column of Table 2 in an honest protocol.
 
 It differs from the paper's protocol (table2_synthetic.py) in these points:
 
 - The data set is drawn anew for each run.
-- D_val and the test are disjoint. The 200 test rows choose nothing.
+- D_val and the test are disjoint. Nothing is chosen by the 200 test rows.
 - All methods have the same features.
-- The learning rate and the number of iterations are chosen by validation rows alone, of ten other draws, one
+- The learning rate and the number of iterations are chosen only by validation rows of ten other draws, with
+one
   choice for all methods of a feature set.
 - The teacher is a scikit-learn LogisticRegression.
 - Baselines are tuned as hard as the method: the best by L_val of a 5 × 5 grid of fixed (lambda1, T), with
@@ -16,13 +17,13 @@ defaults. "paper's settings" are its metaparameter settings (raw coordinates, cl
 s(T) = 1, T_val = 0.1, random starts, line on values). Each draw has its own data, teacher and
 initialisation, the same for all methods, so differences are paired.
 
-The intervals are 95 % each, not corrected for their number.
+Each interval is a 95 % interval, not corrected for their number.
 
 docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/synthetic_honest.py
 
-prints the tables and writes every run to synthetic_honest.json beside this file.
+It prints the tables and writes every run to synthetic_honest.json beside this file.
 """
 
 from __future__ import annotations
@@ -105,7 +106,7 @@ def tuning_run(**setting):
 
 
 def test_run(features, seed, **setting):
-    """Return the accuracy on the test."""
+    """Return the test accuracy."""
     student, _ = student_of(features, seed=seed, **setting)
     *_, test_rows, teacher_accuracy = parts(features, seed)
     return {
@@ -131,7 +132,7 @@ def tuning_settings(n_draws, lengths):
 
 
 def chosen(runs):
-    """Return features → (lr, iterations) of the best mean accuracy on D_val; the first of equals."""
+    """Return features → (lr, iterations) of the best mean accuracy on D_val; of equal ones the first."""
     accuracy = defaultdict(lambda: defaultdict(list))
     for run in runs:
         setting = run["setting"]
@@ -157,7 +158,7 @@ def test_settings(n_draws, best):
 
 
 def by_cell(runs):
-    """Return (features, rows of D_val) → method → accuracy on each of the draws that all of them have."""
+    """Return (features, rows of D_val) → method → accuracy on each draw that all methods have."""
     cells = defaultdict(lambda: defaultdict(dict))
     for run in runs:
         if "accuracy" in run:

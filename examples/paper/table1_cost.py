@@ -1,17 +1,17 @@
-"""Table 1 as measured cost: passes and seconds by method, on the paper's reduced CIFAR-10.
+"""Measure the costs of Table 1: passes and seconds by method, on the paper's reduced CIFAR-10.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
 distillation problem" (2022), Table 1, compares the cost of the methods by reasoning. Here the student of
 the paper, in its protocol (table2_images.py) except for a rate of 0.1, trains for two epochs, nine cycles of
 e1 = e2 = 10. The script counts every batch that goes forward or backward through it, and CPU time. The arms
 are interleaved in one process; the result is the median of the rounds. Passes are per iteration of one plain
-training. The teacher's predictions are not counted: they are computed once, for all arms alike. D_val
-goes through once per epoch, in all arms: the tenth in 1.1 forward passes. Random search and hyperopt
+training. The teacher's predictions are not counted: they are computed once for all arms. In all arms D_val
+is scored once per epoch, which is the tenth in 1.1 forward passes. Random search and hyperopt
 train once more with the best setting.
 
     OMP_NUM_THREADS=1 python examples/paper/table1_cost.py --cifar-teacher resnet20-cifar10.pt
 
-prints the table and writes table1_cost.json beside this file. It takes about eight minutes of one core.
+It prints the table and writes table1_cost.json beside this file. It takes about eight minutes of one core.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class CountedStudent(Counted, PaperStudent):
 
 
 def one_round(number, epochs, **where):
-    """Return CPU seconds and passes of each arm; D_val is passed, so that all train on the same images."""
+    """Return CPU seconds and passes of each arm; D_val is given, so all arms train on the same images."""
     torch.manual_seed(number)
     X, y, logits, *_ = images_of("reduced CIFAR-10", where)
     n_train = len(X) - len(X) // 10

@@ -1,4 +1,4 @@
-"""Table 2, the image columns, in the paper's own protocol.
+"""Repeat the image columns of Table 2 in the paper's own protocol.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
 distillation problem" (2022), Table 2 and section 4. Fashion-MNIST, reduced CIFAR-10 (12,800
@@ -14,7 +14,7 @@ Differences from the paper:
 - Batches are drawn anew in each epoch; the code keeps their order.
 - The loss is the text's, CE(teacher, student). The code has KL(student ‖ teacher), which --reversed runs as
   well.
-- hyperopt's five trials are judged by L_val; the code takes the best accuracy on D_val of any epoch.
+- hyperopt's five trials are compared by L_val; the code takes the best accuracy on D_val of any epoch.
 
 A run whose weights become non-finite keeps those of its last finite epoch, and is counted.
 With --epochs other than the paper's the rate is halved five times in all.
@@ -24,7 +24,7 @@ docs/guide/reproduces_images.rst discusses the run beside this file.
     OMP_NUM_THREADS=1 python examples/paper/table2_images.py --jobs 2 \
         --cifar-teacher resnet20-cifar10.pt --fashion-teacher teacher.safetensors
 
-prints the tables, draws accuracy by epoch (figure 4b) to table2_images.png, and writes every run to
+It prints the tables, draws accuracy by epoch (figure 4b) to table2_images.png, and writes every run to
 table2_images.json, beside this file.
 """
 
@@ -37,7 +37,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from _images import PAPER, SETS, WHERE, images_of, train_as_the_paper, where_of
-from _protocol import COLOURS, METHODS, Runs, arguments, band, list_table, mean_max, mean_sd, share_clipped
+from _protocol import LOOKS, METHODS, Runs, arguments, band, list_table, mean_max, mean_sd, share_clipped
 from _reversed import reversed_divergence
 
 matplotlib.use("Agg")
@@ -61,7 +61,7 @@ PUBLISHED, LOGGED = (
 
 
 def one_run(name, method, run, epochs, **where):
-    """Return the final accuracy on the test, its curve, and the path of the metaparameters."""
+    """Return the final test accuracy, its curve, and the path of the metaparameters."""
     with reversed_divergence() if method in REVERSED else nullcontext():
         student = train_as_the_paper(name, method.removesuffix(", KL reversed"), run, epochs, where)
     path, history = student.metaparameter_path_, student.history_
@@ -98,7 +98,7 @@ def by_cell(runs):
 
 
 def tables(record):
-    """Return a table for each set: the paper's results, its logs', ours, and our final metaparameters."""
+    """Return a table for each set: results of the paper, of its logs and of these runs, and their ends."""
     return [column(name, epochs, methods) for (name, epochs), methods in by_cell(record["runs"]).items()]
 
 
@@ -154,7 +154,7 @@ def draw(runs, path):
             if whole:
                 epoch = [point[0] for point in whole[0]]
                 curves = [[accuracy for _, accuracy in curve] for curve in whole]
-                band(ax, epoch, curves, label=f"{method} ({len(whole)} runs)", color=COLOURS[method])
+                band(ax, epoch, curves, label=f"{method} ({len(whole)} runs)", **LOOKS[method])
         ax.set(title=f"{name}, {epochs} epochs", xlabel="epoch", ylabel="accuracy on the test")
         ax.legend()
     figure.tight_layout()

@@ -1,4 +1,4 @@
-"""Table 2, the synthetic column, in the paper's own protocol: validation is the test.
+"""Repeat the synthetic column of Table 2 in the paper's own protocol, in which D_val is the test.
 
 Gorpinich, Bakhteev, Strijov, "Gradient methods for optimizing metaparameters in the knowledge
 distillation problem" (2022), Table 2 and section 4.1; its text, and the notebook behind the column
@@ -9,8 +9,8 @@ of the data, the notebook's, 10 runs from different starts. hyperopt's five tria
 the code. D_val and the test are the same 200 rows, so no number here measures accuracy on new rows;
 synthetic_honest.py does.
 
-The runs have three feature sets, of student and of teacher (``_synthetic.FEATURES``): that of the
-paper's text, and the two between which the notebook divides its methods. The variants are other choices
+The runs have three feature sets of student and teacher (``_synthetic.FEATURES``): that of the
+paper's text, and the two that the notebook uses for different methods. The variants are other choices
 of the text or of a version of the code: the line fitted to increments (text) or anchored; a student's rate
 of 1e-3 (default of the code's function); random's T uniform on [0.1, 10] (text); hyperopt's trials
 judged by accuracy on the test (code).
@@ -19,8 +19,8 @@ docs/guide/reproduces_synthetic.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/table2_synthetic.py
 
-prints the tables and writes every run to table2_synthetic.json beside this file. It takes about six minutes
-of one core.
+It prints the tables and writes every run to table2_synthetic.json beside this file. It takes about six
+minutes of one core.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ NOTEBOOK = {method: "AND" if method in ("naive", "random") else "sign(x1·x2)" f
 
 
 class UniformTemperature(Strategy):
-    """Baseline "random" as in the paper's text: lambda1 ~ U(0, 1), T ~ U(0.1, 10)."""
+    """The baseline "random" of the paper's text: lambda1 ~ U(0, 1), T ~ U(0.1, 10)."""
 
     def start(self, context):
         return {"lambda1": context.rng.uniform(0, 1), "temperature": context.rng.uniform(0.1, 10)}
@@ -78,7 +78,7 @@ VARIANTS = {
 
 
 def one_run(features, method, run, lr, iterations):
-    """Return the accuracy on the test after every 200 iterations, and the path of the metaparameters."""
+    """Return the test accuracy after every 200 iterations, and the path of the metaparameters."""
     if method == "hyperopt, judged by accuracy":
         return best_by_test_accuracy(features, run, lr, iterations)
     variant = VARIANTS.get(method, {})
@@ -100,7 +100,7 @@ def found(student):
 
 
 def best_by_test_accuracy(features, run, lr, iterations):
-    """Run the code's hyperopt: the best of five random settings by accuracy on the test itself."""
+    """Run the code's hyperopt: the best of five random settings by test accuracy."""
     trials = [
         found(
             train_as_the_paper(
@@ -169,7 +169,7 @@ def tables(record):
 
 
 def without_a_student():
-    """Return the test accuracy of each teacher, and of the student's third column as the prediction."""
+    """Return the test accuracy of each teacher, and of the student's third column used as the prediction."""
     accuracy = {}
     for features in FEATURES:
         data, teacher = draw(features, NOTEBOOK_SEED), paper_teacher(features, NOTEBOOK_SEED)

@@ -1,15 +1,15 @@
 """Train a teacher for Fashion-MNIST: a CNN of 241,546 parameters on nine tenths of the training images.
 
 Three convolutions of 32, 64 and 128 channels and a hidden layer of 128, as the teacher of
-examples/02_fashion_mnist.py, learn 54,000 of the 60,000 training images, mirrored at random. A
+examples/evidence/fashion_mnist.py, learn 54,000 of the 60,000 training images, mirrored at random. A
 stratified tenth is held out. SGD with rate 0.02, momentum 0.9, weight decay 5e-4 and a cosine
 schedule, batches of 128. Nothing was chosen by accuracies on the test images. ::
 
     python examples/paper/train_fashion_mnist_teacher.py --out teacher.safetensors
 
-The weights go to --out; accuracies, settings and versions go to train_fashion_mnist_teacher.json
-beside this file. --quick writes no JSON and takes 3,000 images, for a test. Other scripts get
-the trained network from ``load_teacher(path)``. It takes pixels in [0, 1], as
+It writes the weights to --out, and accuracies, settings and versions to train_fashion_mnist_teacher.json
+beside this file. --quick uses 3,000 images and writes no JSON, for a test. Other scripts load
+the trained network with ``load_teacher(path)``. It takes pixels in [0, 1], as
 ``fetch_fashion_mnist`` returns them.
 """
 
@@ -43,7 +43,7 @@ HELD_OUT = 6_000
 
 
 class FashionTeacher(nn.Module):
-    """A large ``CNNStudent`` that normalises the pixels itself, so that students need not."""
+    """A large ``CNNStudent`` that normalises the pixels itself, so that students do not have to."""
 
     def __init__(self, n_classes=10):
         super().__init__()
@@ -54,14 +54,14 @@ class FashionTeacher(nn.Module):
 
 
 def load_teacher(path):
-    """Load the network that this script has written to ``path``."""
+    """Load a network that this script has written to ``path``."""
     teacher = FashionTeacher()
     load_model(teacher, path)
     return teacher.eval()
 
 
 def mirrored(x):
-    """Mirror each image of a batch, or not, at random."""
+    """Mirror each image of a batch with probability 1/2."""
     flip = torch.rand(len(x), 1, 1, 1, device=x.device) < 0.5
     return torch.where(flip, x.flip(3), x)
 
@@ -74,11 +74,11 @@ def checked_options():
     parser.add_argument("--out", type=Path, required=True, help="file for the weights: NAME.safetensors")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="3,000 images, 2 epochs; writes no JSON")
+    parser.add_argument("--quick", action="store_true", help="use 3,000 images and 2 epochs; write no JSON")
     args = parser.parse_args()
     # Before the training, not after it.
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
-        parser.error(f"--out {args.out} must end in .safetensors and lie in a folder that exists")
+        parser.error(f"--out {args.out} must end in .safetensors and be in a folder that exists")
     if args.quick:
         args.epochs = 2
     return args

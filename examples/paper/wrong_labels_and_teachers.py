@@ -1,17 +1,17 @@
 """Measure accuracy by the share of wrong labels, and by the share of wrong predictions of the teacher.
 
-The figures are our own, in the form of the paper's. Digits: 600 rows for the teacher, an MLP of 128; 300
-for the student, an MLP of 32; 150 with right labels as D_val; 374 for the test (373 others are the judging
-rows of defaults.py, with other seeds). Labels are flipped to another class at random; or, in a
-share of the teacher's predictions, the first class has changed places with another one. The library's
-defaults throughout; each seed has its own split, teacher and initialisation, the same for all
-methods. "D_val trained on too" also trains on the 150 rows of D_val.
+The figures are not in the paper, but have the form of its figures. The digits are divided into 600 rows for
+the teacher, an MLP of 128; 300 for the student, an MLP of 32; 150 with right labels as D_val; and 374 for the
+test (373 others are the evaluation rows of defaults.py, with other seeds). Either labels are flipped to
+another class at random, or in a share of the teacher's predictions the first class changes places with
+another one. All settings are the library's defaults. Each seed has its own split, teacher and initialisation,
+the same for all methods. "D_val trained on too" also trains on the 150 rows of D_val.
 
 docs/guide/wrong_labels.rst discusses the run beside this file.
 
     OMP_NUM_THREADS=1 python examples/paper/wrong_labels_and_teachers.py
 
-prints the tables, draws wrong_labels_and_teachers.png and writes every run to the JSON, beside this file.
+It prints the tables, draws wrong_labels_and_teachers.png and writes every run to the JSON, beside this file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from _problems import TRAINING, WIDTH, draw
-from _protocol import COLOURS, METHODS, Runs, arguments, band, interval, list_table, mean_sd, paired
+from _protocol import LOOKS, METHODS, Runs, arguments, band, interval, list_table, mean_sd, paired
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 
@@ -33,13 +33,12 @@ FIXED = "fixed (.5, 4)"
 TOO = f"{FIXED}, D_val trained on too"
 ARMS = {method: {"meta": method} for method in METHODS}
 ARMS |= {arm: {"meta": "fixed", "temperature": 4.0} for arm in (FIXED, TOO)}
-STYLES = {method: {"color": COLOURS[method]} for method in METHODS}
-STYLES |= {FIXED: {"color": "black"}, TOO: {"color": "black", "linestyle": "--"}}
+STYLES = LOOKS | {FIXED: {"color": "black"}, TOO: {"color": "black", "linestyle": "--"}}
 FIRST_SEED = 100
 
 
 def one_run(what, share, arm, seed, epochs):
-    """Return the accuracy on the test, and the final metaparameters."""
+    """Return the test accuracy, and the final metaparameters."""
     problem = draw("digits", seed, **{what: share})
     (X, y), (X_val, y_val), logits = problem.train, problem.valid, problem.logits
     student = DistilledClassifier(

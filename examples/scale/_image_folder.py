@@ -25,12 +25,12 @@ class ImageFolder(Dataset):
     files : sequence of Path
     labels : sequence of int
     transform : callable
-        Makes a tensor of an RGB image: :class:`TrainingCrop` or :class:`CentralCrop`.
+        Converts an RGB image to a tensor: :class:`TrainingCrop` or :class:`CentralCrop`.
 
     Attributes
     ----------
     labels : ndarray of shape (n,)
-        Given to ``fit`` as y, they save it a pass over all images.
+        If passed to ``fit`` as y, they save a pass over all images.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class ImageFolder(Dataset):
         )
 
     def rows(self, rows: np.ndarray, transform: Callable[[Image.Image], Tensor]) -> ImageFolder:
-        """Return some of the images, seen by another transform."""
+        """Return some of the images, with another transform."""
         return ImageFolder(self.files[rows], self.labels[rows], transform)
 
     def __len__(self) -> int:
@@ -72,7 +72,7 @@ class ImageFolder(Dataset):
 
 
 class ImageArrays(Dataset):
-    """Images that are held as an array; otherwise as :class:`ImageFolder`.
+    """Images in an array, with the interface of :class:`ImageFolder`.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ class ImageArrays(Dataset):
         self.images, self.labels, self.transform = images, labels, transform
 
     def rows(self, rows: np.ndarray, transform: Callable[[Image.Image], Tensor]) -> ImageArrays:
-        """Return some of the images, seen by another transform."""
+        """Return some of the images, with another transform."""
         return ImageArrays(self.images[rows], self.labels[rows], transform)
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ class ImageArrays(Dataset):
 class TrainingCrop:
     """Cut out a rectangle at random, resize it, mirror half of the images.
 
-    Its area is 8 to 100 % of the image's, its ratio of width to height 3/4 to 4/3, as usual for ImageNet.
+    Its area is 8 to 100 % of the image's, and its ratio of width to height 3/4 to 4/3, as usual for ImageNet.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ class TrainingCrop:
 class CentralCrop:
     """Cut out the central square of 7/8 of the shorter edge and resize it.
 
-    It is what 256 pixels for the shorter edge and a central square of 224 of them are.
+    This equals resizing the shorter edge to 256 pixels and cropping the central 224.
 
     Parameters
     ----------

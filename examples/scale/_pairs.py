@@ -1,4 +1,4 @@
-"""Pairs of networks for images in ImageNet's layout, and the settings of their trainings."""
+"""Define pairs of networks for images in ImageNet's layout, and the settings of their trainings."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ ADAMW = {"optimizer": "AdamW", "lr": 5e-4, "optimizer__weight_decay": 0.05}
 
 
 class Pair(NamedTuple):
-    """Two networks by name, three stages of each, how the student is trained, and what was published.
+    """Two networks by name, three stages of each, the student's training, and published accuracies.
 
-    ``teacher`` names trained weights too, where the network is timm's. ``published`` is the top-1 accuracy
+    ``teacher`` also names trained weights if the network is timm's. ``published`` is the top-1 accuracy
     on ImageNet in percent, or None.
     """
 
@@ -50,12 +50,12 @@ PAIRS = {
 
 
 def network(name: str, n_classes: int = 1000, pretrained: bool = False) -> nn.Module:
-    """Return a network by its name in timm or in ``NETWORKS``; it takes normalised images.
+    """Return a network by its name in timm or in ``NETWORKS``; its inputs are normalised images.
 
     Parameters
     ----------
     name : str
-        timm's may name trained weights, as "resnet34.tv_in1k" does.
+        A name of timm may include trained weights, as "resnet34.tv_in1k" does.
     n_classes : int, default=1000
     pretrained : bool, default=False
         Load timm's trained weights, which are downloaded once. They are for 1000 classes.

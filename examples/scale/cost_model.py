@@ -5,9 +5,9 @@
 
 The sizes of the networks are counted (network_sizes.json). The seconds of an iteration on one GPU
 (gpu_iterations.json) and the CPU time to load an image (image_loading.json) are measured. The rest is
-arithmetic on ``ASSUMPTIONS``.
+computed from ``ASSUMPTIONS``.
 
-An iteration on R GPUs takes as long as one GPU takes for 1/R of the batch, and the ring all-reduces,
+An iteration on R GPUs takes as long as one GPU takes for 1/R of the batch, plus the ring all-reduces,
 2 (R − 1) / R · bytes / bandwidth + 2 (R − 1) · latency each. Nothing overlaps.
 """
 
@@ -79,7 +79,7 @@ WORDS = {
 
 
 def passes_of(kind: str, share: float = 1.0) -> Iterator[tuple[str, int, int, float]]:
-    """Yield part, forward and backward passes, and the share that is computed, for an iteration.
+    """Yield the part, its forward and backward passes, and its computed share, for an iteration.
 
     ``share`` is the share of the pathways that a retraining computes.
     """
@@ -115,7 +115,7 @@ def communication(messages: Sequence[int], gpus: int, link: str) -> float:
 
 
 def link_of(gpus: int) -> str:
-    """Return the slowest link that a ring of so many GPUs goes through."""
+    """Return the slowest link in a ring of so many GPUs."""
     return "NVLink" if gpus <= ASSUMPTIONS["GPUs of a machine"] else "InfiniBand, 400 Gb/s"
 
 
@@ -219,7 +219,7 @@ def relative_costs(sizes: Sizes) -> dict[str, float]:
 
 
 def memory(measured: Measured, pair: str) -> dict[str, dict[str, float]]:
-    """Return the computed part on one of 8 GPUs that does not depend on the rows, and measured peaks."""
+    """Return the computed memory on one of 8 GPUs that does not depend on the rows, and measured peaks."""
     optimizer = "AdamW" if pair == "deit" else "SGD"
     return {
         kind: {"fixed": sum(fixed_bytes(kind, measured.sizes[pair], optimizer, 8).values())}
@@ -252,7 +252,7 @@ def hours(measured: Measured, pair: str) -> dict[str, dict[str, float | None]]:
 
 
 def loaders(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
-    """Return how many cores keep a GPU busy that trains on 64 rows at a time."""
+    """Return how many cores keep a GPU busy if it trains on 64 rows at a time."""
     seconds_each = loading["seconds per image"]
     cores = {
         method: {pair: seconds_each * 64 / measured.seconds(pair, kind, 64, **how) for pair in measured.sizes}
@@ -263,7 +263,7 @@ def loaders(measured: Measured, loading: dict[str, Any]) -> dict[str, Any]:
 
 
 def overheads(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[str, float]]:
-    """Return what a search costs more than a retraining with all pathways, by e2 with e1 = 10."""
+    """Return the extra cost of a search over a retraining with all pathways, by e2 with e1 = 10."""
     rows = ASSUMPTIONS["batch"] // gpus
     plain, search = (measured.shared(pair, kind, gpus, rows) for kind in ("retraining", "search"))
     sent, sent_more = (sum(reduced_bytes(kind, measured.sizes[pair])) for kind in ("retraining", "search"))
@@ -291,7 +291,7 @@ def scaling(measured: Measured, pair: str) -> dict[str, dict[str, dict[str, floa
 
 
 def links(measured: Measured, pair: str, gpus: int = 8) -> dict[str, dict[str, float]]:
-    """Return the share of an iteration on 64 rows of each of 8 GPUs that is communication, by the link."""
+    """Return the share of communication in an iteration on 64 rows on each of 8 GPUs, by the link."""
     return {
         link: {
             kind: communication(reduced_bytes(kind, measured.sizes[pair]), gpus, link)

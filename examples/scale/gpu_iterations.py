@@ -1,18 +1,20 @@
 """Measure iterations of the pairs of networks on one GPU: seconds, images per second, memory.
 
-Each number is an iteration inside ``fit``, on images of 224×224 that are noise and lie on the GPU, so that no
-decoding is in it: the median of those behind the first ones, between callbacks that wait for the GPU. Kinds:
+Each number is the time of an iteration inside ``fit``, on noise images of 224×224 that are on the GPU, so
+that no decoding is included. It is the median of the iterations after the first ones, between callbacks that
+wait for the GPU. The kinds are:
 
 - none: the student on the labels;
 - KD: with the teacher's logits of each batch;
 - retraining: DistPro along equal weights, so that all 27 pathways are computed;
 - search: DistPro with a hypergradient in every iteration.
 
-Batches are what one of 1, 8 and 64 GPUs has of 512 images, or less where that does not fit. Needs timm.
+Batches are the share of 512 images for each of 1, 8 and 64 GPUs, or less if that does not fit. The script
+needs timm.
 
     python examples/scale/gpu_iterations.py      # about seven minutes on an H200
 
-writes gpu_iterations.json beside this file, or in --out.
+It writes gpu_iterations.json beside this file, or in --out.
 """
 
 from __future__ import annotations
@@ -45,7 +47,7 @@ SIZE, DEVICE = 224, "cuda"
 
 
 class Clock(Callback):
-    """Keep the seconds of each training iteration; end the fit after the last one."""
+    """Record the seconds of each training iteration; end the fit after the last one."""
 
     def __init__(self, n: int):
         self.n = n
@@ -76,7 +78,7 @@ def images() -> tuple[np.ndarray, np.ndarray]:
 
 
 def estimator(pair: Pair, kind: str, clock: Clock, **params: Any) -> Any:
-    """Return the estimator whose training has iterations of a kind."""
+    """Return an estimator whose training has iterations of one kind."""
     student = {"student": network, "student__name": pair.student}
     teacher = None if kind == "none" else network(pair.teacher, N_CLASSES)
     params |= student | pair.training
@@ -104,7 +106,7 @@ class End(Callback):
 
 
 def measure(pair: str, kind: str, batch: int, execution: str) -> dict:
-    """Return the median seconds of an iteration, and the peak of memory in a training."""
+    """Return the median seconds of an iteration, and the peak memory of a training."""
     X, y = images()
     clock = Clock(WARM_UP + MEASURED)
     clf = estimator(

@@ -1,12 +1,12 @@
-"""Measure the CPU time in which a worker makes a training image of a JPEG file.
+"""Measure the CPU time that a worker needs to make a training image from a JPEG file.
 
 A generated image of 500×375 pixels and about 110 kB, as ImageNet has on average, is decoded, cropped at
 random, resized to 224×224 and normalised by ``ImageFolder`` with ``TrainingCrop``, or centrally for
-evaluation. Median over rounds of 50 images, one core.
+evaluation. The result is the median over rounds of 50 images on one core.
 
     python examples/scale/image_loading.py    # ten seconds
 
-writes image_loading.json beside this file.
+It writes image_loading.json beside this file.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ROUNDS, IMAGES, WIDTH, HEIGHT, QUALITY = 7, 50, 500, 375, 88
 
 
 def picture(rng: np.random.Generator) -> Image.Image:
-    """Return noise whose spectrum falls as that of photographs does, with the inverse of the frequency."""
+    """Return noise with the spectrum of photographs, which falls with the inverse of the frequency."""
     fy, fx = np.fft.fftfreq(HEIGHT)[:, None], np.fft.fftfreq(WIDTH)
     amplitude = 1 / np.maximum(np.hypot(fx, fy), 1 / WIDTH)
     waves = rng.normal(size=(3, HEIGHT, WIDTH)) + 1j * rng.normal(size=(3, HEIGHT, WIDTH))

@@ -1,12 +1,12 @@
-"""DistPro at the size of ImageNet, on several GPUs.
+"""Run DistPro at the size of ImageNet, on several GPUs.
 
 Deng, Sun, Newsam and Wang, "DistPro: Searching a fast knowledge distillation process via meta optimization"
 (ECCV 2022) search a process on small images and follow it on ImageNet: batches of 512, a cosine schedule and
-100 epochs. They publish a top-1 accuracy of 73.26 % for ResNet-50 to MobileNet, and 73.51 %, as far as we
-know for DeiT.
-Nothing of that size was trained to write this script; docs/guide/scale.rst says what it would cost.
+100 epochs. They publish a top-1 accuracy of 73.26 % for ResNet-50 to MobileNet, and of 73.51 %, as far as is
+known for DeiT. Nothing of that size was trained to write this script; docs/guide/scale.rst says what it would
+cost.
 
-The pairs are timm's, with its trained teachers:
+The pairs are networks of timm, with its trained teachers:
 
     resnet      ResNet-34 to ResNet-18
     mobilenet   ResNet-50 to MobileNet
@@ -24,14 +24,13 @@ There are 27 pathways: conv1, conv2 and conv3 between the last three stages of b
     torchrun --nproc-per-node 8 examples/scale/imagenet_distpro.py train --data imagenet --pair mobilenet \
         --process runs/mobilenet_process.npz --out runs
 
-``accelerate launch --multi_gpu --num_processes 8`` starts either as well. A run that was stopped is started
-again by the same command, and goes on from its last epoch. --method KD and --method none are trainings to
-compare with.
+``accelerate launch --multi_gpu --num_processes 8`` can start either too. If a run was stopped, the same
+command resumes it from its last epoch. --method KD and --method none train students for comparison.
 
     python examples/scale/imagenet_distpro.py --quick
 
-generates small images in the same layout, and does all of it in two processes: search, a training that breaks
-off after its first epoch, and the rest of it. It needs neither timm nor a GPU.
+This generates small images in the same layout, and runs everything in two processes: the search, a training
+that breaks off after its first epoch, and the rest of that training. It needs neither timm nor a GPU.
 """
 
 from __future__ import annotations
@@ -69,7 +68,7 @@ class NoRetraining(Callback):
 
 
 class Breakdown(Callback):
-    """Fail after the first epoch while ``now`` is true, as a machine may; count the epochs that begin."""
+    """Fail after the first epoch while ``now`` is true, as machines do; count the epochs that begin."""
 
     now, begun = False, 0
 
@@ -196,7 +195,7 @@ def training_images(data: Path, crop: TrainingCrop) -> Any:
 
 
 def summary(options: argparse.Namespace, clf: Any, accuracy: float) -> dict[str, Any]:
-    """Return what is kept of a training."""
+    """Return the record of a training."""
     history = clf.history_
     return {
         "pair": options.pair,
@@ -223,7 +222,7 @@ def wait_for_all() -> None:
 
 
 def quick(options: argparse.Namespace) -> None:
-    """Do all of it on generated images."""
+    """Run everything on generated images."""
     options.data, options.pair, options.size, options.batch = options.out / "images", "small", 16, 24
     options.epochs, options.teacher_classes, options.workers, options.transforms = 2, 4, 0, ["conv1"]
     if RANK == 0:
@@ -247,22 +246,24 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("stage", nargs="?", choices=["search", "train"])
     parser.add_argument("--data", type=Path, help="folder in ImageNet's layout; for a search also cifar100")
-    parser.add_argument("--out", type=Path, help="folder of the process, the students and the checkpoints")
+    parser.add_argument("--out", type=Path, help="folder for the process, the students and the checkpoints")
     parser.add_argument("--pair", choices=[*PAIRS], default="mobilenet")
     parser.add_argument("--method", choices=["DistPro", "KD", "none"], default="DistPro")
-    parser.add_argument("--process", type=Path, help="file that `search` has written")
-    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}, of a search {SEARCH_EPOCHS}")
-    parser.add_argument("--batch", type=int, default=BATCH, help="rows of a batch over all processes")
-    parser.add_argument("--size", type=int, help="height and width; default: 224, in a search 64")
+    parser.add_argument("--process", type=Path, help="file of a process, written by `search`")
+    parser.add_argument("--epochs", type=int, help=f"default: {EPOCHS}, in a search {SEARCH_EPOCHS}")
+    parser.add_argument("--batch", type=int, default=BATCH, help="rows of a batch, over all processes")
+    parser.add_argument("--size", type=int, help="height and width of images; default: 224, in a search 64")
     parser.add_argument("--meta", choices=["gradient", "linear"], default="gradient")
     parser.add_argument("--e2", type=int, default=10, help="predicted iterations per cycle of --meta linear")
     parser.add_argument("--transforms", nargs="+", default=["conv1", "conv2", "conv3"])
     parser.add_argument("--distill-weight", type=float, default=1.0)
     parser.add_argument("--teacher-classes", type=int, default=1000)
     parser.add_argument("--execution", choices=["eager", "bfloat16"], default="eager")
-    parser.add_argument("--workers", type=int, default=12, help="that load images, of each process")
+    parser.add_argument(
+        "--workers", type=int, default=12, help="processes that load images, for each training process"
+    )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--quick", action="store_true", help="small generated images, two processes")
+    parser.add_argument("--quick", action="store_true", help="use small generated images and two processes")
     options = parser.parse_args()
     if not options.quick and None in (options.stage, options.data, options.out):
         parser.error("give search or train, --data and --out; or --quick")

@@ -1,11 +1,11 @@
 """Count the parameters and the multiply-adds of the pairs of networks, and of the 27 pathways between them.
 
-Multiply-adds are those of a forward pass of one image of 224×224 pixels, as they are carried out. No weights
-are loaded. Needs timm.
+Multiply-adds are those that a forward pass of one image of 224×224 pixels carries out. No weights are loaded.
+The script needs timm.
 
     python examples/scale/network_sizes.py    # a minute
 
-writes network_sizes.json beside this file.
+It writes network_sizes.json beside this file.
 """
 
 from __future__ import annotations

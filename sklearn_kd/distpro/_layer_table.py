@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from numbers import Integral
 from typing import Any, NamedTuple, overload
 
@@ -118,7 +118,8 @@ def layer_table(
     Raises
     ------
     TypeError
-        If ``network`` is no network, or ``layers`` is neither "auto" nor a list of names.
+        If ``network`` is no network, or ``layers`` is neither "auto" nor a list of names, or ``kinds``
+        is no list.
     ValueError
         If the network cannot take the samples, has no such layer, or a kind is not known.
 
@@ -175,8 +176,13 @@ def layer_table(
 
 
 def _check_kinds(kinds: Sequence[str] | None) -> None:
-    if kinds is not None and (isinstance(kinds, str) or not kinds or not set(kinds) <= {"maps", "rows"}):
-        raise ValueError(f"kinds={kinds!r} must be None or a list of 'maps', 'rows' or both.")
+    if kinds is None:
+        return
+    expected = f"kinds={kinds!r} must be None or a list of 'maps', 'rows' or both."
+    if isinstance(kinds, str) or not isinstance(kinds, Collection):
+        raise TypeError(expected)
+    if not kinds or not all(kind in ("maps", "rows") for kind in kinds):
+        raise ValueError(expected)
 
 
 def _of_rows(call: Call, trace: Trace) -> list[LayerRow]:

@@ -27,7 +27,7 @@ def checked_augmentation(
     *,
     maps_of: tuple[DistillationData, Task] | None = None,
 ) -> tuple[Callable, Callable | None] | None:
-    """Return ``augment`` and the teacher to ask about its output, tried on some samples; None for None.
+    """Try ``augment`` on some samples; return it and the teacher to ask about its output, or None for None.
 
     Parameters
     ----------
@@ -42,7 +42,7 @@ def checked_augmentation(
     Raises
     ------
     ValueError
-        If it makes no batch of as many rows, or one that student or teacher cannot take.
+        If its output has another number of rows, or the student or the teacher cannot take it.
     """
     if augment is None:
         return None
@@ -55,7 +55,7 @@ def checked_augmentation(
     try:
         check_student_output(student, made, len(output_labels), map_shape=map_shape)
     except ValueError as error:
-        raise ValueError(f"What augment makes does not suit the student: {error}") from error
+        raise ValueError(f"The output of augment does not suit the student: {error}") from error
     ask = None if teacher is None else teacher.on(samples.device, output_labels)
     if ask is not None:
         with preserved_random_state(samples.device):
@@ -66,7 +66,7 @@ def checked_augmentation(
 def _tried_on_maps(
     augment: Callable[..., Any], train: DistillationData, task: Task
 ) -> tuple[MapAugmentation, Tensor, tuple[int, ...]]:
-    """Return what augments images with their maps, some images that it makes, and the size of their maps."""
+    """Return the augmentation of images with maps, some augmented images, and the size of their maps."""
     batch = train.sample_batch
     form = cast(MapTask, task).form(train.device)
     change = MapAugmentation(augment, form, train.shape[2:], task.map_shape)

@@ -1,4 +1,4 @@
-"""The base of the estimators: copies, device, student, prediction."""
+"""Base class of the estimators: copies, device, student, prediction."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ if TYPE_CHECKING:
 
 
 class BaseDistiller(CallbackSupportMixin, RoutedParameters):
-    """Base of the estimators, which add ``__init__``, ``fit`` and the methods of their task."""
+    """Base class of the estimators, which add ``__init__``, ``fit`` and the methods of their task."""
 
     teacher: Any
     teacher_transform: Any = None
@@ -100,11 +100,11 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @property
     def _task(self) -> Any:
-        """The kind of target that y was."""
+        """Kind of target that y was."""
         return self._task_type.of_fitted(self)
 
     def _targets_content(self) -> dict[str, Any]:
-        """Return what a file has of the task."""
+        """Return what a file stores about the task."""
         return labels_content(self.classes_, *map(vars(self).get, ("label_dtype_", "map_shape_")))
 
     @classmethod
@@ -117,7 +117,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         return False
 
     def _student_params(self) -> dict[str, Any]:
-        """Return ``student__*``, and what the fitted preprocessing knows of columns of codes."""
+        """Return ``student__*``, and the columns of codes that the fitted preprocessing makes."""
         return {**self._codes, **self._routed("student")}
 
     def _device(self) -> torch.device:
@@ -128,8 +128,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
     # Copies
 
     def __sklearn_clone__(self) -> BaseDistiller:
-        # Clones share a teacher that comes trained: a copy costs memory in every fold, and
-        # a skorch net would be cloned into an unfitted one.
+        # Clones share a trained teacher: a copy would cost memory in every fold, and cloning a skorch net
+        # would return an unfitted one.
         without_teacher = copy.copy(self)
         without_teacher.teacher = None
         clone = clone_by_parameters(without_teacher)
@@ -137,11 +137,11 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         return clone
 
     def _uses_trained_teacher(self) -> bool:
-        """Return whether the teacher comes trained, of whatever kind it is: its features are compared."""
+        """Return whether the teacher, of any kind, must come trained because its features are compared."""
         return self._teacher_is_trained or has_terms(getattr(self, "loss", None))
 
     def _asked_teacher(self) -> Any:
-        """Return the teacher as it is asked: behind ``teacher_transform``, if there is one."""
+        """Return the teacher, with ``teacher_transform`` before it if there is one."""
         return with_transform(fetched(self.teacher), self.teacher_transform)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -149,8 +149,8 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         path = state.get("metaparameter_path_")
         if isinstance(path, np.ndarray):
             state = state | {"metaparameter_path_": CompressedArray(path)}
-        # Only once fitted: a search sends unfitted clones, which need it, to its workers.
-        if "net_" in state:  # first: skops is told of what it cannot write before it tries
+        # Only if fitted: a search sends unfitted clones, which need the teacher, to its workers.
+        if "net_" in state:  # first, so that skops learns what it cannot write before it tries
             form = NetForm(b"", state["net_"], lambda: skops_content(self, self._state_functions))
             state = {"net_": form} | {name: value for name, value in state.items() if name != "net_"}
         if not self.keep_teacher and hasattr(self, "net_"):
@@ -173,13 +173,13 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
             self.net_ = restored_net(self, form.data, self._state_functions)
 
     def _sk_visual_block_(self) -> VisualBlock:
-        # What has been fitted says more than the parameter it was made from.
+        # A fitted part shows more than the parameter that it was made from.
         fitted = getattr(self, "teacher_", None)
         student = self.student_ if hasattr(self, "net_") else self.student
         return parts_block(self.teacher if fitted is None else fitted, student, self._routed("student"))
 
     # ----------------------------------------------------------------------------------
-    # What is fitted, and prediction
+    # Fitted attributes and prediction
 
     @property
     def student_(self) -> torch.nn.Module:
@@ -195,58 +195,57 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @property
     def loss_curve_(self) -> list[float]:
-        """The training loss of each epoch, as scikit-learn's ``MLPClassifier`` has it."""
+        """Training loss of each epoch, as in scikit-learn's ``MLPClassifier``."""
         return self._by_epoch("train_loss")
 
     @property
     def validation_scores_(self) -> list[float] | None:
-        """The accuracy on D_val after each epoch, each row counted once; None where there was no D_val."""
+        """Accuracy on D_val after each epoch, each row counted once; None without D_val."""
         return self._by_epoch("valid_acc") or None
 
     def _by_epoch(self, name: str) -> list[float]:
-        """Return a column of the history, without the epochs that do not have it."""
+        """Return a column of the history, skipping epochs without it."""
         return [row[name] for row in self.history_ if name in row]
 
     def save(self, path: str | PathLike[str], *, history: bool = True) -> None:
         """Write the fitted estimator to a file of tensors and JSON, which holds no code.
 
-        The file has the student's weights, the labels, the names of the features, the path, the history
-        and the parameters, and what a :class:`TablePreprocessing` has learned. Another transformer in
-        ``student_preprocessing`` is not in it: a warning says that ``load`` needs the fitted one. It does
-        not have the teacher, the optimizer's state, parameters that are
-        objects or functions, such as ``augment`` and ``callbacks``, nor those that belong to the
-        machine, ``checkpoint_dir``, ``parallel`` and ``num_workers``. A warning names the parameters that
-        were set and are not saved.
+        The file holds the student's weights, the labels, the names of the features, the path, the history
+        and the parameters, and the state of a fitted :class:`TablePreprocessing`. It does not hold another
+        transformer given as ``student_preprocessing`` (a warning says that ``load`` needs the fitted one),
+        the teacher, the optimizer's state, parameters that are objects or functions, such as ``augment`` and
+        ``callbacks``, or parameters that belong to the machine: ``checkpoint_dir``, ``parallel`` and
+        ``num_workers``. A warning names the parameters that were set and are not saved.
 
-        The new file is loaded, as a check, before it replaces an older one.
+        The new file is loaded as a check before it replaces an older one.
 
         Parameters
         ----------
         path : str or path-like
-            Must end in ``.safetensors``. An existing file is replaced, at once or not at all.
+            Must end in ``.safetensors``. An existing file is replaced atomically.
         history : bool, default=True
-            Whether the file holds the records of the training, compressed. False: no ``history_`` and no
-            ``metaparameter_path_``, which are then empty in a loaded estimator, and no ``process_`` of a
-            DistilledClassifier; a file of a small student is about as large as its weights.
+            Whether the file holds the records of the training, compressed. False: ``history_`` and
+            ``metaparameter_path_`` are empty in the loaded estimator, and a DistilledClassifier has no
+            ``process_``; the file of a small student is then about as large as its weights.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError
-            If the suffix is another one, ``history`` is neither True nor False, or the file could not be
+            If the path has another suffix, ``history`` is neither True nor False, or the file could not be
             loaded again, for example because ``student`` has been changed since the fit.
         TypeError
-            If JSON has no form for the labels, such as dates, or a part of the student's state is no
-            tensor.
+            If the labels cannot be written as JSON, such as dates, or a part of the student's state is not
+            a tensor.
         OSError
-            If the file cannot be written. An older file is still there.
+            If the file cannot be written. An older file is kept.
         ImportError
             If safetensors is not installed; ``pip install sklearn-kd[export]`` installs it.
 
         See Also
         --------
-        export_student : The student alone, for other programs.
+        export_student : Writes the student alone, for other programs.
 
         Examples
         --------
@@ -271,25 +270,26 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         student: torch.nn.Module | Callable[..., torch.nn.Module] | None = None,
         **params: Any,
     ) -> Self:
-        """Load an estimator from a file of :meth:`save`, without running or importing code from it.
+        """Load an estimator from a file that :meth:`save` wrote, without running or importing code from it.
 
-        The loaded estimator predicts as the saved one did: to the bit on the same device with the same
+        The loaded estimator predicts as the saved one did, bit for bit on the same device with the same
         versions. It has no teacher: ``teacher_`` is None. To fit it again, or to continue with
         ``warm_start=True``, pass one as ``teacher``. ``checkpoint_dir``, ``parallel``, ``num_workers`` and
-        ``n_jobs`` are never taken from a file, so that no file decides where a later fit writes and how many
+        ``n_jobs`` are never taken from a file, so that no file decides where a later fit writes or how many
         processes it starts.
 
         Parameters
         ----------
         path : str or path-like
+            A file that :meth:`save` wrote.
         student : nn.Module class or instance, function, or None, default=None
-            None: the class of this library that the file names. Any other student must be given, as to
+            None: the class of this library that the file names. Give any other student as you gave it to
             the constructor: a class or a function is called with the ``student__*`` in the file, an
             instance is copied. The weights come from the file.
         **params
-            Parameters that replace those in the file, such as ``device="cpu"``, and those that are not
-            in it: ``teacher``, ``augment``, ``callbacks``. A ``student_preprocessing`` that is not in the
-            file must be given fitted.
+            Parameters that replace those in the file, such as ``device="cpu"``, and those that the file
+            does not hold: ``teacher``, ``augment``, ``callbacks``. Give a ``student_preprocessing`` that is
+            not in the file fitted.
 
         Returns
         -------
@@ -301,10 +301,10 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         OSError
             If the file cannot be read.
         ValueError
-            If it is another kind of file, is damaged, has a later format, holds another estimator, or
-            if the student is missing or does not fit the weights; the message says what was found.
+            If the file is of another kind, is damaged, has a later format or holds another estimator, or
+            if the student is missing or does not fit the weights. The message says what was found.
         TypeError
-            If a parameter is unknown, or ``student`` cannot be one.
+            If a parameter is unknown, or ``student`` is not of a kind that can be a student.
         ImportError
             If safetensors is not installed; ``pip install sklearn-kd[export]`` installs it.
 
@@ -316,37 +316,36 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
-        """Write the student to a file, by the suffix of its name.
+        """Write the student to a file, in the format that the suffix names.
 
-        ``.safetensors`` holds the weights: ``safetensors.torch.load_model(module, path)``
-        puts them into a fresh module of the same architecture, for a table behind its layer
-        (:class:`StandardizedStudent`) as in the example. ``.onnx`` holds the whole
-        network, for ONNX Runtime and the like: input ``X``, float32 of shape (n_samples, ...)
-        with any number of rows, output ``logits`` of shape (n_samples, n_classes).
+        ``.safetensors`` holds the weights: ``safetensors.torch.load_model(module, path)`` loads them into a
+        fresh module of the same architecture; for a table, wrap the module in a
+        :class:`StandardizedStudent` as in the example. ``.onnx`` holds the whole network, for ONNX Runtime
+        and the like: input ``X``, float32 of shape (n_samples, ...) with any number of rows, output
+        ``logits`` of shape (n_samples, n_classes).
 
-        Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
+        If the estimator has a ``student_preprocessing_``, both take its output as their input.
 
-        Both give logits; the labels are ``classes_[logits.argmax(1)]``, the probabilities
-        the softmax of the logits. ``classes_`` is in the file's metadata, as JSON, beside
-        the shape of a sample and the version of this library: ``classes``, ``input_shape``,
-        ``sklearn_kd_version``; of maps also their height and width, ``map_shape``. Logits of maps have the
-        shape (n_samples, n_classes, height, width).
+        Both return logits. The labels are ``classes_[logits.argmax(1)]``, and the probabilities are the
+        softmax of the logits. The file's metadata holds, as JSON, ``classes``, ``input_shape`` (the shape of
+        a sample) and ``sklearn_kd_version``; for maps also ``map_shape``, their height and width. Logits of
+        maps have shape (n_samples, n_classes, height, width).
 
         Parameters
         ----------
         path : str or path-like
-            Ends in ``.safetensors`` or ``.onnx``. A file that is there is replaced.
+            Must end in ``.safetensors`` or ``.onnx``. An existing file is replaced.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError
-            If the suffix is another one.
+            If the path has another suffix.
         ImportError
-            If a package is missing; ``sklearn-kd[export]`` brings all of them.
+            If a package is missing; ``pip install sklearn-kd[export]`` installs all of them.
         TypeError
-            If JSON has no form for the labels, as for dates.
+            If the labels cannot be written as JSON, such as dates.
 
         See Also
         --------
@@ -354,7 +353,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
         Notes
         -----
-        Neither file runs code when it is read, as a pickle can.
+        Unlike a pickle, neither file can run code when it is read.
 
         Examples
         --------
@@ -384,7 +383,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         write_student(self.student_, path, about, self._sample_shape)
 
     def _require_fit(self) -> None:
-        if "net_" not in self.__dict__:  # the check alone takes as long as a small student
+        if "net_" not in self.__dict__:  # check_is_fitted alone takes as long as a small student
             check_is_fitted(self, "net_")
 
     def _logits(self, X: Any) -> Tensor:
@@ -399,20 +398,21 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         tile: int | tuple[int, int] | None = None,
         overlap: int | tuple[int, int] | None = None,
     ) -> np.ndarray:
-        """Predict the label of the largest logit; of several labels those with a probability above 1/2.
+        """Predict the label of the largest logit; with several labels, those with a probability above 1/2.
 
-        Where y had maps, images of any height and width are predicted at the ratio of maps to images in
-        ``fit``.
+        Where y had maps, images may have any height and width; the predicted maps keep the ratio to the
+        images that the maps in ``fit`` had.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            In the form in which ``fit`` was given it.
+            Rows in the form that ``fit`` was given.
         tile : int, tuple of (height, width) or None, default=None
-            Where y had maps: pixels of tiles into which larger images are cut. None: whole images.
+            Size in pixels of the tiles into which larger images are cut, where y had maps. None: whole
+            images.
         overlap : int, tuple of (height, width) or None, default=None
-            Pixels that neighbouring tiles share: there the logits are their mean, weighted by the distance
-            to each tile's end. None: a quarter of the tile.
+            Pixels that neighbouring tiles share. The logits there are the tiles' mean, weighted by the
+            distance to the border of each tile. None: a quarter of the tile.
 
         Returns
         -------
@@ -421,7 +421,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         Raises
         ------
         ValueError
-            If X is not as ``fit`` was given it, or tiles are asked for without maps.
+            If X has another form than in ``fit``, or ``tile`` is given and y had no maps.
         """
         self._require_fit()
         task, tiling = self._task, checked_tiling(self, tile, overlap)
@@ -431,7 +431,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def _score(self, X: Any, y: Any, sample_weight: Any) -> float:
-        """Score the predictions for X; where y is None the targets are read from X, a Dataset."""
+        """Score the predictions for X; if y is None, read the targets from X, a Dataset."""
         y, sample_weight = from_torch(y, "y"), from_torch(sample_weight, "sample_weight")
         if y is None and not is_dataset(X):
             raise ValueError("score needs y, unless X is a Dataset of pairs (x, target). Give y.")
@@ -448,7 +448,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
 
 class ClassifierMethods(ClassifierMixin):
-    """Methods that a classifier has beside those of every estimator; stands in front of the base."""
+    """Methods of classifiers, a mixin to list before the base class."""
 
     _logits: Any
     _task: Any
@@ -456,10 +456,10 @@ class ClassifierMethods(ClassifierMixin):
 
     @ordinary_torch()
     def decision_function(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """Return the student's logits, in the shape that scikit-learn's classifiers have.
+        """Return the student's logits, in the shape that scikit-learn's classifiers return.
 
-        The largest logit, or the sign with two classes, is that of :meth:`predict`, but for differences
-        that float32 rounds away in the probabilities.
+        The largest logit (with two classes, the sign) agrees with :meth:`predict`, except where float32
+        rounds the difference away in the probabilities.
 
         Parameters
         ----------
@@ -469,10 +469,10 @@ class ClassifierMethods(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes) or (n_samples,), float32
-            Of maps (n_samples, n_classes, height, width) or (n_samples, height, width). Columns in the order
-            of ``classes_``. With two classes the logit of ``classes_[1]`` minus that of
-            ``classes_[0]``: the log of the odds of ``classes_[1]``. Of several labels a column for each, of
-            two as well: the log of its odds.
+            For maps, of shape (n_samples, n_classes, height, width) or (n_samples, height, width). Columns
+            are in the order of ``classes_``. With two classes, the logit of ``classes_[1]`` minus that of
+            ``classes_[0]``, which is the log odds of ``classes_[1]``. With several labels, a column of log
+            odds for each label, also if there are two.
 
         Examples
         --------
@@ -499,24 +499,24 @@ class ClassifierMethods(ClassifierMixin):
     def predict_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
         """Predict class probabilities: the softmax of the student's logits at temperature 1.
 
-        Of several labels each has a probability of its own, the sigmoid of its logit.
+        With several labels, each has its own probability, the sigmoid of its logit.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            A Dataset's items are x or ``(x, anything)``; it is read as ``iterator_valid__*`` say.
+            A Dataset's items are x or ``(x, anything)``; it is read with the settings ``iterator_valid__*``.
 
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Columns in the order of ``classes_``; of maps (n_samples, n_classes, height, width).
+            Columns are in the order of ``classes_``. For maps, shape (n_samples, n_classes, height, width).
         """
         logits = self._logits(X)
         return self._task.probabilities(logits).numpy()
 
     @ordinary_torch()
     def predict_log_proba(self, X: ArrayLike | Dataset) -> np.ndarray:
-        """Predict logarithms of the class probabilities, finite also where a probability rounds to zero.
+        """Predict log probabilities, which stay finite where a probability rounds to zero.
 
         Parameters
         ----------
@@ -526,7 +526,7 @@ class ClassifierMethods(ClassifierMixin):
         Returns
         -------
         ndarray of shape (n_samples, n_classes), float32
-            Columns in the order of ``classes_``; of maps (n_samples, n_classes, height, width).
+            Columns are in the order of ``classes_``. For maps, shape (n_samples, n_classes, height, width).
         """
         logits = self._logits(X)
         return self._task.log_probabilities(logits).numpy()
@@ -534,17 +534,18 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy; of several labels the share of rows of which all are right; of maps the mIoU.
+        """Return the accuracy; with several labels, the share of rows all right; for maps, the mIoU.
 
-        The mIoU is the mean intersection over union of the classes that occur in y or in predictions, over
-        the known pixels of all images.
+        The mIoU is the intersection over union over the known pixels of all images, averaged over the
+        classes that occur in y or in the predictions.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
         y : array-like of shape (n_samples,), (n_samples, k) or (n_samples, height, width), default=None
-            Labels. None: those of a Dataset, whose items are ``(x, label)`` then.
+            Labels. None: those of a Dataset with items ``(x, label)``.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. None: all rows count alike.
 
         Returns
         -------

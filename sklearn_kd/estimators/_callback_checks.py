@@ -1,4 +1,4 @@
-"""Callbacks as users give them, checked before any training: their form, what they watch, their steps."""
+"""Check the callbacks that users give, before any training: their type, what they monitor, their steps."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from sklearn_kd._sklearn_compat import metric_of_scorer
 from sklearn_kd.errors._did_you_mean import did_you_mean
 
-# Types that scikit-learn's check of parameters accepts.
+# Types that scikit-learn's parameter validation accepts.
 CALLBACK_KINDS = [list, tuple, Callback, type, None]
-# Most steps that a schedule is tried for, at some 5 µs each. Of a longer one total_steps is compared.
+# Largest number of steps to try a schedule for, at some 5 µs each. For longer ones compare total_steps.
 _MOST_TRIED_STEPS = 20_000
 
 
 def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
-    """Turn callbacks given as a list, as a tuple, or one alone, into the list that skorch takes.
+    """Return callbacks, given as a list, a tuple or a single one, as the list that skorch takes.
 
     Raises
     ------
     TypeError
-        If one of them is no callback; ``name`` is the parameter's.
+        If one of them is not a callback. ``name`` is the name of the parameter.
     """
     if callbacks is None:
         return []
@@ -39,8 +39,8 @@ def listed_callbacks(callbacks: Any, name: str = "callbacks") -> list:
         kind = callback if isinstance(callback, type) else type(callback)
         if not hasattr(kind, "on_epoch_end"):
             raise TypeError(
-                f"{name} has {given!r:.200}, which is no callback. Give a list of skorch's callbacks, such "
-                f"as {name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
+                f"{name} has {given!r:.200}, which is not a callback. Give a list of skorch's callbacks, "
+                f"such as {name}=[skorch.callbacks.EarlyStopping()], or of pairs (name, callback)."
             )
     return found
 
@@ -62,14 +62,14 @@ def check_callback_names(net: NeuralNet, routed: Iterable[str]) -> None:
 
 
 def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who: str) -> None:
-    """Refuse callbacks that watch what no epoch of the training records.
+    """Refuse callbacks that monitor a name that no epoch of the training records.
 
     Parameters
     ----------
     net : NeuralNet
         Initialised.
     recorded : iterable of str
-        What the net itself records by epoch.
+        Names that the net itself records in each epoch.
     validated : bool
         Whether there is a D_val.
     who : str
@@ -78,7 +78,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
     Raises
     ------
     ValueError
-        Naming the callback, and what it could watch.
+        Names the callback and what it could monitor.
     """
     complete = True  # false after a callback of the user's own, which may record anything
     known = {*recorded, "epoch", "dur", "train_loss", "train_loss_best", "train_batch_count"}
@@ -95,7 +95,7 @@ def check_monitors(net: NeuralNet, recorded: Iterable[str], validated: bool, who
 
 
 def _monitor(callback: Callback) -> str | None:
-    """Return the name in the history that a callback watches, or None."""
+    """Return the name in the history that a callback monitors, or None."""
     monitor = getattr(callback, "monitor", None)
     if isinstance(callback, LRScheduler) and callback.policy_ is not ReduceLROnPlateau:
         return None
@@ -126,7 +126,7 @@ def _refuse_monitor(callback: Callback, monitor: str, known: set[str], missing: 
 
 
 def check_scorers(net: NeuralNet) -> None:
-    """Raise ValueError if a callback scores numbers by one of scikit-learn's scorers of classes."""
+    """Raise ValueError if a callback scores a regression by a classification scorer of scikit-learn."""
     for name, callback in net.callbacks_:
         scoring = getattr(callback, "scoring", None)
         if not isinstance(scoring, str) or scoring not in get_scorer_names():
@@ -134,42 +134,42 @@ def check_scorers(net: NeuralNet) -> None:
         metric, _ = metric_of_scorer(get_scorer(scoring))
         if not getattr(metric, "__module__", "").endswith("._regression"):
             raise ValueError(
-                f"callback {name!r} scores by {scoring!r}, which is of classes. Give it a scorer of numbers, "
-                "such as 'neg_mean_absolute_error'."
+                f"callback {name!r} scores by {scoring!r}, which is for classes. Give it a scorer for "
+                "regression, such as 'neg_mean_absolute_error'."
             )
 
 
 def check_pixel_scorers(net: NeuralNet) -> None:
-    """Raise ValueError if a callback scores maps of classes by predictions of its own, which are no rows."""
+    """Raise ValueError if a callback would score maps of classes by its own predictions, not by rows."""
     for name, callback in net.callbacks_:
         if isinstance(callback, ScoringBase) and not callback.use_caching:
             raise ValueError(
-                f"callback {name!r} has use_caching=False: it would predict maps, and scorers of classes "
-                "take rows. Set use_caching=True, with which it is given the known pixels as rows."
+                f"callback {name!r} has use_caching=False: it would predict maps, but scorers of classes "
+                "take rows. Set use_caching=True, which gives it the known pixels as rows."
             )
 
 
 def check_clipping(net: NeuralNet) -> None:
-    """Raise ValueError if a callback clips the gradients, and ``max_grad_norm`` does too."""
+    """Raise ValueError if both a callback and ``max_grad_norm`` clip the gradients."""
     for name, callback in net.callbacks_:
         limit = getattr(callback, "gradient_clip_value", None)
         if isinstance(callback, GradientNormClipping) and limit is not None and net.max_grad_norm is not None:
             raise ValueError(
-                f"max_grad_norm={net.max_grad_norm!r} beside the callback {name!r}, "
+                f"max_grad_norm={net.max_grad_norm!r} with the callback {name!r}, "
                 f"GradientNormClipping({limit!r}): the gradients would be clipped twice. Give one of them."
             )
 
 
 def check_schedules(net: NeuralNet, n_batches: int) -> None:
-    """Refuse schedules of the learning rate that end or fail before the training does.
+    """Refuse learning rate schedules that end or fail before the training does.
 
-    ``net`` is one that will not be trained: the schedules are tried on its optimizer. ``n_batches`` is
-    the number of iterations in an epoch.
+    ``net`` will not be trained: the schedules are tried on its optimizer. ``n_batches`` is the number of
+    iterations in an epoch.
 
     Raises
     ------
     ValueError
-        Naming the schedule and the number of steps that it must have.
+        Names the schedule and the number of steps that it must have.
     """
     for _, callback in net.callbacks_:
         if isinstance(callback, LRScheduler):
@@ -202,7 +202,7 @@ def _check_schedule(net: NeuralNet, callback: LRScheduler, n_steps: int, n_batch
         if callback.step_every != "epoch":
             steps += f" × {n_batches} batches"
         raise ValueError(
-            f"callback LRScheduler: {policy} fails at step {taken + 1} of the n_steps = {n_steps} steps that "
-            f"it is to take ({steps}): {error}. Give it a schedule of {n_steps} steps, such as "
+            f"callback LRScheduler: {policy} fails at step {taken + 1} of the n_steps = {n_steps} steps of "
+            f"this training ({steps}): {error}. Give it a schedule of {n_steps} steps, such as "
             f"total_steps={n_steps} of OneCycleLR."
         ) from error

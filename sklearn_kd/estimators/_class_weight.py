@@ -1,4 +1,4 @@
-"""``class_weight``: the weight of each class, multiplied with the weights of the rows."""
+"""Apply ``class_weight``: multiply the weights of rows by those of their classes."""
 
 from __future__ import annotations
 
@@ -12,25 +12,26 @@ import numpy as np
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.inputs._validation import ValidatedInputs
 
-# Number of classes that a message shows.
+# Largest number of classes that a message shows.
 _N_SHOWN = 10
 
 
 def with_class_weight(inputs: ValidatedInputs, class_weight: Mapping | str | None) -> ValidatedInputs:
     """Multiply the weights of D_train's and D_val's rows by those of their classes.
 
-    ``sample_weight`` stays as given: the teacher has a ``class_weight`` of its own.
+    ``sample_weight`` stays as given, since the teacher has its own ``class_weight``.
 
     Parameters
     ----------
     inputs : ValidatedInputs
     class_weight : mapping, "balanced" or None
-        "balanced": every class counts alike, in the rows of X and in a given D_val.
+        "balanced": all classes count alike, in the rows of X and in a given D_val.
 
     Raises
     ------
     ValueError
-        If y has no class that the mapping names, a weight cannot be used, or the weights leave one class.
+        If the mapping names a class that y does not have, a weight cannot be used, or the weights leave only
+        one class.
     """
     if class_weight is None:
         return inputs
@@ -60,9 +61,9 @@ def _weights_of_classes(class_weight: Mapping, classes: np.ndarray) -> np.ndarra
             raise ValueError(f"class_weight[{label!r}]={weight!r} must be a finite number of at least 0.")
         if label in places:
             weights[places[label]] = weight
-        elif not all_given:  # else a fold of a cross-validation may lack the class
+        elif not all_given:  # if all are given, a fold of a cross-validation may lack the class
             raise ValueError(
-                f"class_weight has {label!r}, which is no class of y.{_meant(label, labels)} The classes "
+                f"class_weight has {label!r}, which is not a class of y.{_meant(label, labels)} The classes "
                 f"of y are {labels[:_N_SHOWN]}."
             )
     return weights
@@ -74,17 +75,17 @@ def _is_weight(value: Any) -> bool:
 
 
 def _meant(label: Any, labels: list) -> str:
-    """Suggest the nearest class; nothing for a label of another type, which reads the same."""
+    """Suggest the nearest class, but not one of another type that is written the same."""
     return did_you_mean(label, [known for known in labels if type(known) is type(label)])
 
 
 def _row_weights(
     codes: np.ndarray, weight: np.ndarray | None, given: np.ndarray | None, n_classes: int
 ) -> np.ndarray:
-    """Return the weights of rows, those of their classes included; ``given`` is None for "balanced"."""
+    """Return the weights of rows times those of their classes; ``given`` is None for "balanced"."""
     own = np.ones(len(codes)) if weight is None else weight
     if given is None:
-        # compute_class_weight takes sample_weight in scikit-learn's newest versions only.
+        # compute_class_weight takes sample_weight only in scikit-learn's newest versions.
         totals = np.bincount(codes, weights=own, minlength=n_classes)
         seen = totals > 0
         given = np.divide(totals.sum() / seen.sum(), totals, out=np.ones(n_classes), where=seen)

@@ -1,4 +1,4 @@
-"""The nets of a DistilledClassifier: its training, and trials of fixed metaparameters."""
+"""Make the nets of a DistilledClassifier: that of the training, and those of trials."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ class NetSettings(NamedTuple):
     task : Task
     loss : DistillationLoss
     space : MetaparameterSpace
-        The metaparameters of the loss, and of the terms of features.
+        The metaparameters of the loss and of the feature terms.
     execution : Execution
     batch_size : int
     features : FeatureTerms or None
-        Terms beside the loss. None: there are none, or the strategy needs no teacher.
+        Feature terms. None: there are none, or the strategy needs no teacher.
     ranks : Ranks
     """
 
@@ -98,13 +98,13 @@ class DistillationPlan(FitPlan):
     ----------
     net_settings : NetSettings
     search_student : nn.Module or None
-        Copied by the nets of the search; None where there is none.
+        Copied by the nets of the search; None without a search.
     process : MetaparameterProcess or None
-        What the retraining follows: given, or found by the search when it is over.
+        What the retraining follows: the given process, or the one that the finished search found.
     searched : SearchRecord or None
-        Of the search, when it is over.
+        Result of the search, once it is over.
     n_steps : int
-        Iterations of the retraining.
+        Number of iterations of the retraining.
     """
 
     net_settings: NetSettings
@@ -119,7 +119,7 @@ class DistillationPlan(FitPlan):
         return self.stages[0] if self.stages[0].name == SEARCH else None
 
     def teacher_signature(self) -> Tensor | None:
-        """Return some of the teacher's logits, and of its features where terms compare them."""
+        """Return some of the teacher's logits, and of its features if terms compare them."""
         of_logits, features = super().teacher_signature(), self.net_settings.features
         if features is None:
             return of_logits
@@ -131,12 +131,12 @@ class DistillationPlan(FitPlan):
         )
 
 
-# Parameters of the estimator at which metaparameters of these names start, if they have no start.
+# Parameters of the estimator that give these metaparameters their start value, if they have none.
 ESTIMATOR_STARTS = ("lambda1", "temperature")
 
 
 def losses_of(estimator: DistilledClassifier) -> ListedLosses:
-    """Return the loss of the outputs and the terms of features that ``loss`` names, lists or is."""
+    """Return the loss of the outputs and the feature terms that ``loss`` names, lists or is."""
     if is_listed(estimator.loss):
         found = _listed_losses(estimator)
         _check_kind(estimator, found.of_outputs)
@@ -144,31 +144,31 @@ def losses_of(estimator: DistilledClassifier) -> ListedLosses:
     loss: Any = estimator.loss
     if isinstance(loss, FeatureTerm) or (isinstance(loss, str) and loss in FEATURE_TERMS):
         raise TypeError(
-            f"loss={loss!r} is a term of features. Give a list, with a loss of the outputs beside it or "
-            f"without: loss=[{next(iter(estimator._losses))!r}, {loss!r}]."
+            f"loss={loss!r} is a feature term. Give a list, with or without a loss of the outputs: "
+            f"loss=[{next(iter(estimator._losses))!r}, {loss!r}]."
         )
     return ListedLosses(_single_loss(estimator), estimator.loss, {})
 
 
 def _listed_losses(estimator: DistilledClassifier) -> ListedLosses:
-    """Return the losses of a list, those that are names with the parameters that are kept for them."""
+    """Return the losses of a list, with the parameters kept for those given by name."""
     losses, kept = estimator.loss, estimator._routed("loss")
     if kept:
         makers = {**estimator._losses, **FEATURE_TERMS}
         losses = with_entry_params(losses, params_of_names(losses, kept), makers)
     found = listed_losses(losses, estimator._losses, FEATURE_TERMS, partial(_loss_of_labels, estimator))
-    # By a name the library chooses the form for several labels.
+    # For a loss given by name, the library chooses the form for several labels.
     names = (item for _, item in entries_of(estimator.loss) if isinstance(item, str))
     return found._replace(given=next((name for name in names if name in estimator._losses), found.given))
 
 
 def loss_of(estimator: DistilledClassifier) -> DistillationLoss:
-    """Return the loss of the outputs that ``loss`` names, has in its list, or is."""
+    """Return the loss of the outputs that ``loss`` names, lists or is."""
     return losses_of(estimator).of_outputs
 
 
 def _loss_of_labels(estimator: DistilledClassifier) -> DistillationLoss:
-    """Return the loss beside terms of features where none of the outputs is given."""
+    """Return the loss that accompanies feature terms if no loss of the outputs is given."""
     if estimator._losses is LOSSES:
         return LabelLoss()
     raise ValueError(
@@ -188,7 +188,7 @@ def _single_loss(estimator: DistilledClassifier) -> DistillationLoss:
 
 
 def _check_kind(estimator: DistilledClassifier, loss: DistillationLoss) -> None:
-    """Refuse a loss of classes for numbers, and the other way round."""
+    """Refuse a classification loss for a regressor, and the other way round."""
     makers = estimator._losses
     if isinstance(loss, RegressionLoss) != (makers is not LOSSES):
         wanted = "a DistillationLoss of classes" if makers is LOSSES else "a RegressionLoss"
@@ -201,7 +201,7 @@ def _check_kind(estimator: DistilledClassifier, loss: DistillationLoss) -> None:
 def loss_space(
     loss: DistillationLoss, n_outputs: int, features: FeatureTerms | None = None
 ) -> MetaparameterSpace:
-    """Return the metaparameters of the loss, behind those of terms of features; errors name the loss."""
+    """Return the metaparameters of the feature terms, then those of the loss; errors name the loss."""
     with error_context("loss"):
         own = loss.metaparameters(n_outputs)
         if features is None:
@@ -213,19 +213,19 @@ def loss_space(
 def start_of(
     estimator: DistilledClassifier, space: MetaparameterSpace, strategy: Strategy, rng: np.random.Generator
 ) -> dict[str, Any]:
-    """Return the metaparameters as given, as drawn, or where the last fit ended if it is continued.
+    """Return the start values of the metaparameters: given, drawn, or those at the end of a continued fit.
 
     Raises
     ------
     ValueError
-        If a value lies outside its bounds, there is none, or the last fit had other metaparameters.
+        If a value is missing or outside its bounds, or the last fit had other metaparameters.
     """
     if estimator._continues():
         _check_same_metaparameters(estimator, space)
         if strategy.trains_population or strategy.takes_hypergradient(0):
             return space.completed({}, estimator.metaparameters_)
     start = {name: _one_start(estimator, name, entry, rng) for name, entry in space.items()}
-    if isinstance(strategy, Shortlist):  # whose candidates are in the bounds, wherever these are
+    if isinstance(strategy, Shortlist):  # its candidates are within any bounds
         start |= {name: np.clip(start[name], *space[name].bounds) for name in space if strategy.sets(name)}
     loss = loss_of(estimator)
     widened = {name: f"loss__{name}_bounds" for name in space if hasattr(loss, f"{name}_bounds")}
@@ -236,12 +236,12 @@ def start_of(
 def _one_start(
     estimator: DistilledClassifier, name: str, entry: Metaparameter, rng: np.random.Generator
 ) -> Any:
-    """Return the start of a metaparameter: its own, the estimator's, or a draw within its bounds."""
+    """Return the start value of a metaparameter: its own, the estimator's, or a draw within its bounds."""
     starts = [own for own in ESTIMATOR_STARTS if hasattr(estimator, own)]
     if entry.start is None and name not in starts:
         raise ValueError(
-            f"Metaparameter {name!r} of the loss has no start, and {type(estimator).__name__} no start for "
-            f"this name, as it has for {starts}. Give it one: Metaparameter(start, ...)."
+            f"Metaparameter {name!r} of the loss has no start value, and {type(estimator).__name__} has "
+            f"start values only for {starts}. Give it one: Metaparameter(start, ...)."
         )
     start = getattr(estimator, name) if entry.start is None else entry.start
     if not isinstance(start, str):
@@ -253,11 +253,11 @@ def _one_start(
 
 
 def _check_same_metaparameters(estimator: DistilledClassifier, space: MetaparameterSpace) -> None:
-    """Raise ValueError if the path of the last fit cannot go on with these metaparameters."""
+    """Raise ValueError if the path of the last fit cannot continue with these metaparameters."""
     before, now = estimator.metaparameter_path_.dtype, path_dtype(space)
     if before != now:
         raise ValueError(
-            f"warm_start=True goes on with the path of the last fit, which has the columns "
+            f"warm_start=True continues the path of the last fit, which has the columns "
             f"{list(before.names or ())}; loss={estimator.loss!r} has metaparameters of other names or "
             f"shapes: { {name: entry.shape for name, entry in space.items()} }. Give the loss of the last "
             "fit, or set warm_start=False."
@@ -265,7 +265,7 @@ def _check_same_metaparameters(estimator: DistilledClassifier, space: Metaparame
 
 
 def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
-    """Return the net about to be trained, its metaparameters where the strategy starts them."""
+    """Return the net to train, with its metaparameters at the strategy's start values."""
     stage = plan.stages[0]
     rng = np.random.default_rng(stage.seeds.strategy)
     space = plan.net_settings.space
@@ -290,7 +290,7 @@ def net_to_train(estimator: DistilledClassifier, plan: DistillationPlan) -> Trai
 def _signature_of_trials(
     estimator: DistilledClassifier, plan: DistillationPlan, start: dict[str, Any]
 ) -> str:
-    """Hash what the losses of trials depend on beside their settings; of X it is the first rows."""
+    """Hash what the losses of trials depend on, apart from their settings; of X, the first rows."""
     stage = plan.stages[0]
     parameters = relevant_parameters(estimator)
     del parameters["meta"]
@@ -306,7 +306,7 @@ def _signature_of_trials(
 
 
 def _epoch_callbacks(estimator: DistilledClassifier, plan: DistillationPlan) -> list[Any]:
-    """Return the callbacks of the library in the first stage of a plan."""
+    """Return the library's own callbacks for the first stage of a plan."""
 
     def fitted(net: TrainingNet) -> dict[str, Any]:
         return estimator._fitted_attributes(net, plan)
@@ -328,13 +328,13 @@ def own_callbacks(estimator: DistilledClassifier, stage: str) -> list[Any]:
 
 
 def search_epochs_of(estimator: DistilledClassifier) -> int:
-    """Return the epochs of the search of an estimator that has one."""
+    """Return the number of epochs of the search, for an estimator that has one."""
     assert estimator.search_epochs is not None
     return count_epochs(estimator.search_epochs, estimator.max_epochs)
 
 
 def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool = False) -> dict[str, Any]:
-    """Return the settings of a net by which a stage, or a trial in it, differs from a plain training."""
+    """Return the net settings in which a stage, or a trial in it, differs from a plain training."""
     averages = ("average", "auto") if stage.name == SEARCH else ("average",)
     averaging = Averaging(LONG, is_result=not of_trial and stage.name != SEARCH)
     changes: dict[str, Any] = {
@@ -349,12 +349,12 @@ def changes_for(estimator: DistilledClassifier, stage: Stage, *, of_trial: bool 
 
 
 def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: dict[str, Any]) -> TrainingNet:
-    """Return the net of a trial, of which only L_val at the end is kept."""
+    """Return the net of a trial; only its final L_val will be kept."""
     stage = plan.stages[0]
     changes = changes_for(estimator, stage, of_trial=True)
     given = own_callbacks(estimator, stage.name)
     if not given and (stage.name == SEARCH or not estimator._routed("callbacks")):
-        changes["callbacks__valid_acc"] = None  # which nobody reads
+        changes["callbacks__valid_acc"] = None  # nobody reads it
     callbacks = clone(given, safe=False)
     fixed = Fixed(val_temperature=plan.strategy.val_temperature)
     student = copy.deepcopy(plan.student if plan.search_student is None else plan.search_student)
@@ -364,7 +364,7 @@ def _trial_net(estimator: DistilledClassifier, plan: DistillationPlan, values: d
 def with_score_of_task(
     task: Task, callbacks: Sequence[Any], changes: dict[str, Any]
 ) -> tuple[Sequence[Any], dict[str, Any]]:
-    """Return callbacks and settings of a net with the score that the history has of this task.
+    """Return callbacks and settings of a net with the task's score in its history.
 
     ``changes`` may switch skorch's ``valid_acc`` off, and with it any score.
     """
@@ -379,8 +379,8 @@ def with_score_of_task(
 def _objective(
     loss: DistillationLoss, task: Task, features: FeatureTerms | None
 ) -> LogitObjective | FeatureObjective:
-    """Return the objective of a loss of the outputs, with or without terms of features."""
-    # Where it is asked for each batch, the outputs come with the features even when no term is left.
+    """Return the objective of a loss of the outputs, with or without feature terms."""
+    # A teacher that is asked about each batch returns outputs with features even if no term is left.
     if features is None or not (features.bound or features.teacher.gives_outputs):
         return LogitObjective(loss)
     output_loss = LearnedOutputLoss(loss, list(loss.metaparameters(task.n_outputs)))
@@ -402,8 +402,8 @@ def make_net(
 ) -> TrainingNet:
     """Make an initialised net around ``student``, which it trains in place.
 
-    ``routes_callbacks``: whether it has the ``callbacks__*`` parameters of the estimator. ``goes_on``:
-    whether terms of features go on with what they have learned beside the student of the last fit.
+    ``routes_callbacks``: whether the net gets the estimator's ``callbacks__*`` parameters. ``goes_on``:
+    whether feature terms continue from what they learned in the last fit.
     """
     device, (task, loss, space, execution, batch_size, features, ranks) = estimator._device(), settings
     if strategy.coordinates == "raw":
@@ -436,6 +436,6 @@ def make_net(
         ranks=ranks,
         **(params | output_params(task) | routed | changes),
     ).initialize()
-    if goes_on and isinstance(estimator.net_, TrainingNet):  # else it comes from a file, without them
+    if goes_on and isinstance(estimator.net_, TrainingNet):  # a net from a file has no terms
         load_same_modules(net.others, estimator.net_.others)
     return net

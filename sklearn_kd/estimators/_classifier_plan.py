@@ -1,4 +1,4 @@
-"""The plan of a DistilledClassifier's fit: one training, or a search and a retraining."""
+"""Plan a DistilledClassifier's fit: one training, or a search and a retraining."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ NEEDS_NO_VALIDATION = "a meta that does not learn from D_val, such as 'naive'"
 
 
 class Settings(NamedTuple):
-    """Parameters of a DistilledClassifier, checked and made objects."""
+    """Checked parameters of a DistilledClassifier, as objects."""
 
     strategy: Strategy
     losses: ListedLosses
@@ -138,10 +138,10 @@ def checked_parameters(
     X_unlabeled: Any = None,
     storage: LogitStorage | None = None,
 ) -> Settings:
-    """Check the parameters, and make objects of them.
+    """Check the parameters and turn them into objects.
 
-    ``X``, ``X_val`` and ``X_unlabeled`` are those of ``fit``, of which only the form counts here. ``storage``
-    is that of the teacher's answers; None: as the parameters of the estimator say.
+    ``X``, ``X_val`` and ``X_unlabeled`` are those of ``fit``; only their form counts here. ``storage``
+    is that of the teacher's answers; None: the one that the estimator's parameters ask for.
     """
     loaded = check_same_form(X, X_val, X_unlabeled)
     estimator._validate_params()
@@ -162,7 +162,7 @@ def checked_parameters(
         strategy = without_candidates(strategy, losses)
         check_suits_terms(strategy, execution)
     process = checked_process(estimator.process)
-    if process is not None:  # which says where the metaparameters go; of the strategy T_val remains
+    if process is not None:  # it moves the metaparameters; the strategy only moves T_val
         strategy = Fixed(val_temperature=strategy.val_temperature)
     return Settings(strategy, losses, execution, storage, process, ranks_of(estimator))
 
@@ -175,7 +175,7 @@ def plan_distillation(
     make: MakeTeacher = make_class_teacher,
     warn_of_answers: Callable[[Any, ValidatedInputs, DistillationData], None] = warn_of_order,
 ) -> DistillationPlan:
-    """Check and prepare everything that the trainings need; ask the teacher.
+    """Check and prepare everything that the trainings need, and ask the teacher.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def plan_distillation(
     settings : Settings
     inputs : ValidatedInputs
     make : callable
-        Wraps the teacher, as :func:`checked_teacher` takes it.
+        Wraps the teacher, as for :func:`checked_teacher`.
     warn_of_answers : callable(estimator, inputs, train)
         Warns where the teacher's answers to D_train look wrong.
     """
@@ -205,7 +205,7 @@ def plan_distillation(
     stages = _stages(estimator, strategy, process, [own.data for own in rows], seeds)
     students = [_checked_student(estimator, inputs, stage, strategy.hypergradient_rows) for stage in stages]
     _set_augmentation(estimator, features, teacher, inputs, rows, students)
-    # What only skorch and torch can judge fails here, before the teacher is trained.
+    # Checks that need skorch and torch fail here, before the teacher is trained.
     n_steps = _dry_run(estimator, net_settings, stages, students, strategy, start)
     report = _answered_rows(estimator, settings, teacher, inputs, rows, seeds[0].teacher, searches=searches)
     warn_of_answers(estimator, inputs, rows[0].train)
@@ -228,7 +228,7 @@ def plan_distillation(
 def _checked_loss(
     estimator: DistilledClassifier, settings: Settings, inputs: ValidatedInputs, *, searches: bool
 ) -> tuple[DistillationLoss, MetaparameterSpace, FeatureTerms | None]:
-    """Return the loss of the outputs, the metaparameters, and the terms of features bound to layers."""
+    """Return the loss of the outputs, the metaparameters, and the feature terms bound to layers."""
     strategy, losses, process = settings.strategy, settings.losses, settings.process
     loss = loss_of_task(losses.of_outputs, inputs.task, losses.given)
     features = bound_features(estimator, strategy, losses.terms, inputs)
@@ -250,7 +250,7 @@ def _used_inputs(
     *,
     searches: bool,
 ) -> ValidatedInputs:
-    """Return the inputs that the strategy uses; warn of what has no effect, and of what looks wrong."""
+    """Return the inputs that the strategy uses; warn of inputs without effect and of suspicious ones."""
     strategy = settings.strategy
     inputs, reasons = usable_unlabeled(estimator, strategy, inputs)
     warn_of_another_scale(inputs)
@@ -272,7 +272,7 @@ def _checked_teacher(
     inputs: ValidatedInputs,
     make: MakeTeacher,
 ) -> Any:
-    """Return the teacher, wrapped, or None where nothing asks for its outputs."""
+    """Return the wrapped teacher, or None if nothing asks for its outputs."""
     if isinstance(settings.loss, LabelLoss):
         return None
     asked = estimator._asked_teacher()
@@ -297,8 +297,8 @@ def _set_augmentation(
     rows: Sequence[StageRows],
     students: Sequence[nn.Module],
 ) -> None:
-    """Check ``augment``, and have the rows of each stage augmented."""
-    # Else one pass gives the outputs for an augmented batch, and the features.
+    """Check ``augment`` and set it for the rows of each stage."""
+    # Otherwise one pass returns both the outputs for an augmented batch and the features.
     apart = None if gives_outputs_with_features(estimator, features, teacher, inputs) else teacher
     augment = asked_by_batch(estimator.augment, apart, inputs)
     for own, student in zip(rows, students, strict=True):
@@ -323,8 +323,8 @@ def _answered_rows(
     *,
     searches: bool,
 ) -> FitReport:
-    """Give the rows the teacher's answers, asked for or given; return the report, in which that is a task."""
-    # Else the teacher is asked while the student trains, or not at all.
+    """Give the rows the teacher's answers, asked or given; return the report, with that as a task."""
+    # Otherwise the teacher is asked while the student trains, or not at all.
     asked = teacher if rows[0].train.augmentation is None else None
     n_tasks = (asked is not None) + estimator.max_epochs + (search_epochs_of(estimator) if searches else 0)
     report = FitReport(estimator, inputs.X_given, inputs.targets(), inputs.sample_weight, n_tasks)
@@ -337,7 +337,7 @@ def _answered_rows(
 
 
 def searches_first(estimator: DistilledClassifier, strategy: Strategy) -> bool:
-    """Return whether the strategy learns in a search, before a retraining on all rows."""
+    """Return whether the strategy learns in a search that precedes a retraining on all rows."""
     return estimator.search_epochs is not None and strategy.learns_from_validation
 
 
@@ -349,9 +349,9 @@ def _opened_checkpoints(
     *,
     searches: bool,
 ) -> FitCheckpoints:
-    """Open the checkpoints of the fit; their seeds are those of the last stage, and of the search."""
+    """Open the checkpoints of the fit, with the seeds of the last stage and of the search."""
     before: list[Any] = [estimator.student_, estimator.n_iter_] if estimator._continues() else []
-    if process is not None:  # which may be given as the path of a file
+    if process is not None:  # it may be given as the path of a file
         before.append(process.values)
     drawn = drawn_seeds(estimator.random_state, searches=searches)
     return open_checkpoints(estimator, inputs, drawn, before or None, ranks)
@@ -366,8 +366,8 @@ def _rows_of_stages(
 ) -> list[StageRows]:
     """Return the rows of each stage: of a single training, or of the search and of the retraining.
 
-    Rows that are made up are those of the search in both, so that the teacher is asked about one set. The
-    retraining has D_val's rows with their labels, and does not need them without.
+    Both stages use the search's synthesised rows, so that the teacher is asked about one set. The
+    retraining has D_val's rows with their labels, and does not need them among those without.
     """
     data, places = stage_data(estimator, inputs, hold_out, seeds[-1])
     data, further = add_unlabeled(estimator, strategy, inputs, data, places, seeds[0].teacher)
@@ -410,7 +410,7 @@ def _stages(
         monitor="valid_loss",
         who="The student of the search",
         conclude=partial(conclude_search, estimator),
-        trains=moves,  # else its trials are the search, and one more student would show nothing
+        trains=moves,  # otherwise its trials are the search; one more student would show nothing
         train_net=train_net,
     )
     return searching, retraining
@@ -424,7 +424,7 @@ def _dry_run(
     strategy: Strategy,
     start: dict[str, Any],
 ) -> int:
-    """Try what only skorch and torch can judge; return the iterations of the last stage."""
+    """Run the checks that need skorch and torch; return the number of iterations of the last stage."""
     n_batches = 0
     for stage, student in zip(stages, students, strict=True):
         callbacks, changes = own_callbacks(estimator, stage.name), changes_for(estimator, stage)
@@ -440,7 +440,7 @@ def _dry_run(
 def _checked_start(
     estimator: DistilledClassifier, strategy: Strategy, settings: NetSettings, inputs: ValidatedInputs
 ) -> dict[str, Any]:
-    """Check the strategy and the loss with the metaparameters; return where these start."""
+    """Check the strategy and the loss with the metaparameters; return the start values."""
     with error_context("meta"):
         strategy.check(settings.space)
     if not strategy.learns_from_validation and strategy.takes_hypergradient(0):
@@ -466,9 +466,9 @@ def _checked_start(
 def _checked_student(
     estimator: DistilledClassifier, inputs: ValidatedInputs, stage: Stage, n_rows: int | None
 ) -> nn.Module:
-    """Return the student of a stage before training: a new one, or the last fit's where this fit goes on.
+    """Return the untrained student of a stage, or the last fit's student if this fit continues.
 
-    A search has a new one in either case: the last student may have trained on D_val.
+    A search always has a new one, since the last student may have trained on D_val.
     """
     data, samples = stage.data, stage.data.train.samples
     estimator._codes = known_codes(estimator)
@@ -490,7 +490,7 @@ def _checked_student(
     batch_size = loader_settings(estimator, "iterator_train", inputs.n_rows)["batch_size"]
     check_single_rows(student, samples, data.valid, batch_size)
     check_scale(student, data, standardized=isinstance(student, StandardizedStudent))
-    if stage.name != SEARCH:  # all of whose rows the retraining has
+    if stage.name != SEARCH:  # the retraining has all rows of the search
         names = names_of_columns(estimator)
         warn_of_scales(data.train, student, names, asked_for=estimator.standardize, continued=continues)
     check_rows_alone(student, samples, n_rows, batch_size)
@@ -498,7 +498,7 @@ def _checked_student(
 
 
 def _check_codes(student: nn.Module, inputs: ValidatedInputs) -> None:
-    """Refuse codes of any rows of the fit that have no place in the student's embedding."""
+    """Refuse codes in any rows of the fit that are outside the student's embedding."""
     counting = slice(None) if inputs.weight is None else np.flatnonzero(inputs.weight)
     of_valid = None if inputs.valid is None else inputs.valid.rows
     of_unlabeled = None if inputs.unlabeled is None else inputs.unlabeled.rows

@@ -1,4 +1,4 @@
-"""The training of a DistilledClassifier whose strategy trains several students side by side."""
+"""Train a DistilledClassifier whose strategy trains several students side by side."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 def train_population(
     estimator: DistilledClassifier, plan: DistillationPlan, stage: Stage, net: TrainingNet
 ) -> None:
-    """Let the strategy train a population, of which ``net`` is the first member and becomes the one kept."""
+    """Train a population by the strategy, with ``net`` as its first member; ``net`` becomes the best one."""
     strategy, settings = plan.strategy, plan.net_settings
     assert isinstance(strategy, PopulationStrategy)
     fixed = Fixed(val_temperature=strategy.val_temperature)
     rng = np.random.default_rng([stage.seeds.strategy, 1])  # not the draws of a random start
     start = settings.space.shaped(net.metaparameters.values_now())
     untrained = copy.deepcopy(net.module)
-    net.strategy, net.averaging = fixed, None  # no student's weights are all of one training
+    net.strategy, net.averaging = fixed, None  # no student's weights come from one training alone
 
     def make_member() -> TrainingNet:
         callbacks = clone(own_callbacks(estimator, stage.name), safe=False)

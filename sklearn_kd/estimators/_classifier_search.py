@@ -1,4 +1,4 @@
-"""The search of a DistilledClassifier and its retraining along the process that was found or given."""
+"""Search a DistilledClassifier's metaparameters, and retrain along the process that was found or given."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
     from sklearn_kd.training._net import TrainingNet
 
-# Tables that strategies leave of their searches.
+# Attributes of strategies with the tables of their searches.
 STRATEGY_TABLES = ("trials_", "moves_")
-# The average that a retraining ends with. That of a student that still learns lasts few epochs, and only
-# smooths its last steps.
+# Averaging at the end of a retraining. For a student that still learns it covers few epochs, and only
+# smooths the last steps.
 _AVERAGING = {
     "fresh": None,
     "continue": Averaging(SHORT, is_result=True),
     "average": Averaging(LONG, is_result=True),
 }
 WAYS_TO_RETRAIN = ("auto", *_AVERAGING)
-# Parameters that a process keeps for the record.
+# Parameters that a process records.
 _RECORDED = ("search_epochs", "max_epochs", "validation_fraction", "e1", "e2", "lr", "batch_size")
 
 
@@ -56,16 +56,16 @@ class SearchRecord(NamedTuple):
     path : dict of str to ndarray
         The columns of the path.
     start : dict of str to ndarray
-        Where the metaparameters were before the first iteration.
+        The metaparameters before the first iteration.
     val_temperature : float
         T_val at the end.
     history : History
     tables : dict of str to dict of str to ndarray
         The columns of each of the strategy's tables.
     weights : dict of str to Tensor or None
-        Those of the student that it ends with. None: no student was trained at the values that it found.
+        Weights of the final student. None: no student was trained at the values that were found.
     averaged, beside : bool or None, dict of str to Tensor or None
-        As of :class:`Ending`.
+        As in :class:`Ending`.
     """
 
     path: dict[str, np.ndarray]
@@ -79,7 +79,7 @@ class SearchRecord(NamedTuple):
 
     @classmethod
     def of(cls, net: TrainingNet, strategy: Strategy) -> SearchRecord:
-        """Read the result from a net in its present state, and from the strategy."""
+        """Read the result from the present state of a net, and from the strategy."""
         path = _columns(net.metaparameters.table())
         path["search"] = np.ones(len(path["search"]), bool)
         start = {name: np.array(value) for name, value in net.metaparameters.values_after(0).items()}
@@ -92,14 +92,14 @@ class SearchRecord(NamedTuple):
 
     @property
     def values(self) -> dict[str, np.ndarray]:
-        """The metaparameters after each iteration; where there was none, the start as the only row."""
+        """Metaparameters after each iteration; if there was none, the start as the only row."""
         if len(self.path["iteration"]):
             return {name: self.path[name] for name in self.start}
         return {name: value[None] for name, value in self.start.items()}
 
 
 def tables_of(strategy: Strategy) -> dict[str, np.ndarray]:
-    """Return the tables of a strategy, by the name of the attribute."""
+    """Return the tables of a strategy, by attribute name."""
     return {name: getattr(strategy, name) for name in STRATEGY_TABLES if hasattr(strategy, name)}
 
 
@@ -108,7 +108,7 @@ def _columns(table: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def _table(columns: dict[str, np.ndarray]) -> np.ndarray:
-    """Return the structured array of these columns, one at least."""
+    """Return the columns, at least one, as a structured array."""
     of_each = [(name, column.dtype, column.shape[1:]) for name, column in columns.items()]
     table = np.empty(len(next(iter(columns.values()))), np.dtype(of_each))
     for name, column in columns.items():
@@ -117,7 +117,7 @@ def _table(columns: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def checked_process(process: Any) -> MetaparameterProcess | None:
-    """Return the process to follow, which may be given as the path of a file."""
+    """Return the process to follow; load it if it is given as the path of a file."""
     if process is None or isinstance(process, MetaparameterProcess):
         return process
     try:
@@ -136,13 +136,13 @@ def checked_process(process: Any) -> MetaparameterProcess | None:
 def search(
     estimator: DistilledClassifier, plan: DistillationPlan, stage: Stage
 ) -> tuple[DistillationPlan, TrainingNet]:
-    """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
+    """Search a process, or take it from a checkpoint; return the plan with it, and the net."""
     try:
         if stage.trains:
             check = partial(make_process, estimator, plan)
             read = partial(_judged, estimator, plan)
             found, net = run_search(plan, stage, SearchRecord, read, check)
-            for name, columns in found.tables.items():  # which a killed fit has left
+            for name, columns in found.tables.items():  # left by a killed fit
                 setattr(plan.strategy, name, _table(columns))
             return _with_found(estimator, plan, net, found), net
         net = stage.make_net(plan)
@@ -155,12 +155,12 @@ def search(
 def conclude_search(
     estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet
 ) -> DistillationPlan:
-    """Return the plan with what the net of a search has found."""
+    """Return the plan with the result of the search that trained the net."""
     return _with_found(estimator, plan, net, _judged(estimator, plan, net))
 
 
 def _judged(estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet) -> SearchRecord:
-    """Read the result of a search, how D_val judges its student included where that decides something."""
+    """Read the result of a search, with its student's score on D_val if that decides anything."""
     valid = plan.stages[0].data.valid
     if plan.stages[0].trains and not net.interrupted_ and estimator.retrain != "fresh":
         assert valid is not None
@@ -171,9 +171,9 @@ def _judged(estimator: DistilledClassifier, plan: DistillationPlan, net: Trainin
 def _with_found(
     estimator: DistilledClassifier, plan: DistillationPlan, net: TrainingNet, found: SearchRecord
 ) -> DistillationPlan:
-    """Return the plan with what a search has found.
+    """Return the plan with the result of a search.
 
-    A search that a user ends early is the last stage of the plan: its student is kept.
+    If a user ends the search early, it is the last stage of the plan, and its student is kept.
     """
     process = make_process(estimator, plan, found)
     if net.interrupted_:
@@ -184,7 +184,7 @@ def _with_found(
 def make_process(
     estimator: DistilledClassifier, plan: DistillationPlan, found: SearchRecord
 ) -> MetaparameterProcess:
-    """Make the process that a search has found."""
+    """Make a process from the result of a search."""
     settings = {name: getattr(estimator, name) for name in _RECORDED} | {
         "meta": repr(plan.strategy),
         "loss": repr(estimator.loss if is_listed(estimator.loss) else plan.net_settings.loss),
@@ -198,12 +198,12 @@ def make_process(
 def path_and_process(
     estimator: DistilledClassifier, net: TrainingNet, plan: DistillationPlan
 ) -> tuple[np.ndarray, MetaparameterProcess | None, History | None]:
-    """Return the path of both stages, the process and the history of the search, as they are with a net.
+    """Return the path of both stages, the process and the history of the search, given the current net.
 
-    The path of a retraining holds the values that were followed, none of which is a prediction.
+    The path of a retraining holds the values that it followed; none of them counts as predicted.
     """
     path: np.ndarray = net.metaparameters.table()
-    if plan.search is not None and plan.searched is None:  # the net is that of the search
+    if plan.search is not None and plan.searched is None:  # the net belongs to the search
         found = SearchRecord.of(net, plan.strategy)
         path["search"] = True
         return path, make_process(estimator, plan, found), found.history or None
@@ -222,9 +222,9 @@ def path_and_process(
 
 
 def way_to_retrain(estimator: DistilledClassifier, found: SearchRecord | None) -> str:
-    """Return how the student of the retraining begins and ends, as ``retrain`` names it, but for "auto"."""
+    """Return how the student of the retraining begins and ends: a value of ``retrain`` other than "auto"."""
     if estimator.retrain == "continue" and (found is None or found.weights is None):
-        return "fresh"  # there is no student to go on with
+        return "fresh"  # there is no student to continue with
     if estimator.retrain != "auto":
         return estimator.retrain
     if found is None or found.averaged is None or estimator._continues():
@@ -233,9 +233,9 @@ def way_to_retrain(estimator: DistilledClassifier, found: SearchRecord | None) -
 
 
 def _student_to_retrain(estimator: DistilledClassifier, plan: DistillationPlan, way: str) -> nn.Module:
-    """Return a copy of the retraining's student, or that of the search with its weights, if it goes on.
+    """Return a copy of the retraining's student or, if it continues, the search's student with its weights.
 
-    The latter has drawn what no weight holds, such as the columns that it looks at, for these weights.
+    The search's student is needed because of draws that no weight holds, such as the columns that it uses.
     """
     student, found = copy.deepcopy(plan.student), plan.searched
     if way != "continue" or found is None or found.weights is None or estimator._continues():
@@ -245,15 +245,15 @@ def _student_to_retrain(estimator: DistilledClassifier, plan: DistillationPlan, 
     load_weights(without_structure(trained), found.weights)
     if own_student(student) is student:
         return trained
-    student.student = trained  # behind its scaling, or before its resizing
+    student.student = trained  # inside the layer that scales or resizes
     return student
 
 
 def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> TrainingNet:
-    """Make the net that follows a process, given or found."""
+    """Make the net that follows a given or found process."""
     process, settings = plan.process, plan.net_settings
     assert process is not None
-    # Values that are followed are no predictions of the path.
+    # Followed values are not predictions along the path.
     space = MetaparameterSpace(
         {name: replace(entry, predicted_bounds=None) for name, entry in settings.space.items()}
     )
@@ -282,14 +282,14 @@ def retraining_net(estimator: DistilledClassifier, plan: DistillationPlan) -> Tr
 
 
 def _following(rows: np.ndarray, val_temperature: Any) -> Strategy:
-    """Return the strategy of a training whose values are these rows; Fixed where they are all the same."""
+    """Return the strategy of a training with these rows of values; Fixed if all rows are the same."""
     if (rows == rows[0]).all():
         return Fixed(val_temperature=val_temperature)
     return Following(rows, val_temperature)
 
 
 def _val_temperature(plan: DistillationPlan) -> Any:
-    """Return T_val of the retraining: where it has no D_val to refit it on, that of the search."""
+    """Return T_val of the retraining; without a D_val to refit it on, that of the search."""
     if plan.data.valid is None and plan.searched is not None:
         return plan.searched.val_temperature
     return plan.strategy.val_temperature

@@ -1,4 +1,4 @@
-"""The state of a DistilledClassifier in its file: the path, the trials and the metaparameters at the end."""
+"""Write and read a DistilledClassifier's state: the path, the trials and the final metaparameters."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ if TYPE_CHECKING:
 
 
 def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = True) -> Content:
-    """Return what the file of a fitted estimator has beside the student.
+    """Return what the file of a fitted estimator holds besides the student.
 
     Parameters
     ----------
     estimator : DistilledClassifier
     lost : set of str
-        Columns of the history of the search that cannot be saved are added.
+        Collects the columns of the search's history that cannot be saved.
     history : bool, default=True
-        Whether the path, the process and the history of the search are to be in the file.
+        Whether to store the path, the process and the history of the search.
 
     Returns
     -------
@@ -91,15 +91,15 @@ def to_content(estimator: DistilledClassifier, lost: set[str], history: bool = T
 def from_content(
     estimator: DistilledClassifier, content: Content, student: nn.Module, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the fitted attributes; remove the tensors that are used from the content.
+    """Return the fitted attributes, and remove the tensors they use from the content.
 
     Parameters
     ----------
     estimator : DistilledClassifier
-        Has its parameters, ``classes_`` and ``n_iter_``.
+        With its parameters, ``classes_`` and ``n_iter_`` set.
     content : Content
     student : nn.Module
-        The student with the weights of the file.
+        The student with the weights from the file.
     given : dict
         The parameters that the caller of ``load`` gave.
 
@@ -134,7 +134,7 @@ def from_content(
     path = fitted["metaparameter_path_"] = _path(content, space)
     if about.get("path_is_whole", True) and len(path) != estimator.n_iter_:
         raise ContentError(f"a path of {len(path)} iterations of {estimator.n_iter_}")
-    if "meta" not in about["left_out"] or "meta" in given:  # else the strategy is unknown
+    if "meta" not in about["left_out"] or "meta" in given:  # otherwise the strategy is unknown
         fitted["strategy_"] = named_strategy(estimator)
     if "trials_columns" in about:
         trials = fitted["trials_"] = _table(content, "trials", space)
@@ -145,7 +145,7 @@ def from_content(
         if "strategy_" in fitted:
             fitted["strategy_"].moves_ = moves
     fitted["process_"] = _process(content)
-    # Files of a version without searches have none.
+    # Files of a version without searches do not have it.
     fitted["search_history_"] = (
         take_history(content.tensors, _HISTORY) if _HISTORY in content.tensors else None
     )
@@ -154,9 +154,9 @@ def from_content(
 
 
 def _has_path_of_loss(estimator: DistilledClassifier) -> bool:
-    """Return whether the path has the metaparameters of the loss, as far as that says which they are.
+    """Return whether the path has the metaparameters of the loss, as far as the loss determines them.
 
-    It has not after set_params(loss=...). How many pathways there are is not known without the networks.
+    It does not after set_params(loss=...). The number of pathways is unknown without the networks.
     """
     if has_terms(estimator.loss):
         return False
@@ -165,7 +165,7 @@ def _has_path_of_loss(estimator: DistilledClassifier) -> bool:
 
 
 def _fitted_term(form: Any) -> FittedTerm:
-    """Decode a term of features."""
+    """Decode a feature term."""
     teacher, student, is_trained = form
     named = all(isinstance(layer, str) for layer in (*teacher, *student))
     if not named or not isinstance(teacher, list) or type(is_trained) is not bool:
@@ -173,14 +173,14 @@ def _fitted_term(form: Any) -> FittedTerm:
     return FittedTerm(tuple(teacher), tuple(student), is_trained)
 
 
-# Of the tensors of the search's history.
+# Prefix of the tensors of the search's history.
 _HISTORY = "search_history"
 
 CLASSIFIER_STATE = StateFunctions(to_content, from_content)
 
 
 def _values(about: Any, space: MetaparameterSpace | None) -> dict[str, Any]:
-    """Return the metaparameters at the end, by name; without a space, as the file has them."""
+    """Return the final metaparameters by name; without a space, as they are in the file."""
     if not isinstance(about, dict):
         raise ContentError("metaparameters that are no mapping of names")
     values = {
@@ -207,7 +207,7 @@ def _process(content: Content) -> MetaparameterProcess | None:
 
 
 def _path(content: Content, space: MetaparameterSpace | None) -> np.ndarray:
-    """Return the path; that of a version without searches gets their column."""
+    """Return the path; add the column ``search`` to that of a version without searches."""
     names = content.about.get("metaparameter_path_columns")
     if isinstance(names, list) and "search" not in names:
         names.append("search")
@@ -217,7 +217,7 @@ def _path(content: Content, space: MetaparameterSpace | None) -> np.ndarray:
 
 
 def _table(content: Content, name: str, space: MetaparameterSpace | None) -> np.ndarray:
-    """Return a path or a table of trials, whose values the metaparameters can have."""
+    """Return a path or a table of trials, with values checked to be possible ones."""
     table = take_table(content, name, None if space is None else _columns(name, space))
     if space is not None:
         _check_values({column: table[column] for column in space}, space, name)
@@ -234,7 +234,7 @@ def _check_values(values: Mapping[str, Any], space: MetaparameterSpace, where: s
         raise ContentError(f"the metaparameters {sorted(values)} in its {where}, not {sorted(space)}")
     for name, entry in space.items():
         found = np.asarray(values[name])
-        # A strategy may start beyond the bounds, but not where the coordinate is not defined.
+        # A strategy may start outside the bounds, but not where the coordinate is undefined.
         low, high = (0.0 if entry.coordinate == "log" else -math.inf), math.inf
         if entry.bounds == LAMBDA1_BOUNDS and name == "lambda1":
             low, high = LAMBDA1_BOUNDS

@@ -24,7 +24,7 @@ def distilled_attributes(
     values, numbers = net.metaparameters.named(), net.metaparameters.space.numbers
     n_iter = len(path)
     if estimator._continues():
-        n_iter += estimator.n_iter_  # after a load the path may be a part of them
+        n_iter += estimator.n_iter_  # a loaded estimator's path may have fewer rows
         path["iteration"] += estimator.n_iter_
         path = np.concatenate([estimator.metaparameter_path_, path])
     features = plan.net_settings.features
@@ -47,7 +47,7 @@ def distilled_attributes(
 
 
 def _on_host(value: Any) -> float | np.ndarray:
-    """Return a metaparameter as a float, or as an array of its own."""
+    """Return a metaparameter as a float, or as a copy of its array."""
     if isinstance(value, torch.Tensor):
         value = value.cpu().numpy().copy()
     return value if np.ndim(value) else float(value)

@@ -1,4 +1,4 @@
-"""Constraints of the parameters that the estimators without pathways share."""
+"""Constraints of the parameters shared by the estimators without pathways."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISTILLED_CONSTRAINTS: dict[str, Any] = {
     "e2": [Interval(Integral, 0, None, closed="left")],
     "lambda1": [Interval(Real, 0, 1, closed="both"), StrOptions({"random"})],
     "optimizer": OPTIMIZER_KINDS,
-    "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
+    "lr": [Interval(Real, 0, 1e30, closed="both")],  # a step with a larger one overflows float32
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left"), StrOptions({"auto"})],

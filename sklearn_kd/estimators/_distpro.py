@@ -1,4 +1,4 @@
-"""The second system: search how the weights of pathways should change, retrain along that."""
+"""DistProClassifier: search how the weights of pathways should change, then retrain along them."""
 
 from __future__ import annotations
 
@@ -48,106 +48,105 @@ if TYPE_CHECKING:
 
 
 class DistProClassifier(ClassifierMethods, BaseDistiller):
-    """A small network taught by a big one's feature maps, along a schedule that is searched.
+    """Train a small network on a large one's feature maps, with weights along a searched schedule.
 
-    Between the layers of student and teacher there are many pathways for knowledge to take.
-    The student minimises CE(labels) + distill_weight · Σ_p α_p(t) · loss_p, and what each
-    pathway weighs at each step t is a *distillation process*. It is searched first, by a
-    hypergradient of the loss on held-out rows in every step; then a fresh student is trained
-    on all rows along it, for as many steps as wanted, without the pathways that have become
-    unimportant. A process can be saved and followed on another task [1]_. Where y has a map of labels for
-    each image, all losses but those of the pathways go by pixel.
+    Many pathways connect the layers of the student with those of the teacher. The student minimises
+    CE(labels) + distill_weight · Σ_p α_p(t) · loss_p. The weights α_p(t) of all pathways p at all steps t
+    are a *distillation process*. A search finds it first, with a hypergradient of the loss on held-out rows
+    in every step; then a fresh student trains on all rows along it, for any number of steps, without the
+    pathways that have become unimportant. A process can be saved and followed on another task [1]_. Where y
+    has a map of labels for each image, all losses except those of the pathways are computed per pixel.
 
     Parameters
     ----------
     teacher : nn.Module, skorch net or estimator of this library
-        Trained. Of a fitted :class:`DistilledClassifier` or :class:`DistProClassifier` the
-        student is the teacher. Only networks have feature maps: no other classifier can teach
-        here. Shared by clones, not copied.
+        A trained network. If it is a fitted :class:`DistilledClassifier` or :class:`DistProClassifier`, its
+        student is the teacher. Other classifiers have no feature maps and cannot teach here. Clones share
+        it.
     student : nn.Module class or instance, or function that returns a module
-        As for :class:`DistilledClassifier`; with layers that give feature maps of shape (n, channels,
-        height, width). The search trains a student of its own. Where y has maps, it returns maps of logits,
-        shape (n, n_classes, h, w), of any size.
+        As for :class:`DistilledClassifier`, with layers that give feature maps of shape (n, channels,
+        height, width). The search trains a separate student. Where y has maps, the student returns maps of
+        logits of shape (n, n_classes, h, w), of any size.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Paths of modules: ``"layer2"`` is what the module returns, ``"layer2:input"`` what it is
-        given, before anything writes into it, ``"relu#2"`` what its second call in a forward pass
-        returns. ``":nhwc"`` at the end says that channels come last, ``":tokens"`` that tokens (n, N, C)
-        are a grid of patches. "auto": for each spatial size the last module completed before the size
-        changes, the feature maps after each down-sampling stage; where y has maps, without the layer that
-        gives the map of the prediction; of a transformer whose blocks have one size, blocks evenly spaced.
-        :func:`layer_table` lists the layers.
+        Paths of modules: ``"layer2"`` is the module's output, ``"layer2:input"`` its input, before anything
+        writes into it, ``"relu#2"`` the output of its second call in a forward pass. The suffix ``":nhwc"``
+        says that channels come last, ``":tokens"`` that tokens (n, N, C) are a grid of patches. "auto": the
+        feature maps after each down-sampling stage (for each spatial size, the output of the last module
+        that completes before the size changes); where y has maps, without the layer that gives the predicted
+        map; for a transformer whose blocks have one size, evenly spaced blocks. :func:`layer_table` lists
+        the layers.
     connections : "all", "lower" or list of (int, int), default="all"
         Pairs of (teacher stage, student stage), counted from 0 in the order of the layers.
         "lower": the pairs whose teacher stage is not above the student stage.
     transforms : list of str or callable, default=("conv1", "conv2", "conv3")
-        Each connection has one pathway for each. Callables are called with the channels of
-        the student's and of the teacher's map and return a module, which is called with the
-        student's map and the teacher's size, (height, width).
+        Each connection has one pathway per transform. A callable takes the numbers of channels of the
+        student's and of the teacher's map and returns a module, which takes the student's map and the
+        teacher's size, (height, width).
     distance : {"hcl", "mse", "l1"} or callable, default="hcl"
-        Of the transformed student map and the teacher map, shape (B, C, H, W) both. "hcl" is
-        the hierarchical context loss of ReviewKD [2]_.
+        Distance between the transformed student map and the teacher map, both of shape (B, C, H, W). "hcl"
+        is the hierarchical context loss of ReviewKD [2]_.
     normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, \
             default="biased_softmax"
-        From raw importance factors to weights ([1]_, Table 7). A given process has its own.
+        How raw importance factors become weights ([1]_, Table 7). A given process has its own.
     softmax_bias : float, default=1.0
         g of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
     distill_weight : float, default=1.0
         Factor on the sum over pathways.
     logit_weight : float or "learned", default=0.0
-        Of the soft loss T² · CE(teacher at T, student at T) beside the pathways. With 0 the
-        teacher need not know the classes. "learned": the labels weigh lambda1 and the soft loss
-        1 − lambda1, as in :class:`DistilledClassifier`, and lambda1, from 0.5, and T are learned
-        with the pathways by the same hypergradient; the process has them, and a given one must.
+        Weight of the soft loss T² · CE(teacher at T, student at T) added to the pathways. With 0, the teacher
+        need not know the classes. "learned": the labels have weight lambda1 and the soft loss 1 − lambda1,
+        as in :class:`DistilledClassifier`. The hypergradient that moves the pathways then also learns
+        lambda1, starting at 0.5, and T. The process records both; a given process must have them.
     temperature : float, default=4.0
-        T; where it is learned, its start, within [1, 10].
+        T, or its start value within [1, 10] if it is learned.
     process : DistillationProcess, str, path-like or None, default=None
-        None: search, then retrain. A process, or the file of one: retrain along it. Its
+        None: search, then retrain. A process, or the path of its file: retrain along it. Its
         pathways must match by teacher stage, student stage and transform.
     weights : {"process", "equal", "final", "mean", "reversed"}, default="process"
-        What the retraining follows: the process; 1/L for each of L pathways, for which nothing
-        is searched; the process's last weights throughout; each pathway's mean over time, of
-        the same strength as the process; the process backwards.
+        Weights of the retraining. "process": the process. "equal": 1/L for each of L pathways, without a
+        search. "final": the process's last weights throughout. "mean": each pathway's mean over time, with
+        the same total as the process. "reversed": the process backwards.
     search_epochs : int, default=40
         Passes over D_train in the search.
     validation_fraction : float, default=0.2
-        Share of the rows held out as D_val in the search, stratified, when ``fit`` is not
-        given ``X_val``.
+        Share of the rows held out as D_val in the search, stratified, if ``fit`` is not given ``X_val``.
     search_callbacks : list of skorch callbacks, one alone, or None, default=None
-        For the search, such as a schedule of the learning rate.
+        Callbacks of the search, such as a learning rate schedule.
     meta : {"gradient", "linear"} or Strategy, default="gradient"
         How the search moves the factors. "gradient": by a hypergradient in every step, as in [1]_.
-        "linear": in e1 steps, then along a line fitted to them for e2 steps, at the price of plain
-        steps, and so on. Or an object from :mod:`sklearn_kd.meta` that takes hypergradients.
-        ``meta__*`` set parameters of either, such as ``meta__hypergradient="exact"``. A predicted raw
-        factor stays within [−10, 10], or where hypergradients have led it.
+        "linear": by a hypergradient in e1 steps, then along a line fitted to them in e2 steps, which cost
+        no more than plain steps, in turn. Or an object from :mod:`sklearn_kd.meta` that takes
+        hypergradients. ``meta__*`` set parameters of either, such as ``meta__hypergradient="exact"``. A
+        predicted raw factor stays within [−10, 10], or within what hypergradients have reached.
     e1, e2 : int, default=10
         Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
     importance_lr : float, default=0.05
-        Learning rate of the raw factors, whose optimizer is Adam with betas (0.5, 0.999). lambda1 and
-        log T, where they are learned, have ``meta__lr``.
+        Learning rate of the raw factors, which Adam with betas (0.5, 0.999) moves. If lambda1 and log T are
+        learned, their rate is ``meta__lr``.
     pathway_threshold : float, "auto" or None, default="auto"
-        In the retraining a pathway is not computed in the steps in which its raw factor is at
-        most this; the others are not renormalised. None: all are computed. "auto": 0.5 with
-        "biased_softmax", else None.
+        The retraining skips a pathway in the steps in which its raw factor is at most this; the other
+        weights are not renormalised. None: all pathways are computed. "auto": 0.5 with "biased_softmax",
+        else None.
     teacher_classes : array-like of shape (n_columns,) or None, default=None
-        The class of each column of the teacher's logits, where it has no ``classes_``; of use with
-        ``logit_weight`` alone. None: the labels must be exactly 0 … K−1, and column j is class j. There
-        may be more classes than y has.
+        The class of each column of the teacher's logits, if it has no ``classes_``; only used with
+        ``logit_weight``. None: the labels must be exactly 0 … K−1, and column j is class j. There may be
+        more classes than y has.
     ignore_index : int or None, default=None
-        The label of unknown pixels, where y has a map of labels for each image: they have no part in the
-        losses of labels nor in scores; the teacher is followed there too. None: every label is a class.
+        The label of unknown pixels, where y has a map of labels for each image. These pixels count neither
+        in the losses of the labels nor in scores; the student still follows the teacher there. None: every
+        label is a class.
     class_weight : dict, "balanced" or None, default=None
-        Weight of each class, 1 for those that a dict leaves out. It is multiplied with ``sample_weight``: in
-        the loss of the labels, and in the loss on D_val, so that the factors serve the same end. "balanced":
-        every class counts alike, by n_samples / (n_classes · rows of the class). Rows of weight 0 are left
-        out.
+        Weight of each class; 1 for classes that a dict leaves out. It multiplies ``sample_weight`` in the
+        loss of the labels and in the loss on D_val, so that the factors optimise the same objective.
+        "balanced": n_samples / (n_classes · rows of the class), so that all classes count alike. Rows of
+        weight 0 are left out.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
         Trains student and transforms; ``optimizer__*`` are its further arguments. The
         hypergradient follows SGD, Adam and AdamW exactly.
     lr : float, default=0.1
-        Learning rate.
+        Learning rate of student and transforms.
     max_grad_norm : float or None, default=None
-        Largest Euclidean norm of the gradient of all weights together, those of the transforms included, in
+        Largest Euclidean norm of the gradient of all weights together, including those of the transforms, in
         the search and in the retraining; as for :class:`DistilledClassifier`. None: gradients are not
         clipped.
     max_epochs : int, default=200
@@ -157,39 +156,39 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         :class:`DistilledClassifier`.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that centres and scales each
-        column of a table and limits it to ±5, so that it takes columns as they come. ``student_`` is a
-        :class:`StandardizedStudent` then. X of more dimensions is left alone, and so is a student that
-        makes whole numbers of its inputs, as to look them up in an embedding. Set False for a module
-        that has learned from X as it is.
+        column of a table and limits it to ±5. ``student_`` is then a :class:`StandardizedStudent`. No layer
+        is added for an X of more dimensions, nor for a student that turns its inputs into whole numbers, for
+        example to look them up in an embedding. Set False for a module that was trained on X as it is.
     teacher_transform : callable or None, default=None
-        Makes a network teacher's input of the student's batch, a float32 tensor on the device: resizes
-        and normalises, as :class:`~sklearn_kd.teachers.ImageTransform`. It must not draw random numbers.
+        Turns the student's batch, a float32 tensor on the device, into a network teacher's input: resizes
+        and normalises it, as :class:`~sklearn_kd.teachers.ImageTransform` does. It must not draw random
+        numbers.
     augment : callable or None, default=None
-        Maps a training batch of inputs to an augmented one; the teacher sees that too. Where y has maps, it
-        is given images and maps, and returns both. D_val and prediction are not augmented.
+        Maps a training batch of inputs to an augmented one, which the teacher sees too. Where y has maps, it
+        takes and returns images and maps. D_val and prediction are not augmented.
     callbacks : list of skorch callbacks, one alone, or None, default=None
-        For the retraining. ``callbacks__NAME__*`` set their parameters.
+        Callbacks of the retraining. ``callbacks__NAME__*`` set their parameters.
     keep_teacher : bool, default=False
-        Whether the fitted estimator has the teacher as ``teacher_``, and a pickle of it holds the
-        teacher. The estimator itself, and its clones, can be fitted again in either case.
+        Whether the fitted estimator, and a pickle of it, keeps the teacher as ``teacher_``. The estimator
+        itself and its clones can be fitted again in either case.
     checkpoint_dir : str, path-like or None, default=None
-        A folder in which ``fit`` keeps a checkpoint after each epoch of the search and of the
-        retraining, and what was searched, as for :class:`DistilledClassifier`.
+        Folder in which ``fit`` writes a checkpoint after each epoch of the search and of the
+        retraining, and the searched process, as for :class:`DistilledClassifier`.
     device : str, torch.device or int, default="auto"
-        "auto": CUDA, then MPS, then the CPU. A number is that of a CUDA device.
+        "auto": CUDA, then MPS, then the CPU. A number is the index of a CUDA device.
     execution : str or Execution, default="eager"
-        How the passes are executed: "eager"; in "bfloat16" where no hypergradient is taken; or an
+        How the passes run: "eager"; in "bfloat16", except where a hypergradient is taken; or an
         :class:`~sklearn_kd.Execution` with micro-batches, which need less memory.
     parallel : None, "ddp" or int, default=None
         Processes that train one student together, each on its share of every batch. None: this process
-        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
-        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
-        machine, with a GPU each where there are GPUs. ``batch_size`` is that of all together.
+        alone. "ddp": the processes that ``torchrun`` or ``accelerate launch`` started; each calls ``fit``
+        with the same arguments and ends with the same estimator. A number: start that many processes on
+        this machine, each with its own GPU if there are GPUs. ``batch_size`` is the total over processes.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
-        Split, initialisation and batches. Under one number the retrained student starts, and
-        sees its batches, as that of :class:`DistilledClassifier` with ``meta="none"`` does.
+        Seeds the split, the initialisation and the batches. With the same number, the retrained student has
+        the initial weights and the batches of a :class:`DistilledClassifier` with ``meta="none"``.
     **routed
         ``student__*``, ``meta__*``, ``execution__*``, ``optimizer__*``, ``iterator_train__*``,
         ``iterator_valid__*``, ``callbacks__*``.
@@ -197,56 +196,60 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     Attributes
     ----------
     process_ : DistillationProcess or None
-        What was searched, or was given; None with ``weights="equal"`` and none given.
+        The process that was searched or given; None with ``weights="equal"`` and no given process.
     pathways_ : list of Pathway
         Named tuples: ``teacher_layer``, ``student_layer``, ``transform``, the stages and the
         channels.
     search_history_ : skorch.history.History or None
-        Of the search: losses by epoch, and how many ``skipped_hypergradients`` each had, which
-        were not finite or had no direction. None where nothing was searched.
+        History of the search: losses by epoch, and ``skipped_hypergradients``, the number of hypergradients
+        that were not finite or had no direction. None if nothing was searched.
     history_ : skorch.history.History
-        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, ``pathways_loss``, the
-        sum of their losses by their importance before ``distill_weight``, and with a
-        learned logit term ``lambda1`` and ``temperature`` after the epoch.
+        History of the retraining: losses by epoch; ``pathways``, how many ran per iteration;
+        ``pathways_loss``, the sum of their losses weighted by importance, before ``distill_weight``; with a
+        learned logit term, ``lambda1`` and ``temperature`` after the epoch.
     loss_curve_ : list of float
-        The training loss of each epoch of the retraining, out of ``history_``.
+        The training loss of each epoch of the retraining, from ``history_``.
     validation_scores_ : list of float or None
-        The accuracy on a given ``X_val`` after each of these epochs; None where none was given.
+        The accuracy on a given ``X_val`` after each epoch of the retraining; None without ``X_val``.
     student_ : nn.Module
-        The trained student, behind its scaling if it has one (:class:`StandardizedStudent`), else plain:
-        prediction runs neither the teacher nor the transforms.
+        The trained student, inside a :class:`StandardizedStudent` if its inputs are scaled. Prediction runs
+        neither the teacher nor the transforms.
     transforms_ : nn.ModuleList
-        The trained transforms, one for each pathway. :func:`build_transforms` makes fresh ones
-        of ``pathways_`` to load their ``state_dict()`` into.
+        The trained transforms, one for each pathway. To load their ``state_dict()`` elsewhere, build fresh
+        ones from ``pathways_`` with :func:`build_transforms`.
     teacher_ : object
-        As given, with ``keep_teacher=True``; else None.
+        The teacher as given with ``keep_teacher=True``, else None.
     net_ : skorch.NeuralNetClassifier
         The private net of the retraining.
     classes_ : ndarray of shape (n_classes,)
         The labels, in the order of the student's outputs.
     map_shape_ : tuple of int
-        Height and width of the maps in y. Not there for other labels.
+        Height and width of the maps in y; missing for other labels.
     n_features_in_ : int
         Size of the second dimension of X.
     n_iter_ : int
-        Training iterations of the retraining.
+        Number of iterations of the retraining.
 
     See Also
     --------
-    DistillationProcess : What is searched.
+    DistillationProcess : The result of a search.
     ProcessDisplay : Draws it.
     DistProRegressor : For numbers.
     DistilledClassifier : Learns how far to trust the labels, and the temperature.
 
     Notes
     -----
-    Where this differs from [1]_: the real step serves as the virtual one, so that a
-    hypergradient moves the factors for the next step, and a search step has 3 forward and 2
-    backward passes of the student; weights sum up to what the formula says, while the code
-    released with the paper multiplies them by L (``distill_weight`` does that); the teacher is
-    in evaluation mode; D_val is not augmented; the student is the last epoch's.
+    Differences from [1]_:
 
-    ``sample_weight`` weighs the rows in the loss of the labels alone.
+    - The real step serves as the virtual one, so that a hypergradient moves the factors for the next step,
+      and a search step has 3 forward and 2 backward passes of the student.
+    - The weights sum to what the formula says. The code released with the paper multiplies them by L, as
+      ``distill_weight`` can.
+    - The teacher is in evaluation mode.
+    - D_val is not augmented.
+    - The student is that of the last epoch.
+
+    ``sample_weight`` weights the rows only in the loss of the labels.
 
     References
     ----------
@@ -280,7 +283,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         "class_weight": [dict, StrOptions({"balanced"}), None],
     }
 
-    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
+    _executions = ("eager", "bfloat16")  # the others hide the layers
     _takes_parts = False
     _state_functions = DISTPRO_STATE
     _routed_prefixes = (
@@ -400,29 +403,28 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         sample_weight_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Search a process where none is given, then train the student along it.
+        """Search a process, unless one is given, and train the student along it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, channels, height, width), Dataset or Stream
-            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch, and a
-            :class:`~sklearn_kd.Stream` in its order, of which D_val is given as X_val. The teacher sees
-            each batch as the student does.
+            Converted to float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch, and a
+            :class:`~sklearn_kd.Stream` in its order; for a Stream, give D_val as X_val. The teacher sees the
+            same batches as the student.
         y : array-like of shape (n_samples,) or (n_samples, H, W), default=None
-            Labels: at least two classes. Of pixels a map of integers for each image. None: a Dataset is read
-            once for its labels.
+            Labels of at least two classes; for a class per pixel, a map of integers for each image. None:
+            the labels are read from the Dataset once.
         sample_weight : array-like of shape (n_samples,), default=None
-            Of the rows in the loss of the labels, scaled to mean 1. Rows of weight 0 are left
-            out.
+            Weights of the rows in the loss of the labels, scaled to mean 1. Rows of weight 0 are left out.
         X_val, y_val : array-like, default=None
-            D_val of the search, where it is not to be held out of X. The retraining uses it
-            for skorch's ``valid_loss`` and ``valid_acc`` alone.
+            D_val of the search. None: it is held out of X. The retraining uses it only for skorch's
+            ``valid_loss`` and ``valid_acc``.
         sample_weight_val : array-like of shape (n_samples_val,), default=None
             Weights of the rows of X_val in the validation loss, and so in ``valid_loss``; ``valid_acc``
             counts each row once. Rows of weight 0 are left out.
         groups : array-like of shape (n_samples,), default=None
-            The group of each row, such as the person it was measured on. The search's D_val is drawn so that
-            no group has rows in D_train and in D_val, with shares of rows and of classes as near to
+            The group of each row, such as the person it was measured on. D_val of the search is drawn so that
+            no group has rows in both D_train and D_val, with shares of rows and of classes as near to
             ``validation_fraction`` as the groups allow. Without effect where no D_val is held out.
 
         Returns
@@ -432,10 +434,9 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         Raises
         ------
         ValueError
-            If data or parameters cannot be used; before any training where that can be known
-            without it.
+            If data or parameters cannot be used. Raised before any training where possible.
         TypeError
-            If the teacher is no network, or a parameter is misspelt.
+            If the teacher is not a network, or a parameter is misspelt.
         """
         settings = checked_parameters(self, X, X_val)
         inputs = validate_rows_or_stream(
@@ -447,11 +448,11 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
         return self
 
     # ----------------------------------------------------------------------------------
-    # What is fitted
+    # Fitted attributes
 
     @property
     def _task_type(self) -> SingleLabels:
-        """The maker of a fit's task from y."""
+        """Maker of a fit's task from y."""
         return SingleLabels(self.ignore_index)
 
     def _teacher_term(self) -> LogitTerm:

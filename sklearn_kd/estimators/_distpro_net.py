@@ -1,4 +1,4 @@
-"""The nets of a search of pathway weights, and of the retraining along them."""
+"""Make the nets of a search for pathway weights, and of the retraining along them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def search_space(term: TeacherTerm, n_pathways: int, task: Task) -> MetaparameterSpace:
-    """Return the metaparameters of a search: raw factors, and those of a term that is learned."""
+    """Return the metaparameters of a search: the raw factors, and those of a learned term."""
     entries = importance_factors(n_pathways)
     if is_learned(term):
         entries |= term.metaparameters(task)
@@ -45,7 +45,7 @@ def search_space(term: TeacherTerm, n_pathways: int, task: Task) -> Metaparamete
 
 
 def initial_path(estimator: DistProEstimator, plan: DistProPlan, strategy: Strategy) -> MetaparameterPath:
-    """Return the metaparameters of a search where they start."""
+    """Return the metaparameters of a search at their start values."""
     space = search_space(plan.term, len(plan.pathways), plan.task)
     start = (plan.term.starts(plan.task) if is_learned(plan.term) else {}) | space.starts
     if strategy.coordinates == "raw":
@@ -55,7 +55,7 @@ def initial_path(estimator: DistProEstimator, plan: DistProPlan, strategy: Strat
 
 
 def schedule_of(weights: Any, term: Columns) -> MetaparameterSchedule:
-    """Return weights of shape (T, L), and the columns of the teacher's term, as a schedule."""
+    """Return weights of shape (T, L) and the columns of the teacher's term as a schedule."""
     columns = {PATHWAY_WEIGHTS: weights} | term
     entries = {name: Metaparameter(shape=rows.shape[1:]) for name, rows in columns.items()}
     return MetaparameterSchedule(MetaparameterSpace(entries), columns)
@@ -70,7 +70,7 @@ def make_net(
     callbacks: Any,
     **changes: Any,
 ) -> TrainingNet:
-    """Make an initialised net around a student and transforms of the stage's seeds."""
+    """Make an initialised net with a student and transforms drawn from the stage's seeds."""
     searching, task = stage is plan.search, plan.task
     student = copy.deepcopy(plan.student)
     if searching:

@@ -1,4 +1,4 @@
-"""Constraints of the parameters that the estimators with pathways share."""
+"""Constraints of the parameters shared by the estimators with pathways."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ DISTPRO_CONSTRAINTS: dict[str, Any] = {
     "importance_lr": [Interval(Real, 0, None, closed="left")],
     "pathway_threshold": [Interval(Real, None, None, closed="neither"), StrOptions({"auto"}), None],
     "optimizer": OPTIMIZER_KINDS,
-    "lr": [Interval(Real, 0, 1e30, closed="both")],  # beyond, a step overflows float32
+    "lr": [Interval(Real, 0, 1e30, closed="both")],  # a step with a larger one overflows float32
     "max_grad_norm": [Interval(Real, 0, None, closed="neither"), None],
     "max_epochs": [Interval(Integral, 1, None, closed="left")],
     "batch_size": [Interval(Integral, 1, None, closed="left")],

@@ -1,4 +1,4 @@
-"""The plan of a fit along pathways: a search where there is to be one, and the retraining."""
+"""Plan a fit with pathways: an optional search, and the retraining."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
 
 NEEDS_NO_VALIDATION = "a process to follow"
 
-# Parameters that a process keeps for the record.
+# Parameters that a process records.
 _RECORDED = (
     "search_epochs", "validation_fraction", "e1", "e2", "importance_lr", "lr", "batch_size",
     "distill_weight",
@@ -93,7 +93,7 @@ _MONITOR = "valid_loss"
 
 
 class Settings(NamedTuple):
-    """Parameters of an estimator, checked and made objects."""
+    """Checked parameters of an estimator, as objects."""
 
     strategy: Strategy
     distance: Distance
@@ -106,7 +106,7 @@ class Settings(NamedTuple):
 
 
 class SearchOutcome(NamedTuple):
-    """Result of a search: the raw factors by step, what the teacher's term has found, the history."""
+    """Result of a search: the raw factors by step, the result of the teacher's term, and the history."""
 
     raw: np.ndarray
     term: Any
@@ -114,7 +114,7 @@ class SearchOutcome(NamedTuple):
 
     @classmethod
     def of(cls, net: TrainingNet, term: TeacherTerm) -> SearchOutcome:
-        """Read the result from a net in its present state."""
+        """Read the result from the present state of a net."""
         table = net.metaparameters.table(before=True)
         return cls(table[IMPORTANCE].astype(np.float32), term.found(table), net.history)
 
@@ -128,14 +128,14 @@ class DistProPlan(FitPlan):
     term : TeacherTerm
     pathways : list of Pathway
     process : DistillationProcess or None
-        Given, or found by the search when it is over.
+        The given process, or the one that the finished search found.
     threshold : float or None
-        Raw factor at or below which a pathway is not computed.
+        Raw factor at or below which a pathway is skipped.
     execution : Execution
     n_steps : int
-        Iterations of the retraining.
+        Number of iterations of the retraining.
     search_history : History or None
-        Of the search, when it is over.
+        History of the search, once it is over.
     """
 
     term: TeacherTerm
@@ -148,7 +148,7 @@ class DistProPlan(FitPlan):
 
     @property
     def retraining(self) -> Stage:
-        """The stage that trains the student that is kept."""
+        """Stage that trains the student to keep."""
         return self.stages[-1]
 
     @property
@@ -167,9 +167,9 @@ class DistProPlan(FitPlan):
 
 
 def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = None) -> Settings:
-    """Check the parameters, and make objects of them.
+    """Check the parameters and turn them into objects.
 
-    ``X`` and ``X_val`` are those of ``fit``, of which only the form counts here.
+    ``X`` and ``X_val`` are those of ``fit``; only their form counts here.
     """
     loaded = check_same_form(X, X_val)
     estimator._validate_params()
@@ -193,14 +193,14 @@ def checked_parameters(estimator: DistProEstimator, X: Any = None, X_val: Any = 
 
 
 def _checked_execution(estimator: DistProEstimator) -> Execution:
-    """Return the execution; refuse passes whose layers cannot be looked into."""
+    """Return the execution; refuse one whose passes hide the layers."""
     execution = named_execution(estimator)
     refuse_hidden_layers(execution)
     return execution
 
 
 def search_strategy(estimator: DistProEstimator) -> Strategy:
-    """Return the strategy by which the factors move in the search; refuse one that moves nothing."""
+    """Return the strategy that moves the factors in the search; refuse one that moves nothing."""
     strategy = named_strategy(estimator)
     moves = type(strategy).takes_hypergradient is not Strategy.takes_hypergradient
     for name, usual in (("hypergradient_rows", None), ("val_temperature", 1.0)):
@@ -283,7 +283,7 @@ def plan_distpro(estimator: DistProEstimator, settings: Settings, inputs: Valida
 
 
 def _stages(estimator: DistProEstimator, inputs: ValidatedInputs, seeds: list[Seeds]) -> tuple[Stage, ...]:
-    """Return the search, if there are seeds for one, and the retraining, which is on all rows."""
+    """Return the search, if there are seeds for one, and the retraining on all rows."""
     data, _ = stage_data(estimator, inputs, None, seeds[0])
     retraining_net = partial(_retraining_net, estimator)
     retraining = Stage(RETRAINING, data, seeds[0], retraining_net, train_to_the_end, _MONITOR)
@@ -299,7 +299,7 @@ def _stages(estimator: DistProEstimator, inputs: ValidatedInputs, seeds: list[Se
 def _checked_student(
     estimator: DistProEstimator, inputs: ValidatedInputs, stages: tuple[Stage, ...]
 ) -> nn.Module:
-    """Return the student of the retraining, checked on the data of all stages; set ``augmentation``."""
+    """Check the student of the retraining on the data of all stages, and return it; set ``augmentation``."""
     retraining, task = stages[-1], inputs.task
     samples = retraining.data.train.samples
     student = stage_student(estimator, retraining, task)
@@ -315,7 +315,7 @@ def _checked_student(
 
 
 def _dry_run(estimator: DistProEstimator, plan: DistProPlan) -> int:
-    """Try what only skorch and torch can judge; return the number of steps of the retraining."""
+    """Run the checks that need skorch and torch; return the number of steps of the retraining."""
     callbacks = {
         RETRAINING: listed_callbacks(estimator.callbacks),
         SEARCH: listed_callbacks(estimator.search_callbacks, "search_callbacks"),
@@ -334,7 +334,7 @@ def _dry_run(estimator: DistProEstimator, plan: DistProPlan) -> int:
         )
         params = estimator._routed("callbacks") if stage is plan.retraining else None
         n_batches[stage.name] = dry_run(net, stage.data, "the retraining", params)
-        if stage is plan.retraining:  # which has the rows of both
+        if stage is plan.retraining:  # it has the rows of both stages
             plan.term.warn_of_answers(net, stage.data.train, plan.teacher)
     return n_batches[RETRAINING] * estimator.max_epochs
 
@@ -364,7 +364,7 @@ def _search_net(estimator: DistProEstimator, plan: DistProPlan) -> TrainingNet:
 
 
 def _search(estimator: DistProEstimator, plan: DistProPlan, stage: Stage) -> tuple[DistProPlan, TrainingNet]:
-    """Search a process, or take what a checkpoint holds of it; return the plan with it, and the net."""
+    """Search a process, or take it from a checkpoint; return the plan with it, and the net."""
     net: Any
     found, net = run_search(
         plan,
@@ -378,7 +378,7 @@ def _search(estimator: DistProEstimator, plan: DistProPlan, stage: Stage) -> tup
 
 
 def make_process(estimator: DistProEstimator, found: SearchOutcome, plan: DistProPlan) -> DistillationProcess:
-    """Make the process that a search has found."""
+    """Make a process from the result of a search."""
     settings = (
         {name: getattr(estimator, name) for name in _RECORDED}
         | plan.term.settings()
@@ -405,7 +405,7 @@ def make_process(estimator: DistProEstimator, found: SearchOutcome, plan: DistPr
 def fitted_attributes(estimator: DistProEstimator, net: TrainingNet, plan: DistProPlan) -> dict[str, Any]:
     """Return the fitted attributes of a fit that ends with this net."""
     process = plan.process
-    if process is None and plan.search is not None:  # as long as the search lasts
+    if process is None and plan.search is not None:  # while the search runs
         process = make_process(estimator, SearchOutcome.of(net, plan.term), plan)
     return {
         "net_": net,
@@ -422,7 +422,7 @@ def fitted_attributes(estimator: DistProEstimator, net: TrainingNet, plan: DistP
 
 
 def _retraining_net(estimator: DistProEstimator, plan: DistProPlan) -> TrainingNet:
-    """Make the net that follows a process, given or found."""
+    """Make the net that follows a given or found process."""
     process, weights = plan.process, estimator.weights
     schedule = retraining_weights(process, plan.n_steps, weights, plan.threshold, len(plan.pathways))
     term = {} if process is None else plan.term.schedule(process, plan.n_steps, weights)

@@ -1,4 +1,4 @@
-"""The regressor with pathways: a small network taught numbers by a big one's feature maps."""
+"""DistProRegressor: train a small network for regression on a large one's feature maps."""
 
 from __future__ import annotations
 
@@ -48,73 +48,73 @@ if TYPE_CHECKING:
 
 
 class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  # predict has return_std
-    """A small network taught numbers by a big one's feature maps, along a schedule that is searched.
+    """Train a small regression network on a large one's feature maps, with weights along a searched schedule.
 
-    What :class:`DistProClassifier` is for classes: the student minimises
-    L(y) + distill_weight · Σ_p α_p(t) · loss_p, where L is the squared error or another ``loss``, and what
-    each pathway p between layers of student and teacher weighs at each step t is searched, then followed by
-    a fresh student [1]_. y is standardised inside, and predictions are in its units. Of images y may be maps,
-    a number for each pixel, such as its depth: L goes by pixel then.
+    The regression counterpart of :class:`DistProClassifier`: the student minimises
+    L(y) + distill_weight · Σ_p α_p(t) · loss_p, where L is the squared error or another ``loss``. A search
+    finds the weight of each pathway p between layers of student and teacher at each step t; then a fresh
+    student trains along these weights [1]_. y is standardised internally, and predictions are in its units.
+    For images, y may be maps with a number for each pixel, such as its depth; L is then computed per pixel.
 
     Parameters
     ----------
     teacher : nn.Module, skorch net or estimator of this library
-        Trained, of any task: with ``output_weight=0`` its feature maps alone count. Of a fitted
-        :class:`DistilledRegressor` or :class:`DistProRegressor` the student is the teacher.
+        A network trained for any task: with ``output_weight=0``, only its feature maps count. If it is a
+        fitted :class:`DistilledRegressor` or :class:`DistProRegressor`, its student is the teacher.
     student : nn.Module class or instance, or function that returns a module
-        As for :class:`DistilledRegressor`, with one output per target (two with ``loss="gaussian_nll"``);
-        with layers that give feature maps of shape (n, channels, height, width). Where y has maps, it returns
-        maps of shape (n, n_outputs, h, w), of any size.
+        As for :class:`DistilledRegressor`, with one output per target (two with ``loss="gaussian_nll"``),
+        and with layers that give feature maps of shape (n, channels, height, width). Where y has maps, it
+        returns maps of shape (n, n_outputs, h, w), of any size.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         The layers that pathways connect, as for :class:`DistProClassifier`.
     connections : "all", "lower" or list of (int, int), default="all"
         Pairs of (teacher stage, student stage), as for :class:`DistProClassifier`.
     transforms : list of str or callable, default=("conv1", "conv2", "conv3")
-        Each connection has one pathway for each, as for :class:`DistProClassifier`.
+        Each connection has one pathway per transform, as for :class:`DistProClassifier`.
     distance : {"hcl", "mse", "l1"} or callable, default="hcl"
-        Of the transformed student map and the teacher map.
+        Distance between the transformed student map and the teacher map.
     normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, \
             default="biased_softmax"
-        From raw importance factors to weights ([1]_, Table 7).
+        How raw importance factors become weights ([1]_, Table 7).
     softmax_bias : float, default=1.0
         g of "biased_softmax", exp(α̃_p)/(Σ exp(α̃) + exp(g)).
     distill_weight : float, default=1.0
         Factor on the sum over pathways.
     output_weight : float or "learned", default=0.0
-        Of L(teacher's predictions) beside the pathways: what ``logit_weight`` of
-        :class:`DistProClassifier` is for logits. The teacher must predict y then, in its units. "learned":
-        y weighs lambda1 and the teacher's predictions 1 − lambda1, as in :class:`DistilledRegressor`, and
-        lambda1, from 0.5, and what else the loss has are learned with the pathways by the same
-        hypergradient; the process has them, and a given one must.
+        Weight of L(teacher's predictions) added to the pathways, the counterpart of ``logit_weight`` of
+        :class:`DistProClassifier`. Unless it is 0, the teacher must predict y, in its units. "learned": y has
+        weight lambda1 and the teacher's predictions 1 − lambda1, as in :class:`DistilledRegressor`. The
+        hypergradient that moves the pathways then also learns lambda1, starting at 0.5, and the loss's other
+        metaparameters. The process records them; a given process must have them.
     loss : str or RegressionLoss, default="squared_error"
         L, on y and against the teacher: "squared_error", "absolute_error", "huber", "berhu", "quantile" or
         "gaussian_nll", with its parameters as ``loss__*``, or an object, as for
-        :class:`DistilledRegressor`. Its metaparameters, such as Huber's width, stay where they start unless
+        :class:`DistilledRegressor`. Its metaparameters, such as Huber's width, keep their start values unless
         ``output_weight="learned"``.
     process : DistillationProcess, str, path-like or None, default=None
-        None: search, then retrain. A process, or the file of one: retrain along it. It may come from a
+        None: search, then retrain. A process, or the path of its file: retrain along it. It may come from a
         :class:`DistProClassifier`.
     weights : {"process", "equal", "final", "mean", "reversed"}, default="process"
-        What the retraining follows, as for :class:`DistProClassifier`.
+        Weights of the retraining, as for :class:`DistProClassifier`.
     search_epochs : int, default=40
         Passes over D_train in the search.
     validation_fraction : float, default=0.2
-        Share of the rows held out as D_val in the search, at random, when ``fit`` is not given ``X_val``.
+        Share of the rows held out as D_val in the search, at random, if ``fit`` is not given ``X_val``.
     search_callbacks : list of skorch callbacks, one alone, or None, default=None
-        For the search, such as a schedule of the learning rate.
+        Callbacks of the search, such as a learning rate schedule.
     meta : {"gradient", "linear"} or Strategy, default="gradient"
         How the search moves the factors, as for :class:`DistProClassifier`.
     e1, e2 : int, default=10
         Steps with a hypergradient and predicted steps per cycle of ``meta="linear"``.
     importance_lr : float, default=0.05
-        Learning rate of the raw factors. Metaparameters of the loss, where they are learned, have
+        Learning rate of the raw factors. If metaparameters of the loss are learned, their rate is
         ``meta__lr``.
     pathway_threshold : float, "auto" or None, default="auto"
-        The raw factor at which a pathway is no longer computed, as for :class:`DistProClassifier`.
+        Raw factor at or below which a pathway is skipped, as for :class:`DistProClassifier`.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
         Trains student and transforms; ``optimizer__*`` are its further arguments.
     lr : float, default=0.003
-        Learning rate. It suits Adam.
+        Learning rate. The default suits Adam.
     max_grad_norm : float or None, default=None
         Largest Euclidean norm of the gradient of all weights together. None: gradients are not clipped.
     max_epochs : int, default=200
@@ -126,31 +126,32 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         Whether the student starts with a fixed layer that standardises the columns of a table, as for
         :class:`DistilledRegressor`. y is standardised in either case.
     teacher_transform : callable or None, default=None
-        Makes a network teacher's input of the student's batch, a float32 tensor on the device: resizes
-        and normalises, as :class:`~sklearn_kd.teachers.ImageTransform`. It must not draw random numbers.
+        Turns the student's batch, a float32 tensor on the device, into a network teacher's input: resizes
+        and normalises it, as :class:`~sklearn_kd.teachers.ImageTransform` does. It must not draw random
+        numbers.
     augment : callable or None, default=None
-        Maps a training batch of inputs to an augmented one of as many rows; targets stay. Where y has maps,
-        it is given images and maps, and returns both. The teacher sees what the student does.
+        Maps a training batch of inputs to an augmented batch of as many rows, which the teacher sees too;
+        targets stay the same. Where y has maps, it takes and returns images and maps.
     callbacks : list of skorch callbacks, one alone, or None, default=None
-        For the retraining. Scorers see targets in the units of y.
+        Callbacks of the retraining. Scorers see targets in the units of y.
     keep_teacher : bool, default=False
-        Whether the fitted estimator has the teacher as ``teacher_``, and a pickle of it holds the teacher.
+        Whether the fitted estimator, and a pickle of it, keeps the teacher as ``teacher_``.
     checkpoint_dir : str, path-like or None, default=None
-        A folder in which ``fit`` keeps a checkpoint after each epoch, from which the same ``fit`` goes on
+        Folder in which ``fit`` writes a checkpoint after each epoch, from which the same ``fit`` resumes
         after a crash.
     device : str, torch.device or int, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     execution : str or Execution, default="eager"
-        How the passes are executed, as for :class:`DistProClassifier`.
+        How the passes run, as for :class:`DistProClassifier`.
     parallel : None, "ddp" or int, default=None
         Processes that train one student together, each on its share of every batch. None: this process
-        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
-        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
-        machine, with a GPU each where there are GPUs. ``batch_size`` is that of all together.
+        alone. "ddp": the processes that ``torchrun`` or ``accelerate launch`` started; each calls ``fit``
+        with the same arguments and ends with the same estimator. A number: start that many processes on
+        this machine, each with its own GPU if there are GPUs. ``batch_size`` is the total over processes.
     verbose : int, default=0
         1 prints a line for each epoch of both phases, with an estimate of the time left.
     random_state : int, RandomState or None, default=None
-        Split, initialisation and batches.
+        Seeds the split, the initialisation and the batches.
     **routed
         ``student__*``, ``meta__*``, ``loss__*``, ``execution__*``, ``optimizer__*``,
         ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``.
@@ -162,46 +163,46 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     n_outputs_ : int
         Number of targets.
     map_shape_ : tuple of int
-        Height and width of the maps in y. Not there for other targets.
+        Height and width of the maps in y; missing for other targets.
     process_ : DistillationProcess or None
-        What was searched, or was given; None with ``weights="equal"`` and none given.
+        The process that was searched or given; None with ``weights="equal"`` and no given process.
     pathways_ : list of Pathway
         Named tuples: ``teacher_layer``, ``student_layer``, ``transform``, the stages and the channels.
     search_history_ : skorch.history.History or None
-        Of the search. None where nothing was searched.
+        History of the search. None if nothing was searched.
     history_ : skorch.history.History
-        Of the retraining: losses by epoch, how many ``pathways`` ran per iteration, ``pathways_loss``, the
-        sum of their losses by their importance before ``distill_weight``, and with
-        ``output_weight="learned"`` the metaparameters after the epoch.
+        History of the retraining: losses by epoch; ``pathways``, how many ran per iteration;
+        ``pathways_loss``, the sum of their losses weighted by importance, before ``distill_weight``; with
+        ``output_weight="learned"``, the metaparameters after the epoch.
     loss_curve_ : list of float
         The training loss of each epoch of the retraining.
     validation_scores_ : list of float or None
-        R² on a given ``X_val`` after each of these epochs; None where none was given.
+        R² on a given ``X_val`` after each epoch of the retraining; None without ``X_val``.
     student_ : nn.Module
-        The trained student, of standardised outputs.
+        The trained student, whose outputs are standardised.
     transforms_ : nn.ModuleList
         The trained transforms, one for each pathway.
     teacher_ : object
-        As given, with ``keep_teacher=True``; else None.
+        The teacher as given with ``keep_teacher=True``, else None.
     net_ : skorch.NeuralNet
         The private net of the retraining, on tensors and standardised targets.
     n_features_in_ : int
         Size of the second dimension of X.
     n_iter_ : int
-        Training iterations of the retraining.
+        Number of iterations of the retraining.
 
     See Also
     --------
-    DistProClassifier : For classes; its page of the guide holds for both.
+    DistProClassifier : The same for classes; its page of the guide covers both.
     DistilledRegressor : Learns from the predictions of any regressor.
-    DistillationProcess : What is searched.
+    DistillationProcess : The result of a search.
 
     Notes
     -----
-    The parameters that both have are described in full at :class:`DistProClassifier`. A regressor has no
-    temperature, no ``class_weight`` and no ``teacher_classes``; D_val is not stratified.
+    :class:`DistProClassifier` describes the shared parameters in full. A regressor has no temperature, no
+    ``class_weight`` and no ``teacher_classes``; D_val is not stratified.
 
-    ``sample_weight`` weighs the rows in the loss on the outputs, and not in those of the pathways.
+    ``sample_weight`` weights the rows in the loss on the outputs, not in those of the pathways.
 
     References
     ----------
@@ -210,7 +211,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
 
     Examples
     --------
-    How much ink an image of a digit has, taught by a network that was trained on it:
+    Predict how much ink the image of a digit has, with a network trained for that as the teacher:
 
     >>> from sklearn.datasets import load_digits
     >>> from sklearn_kd import CIFARResNet, DistilledRegressor, DistProRegressor
@@ -234,7 +235,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         "loss": [str, RegressionLoss],
     }
 
-    _executions = ("eager", "bfloat16")  # the others are not made for layers that are looked into
+    _executions = ("eager", "bfloat16")  # the others hide the layers
     _takes_parts = False
     _state_functions = DISTPRO_STATE
     _strategies = ("gradient", "linear")  # the others choose lambda1 before the first step
@@ -345,25 +346,25 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         sample_weight_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Search a process where none is given, then train the student along it.
+        """Search a process, unless one is given, and train the student along it.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, channels, height, width), or Dataset
-            Made float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch; its items are
-            ``(x, target)`` or, where y is given, x or ``(x, anything)``.
+            Converted to float32. A map-style :class:`torch.utils.data.Dataset` is read batch by batch; its
+            items are ``(x, target)`` or, if y is given, x or ``(x, anything)``.
         y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
-            Real finite numbers, each target not the same in all rows. Of pixels a map for each image, with
-            NaN where there is no target. None: a Dataset is read once for its targets.
+            Finite real numbers; no target may be constant. For a number per pixel, a map for each image,
+            with NaN where there is no target. None: the targets are read from the Dataset once.
         sample_weight : array-like of shape (n_samples,), default=None
-            Of the rows in the loss on the outputs, scaled to mean 1. Rows of weight 0 are left out.
+            Weights of the rows in the loss on the outputs, scaled to mean 1. Rows of weight 0 are left out.
         X_val, y_val : array-like, default=None
-            D_val of the search, where it is not to be held out of X. The retraining uses it for skorch's
-            ``valid_loss`` and ``valid_r2`` alone.
+            D_val of the search. None: it is held out of X. The retraining uses it only for skorch's
+            ``valid_loss`` and ``valid_r2``.
         sample_weight_val : array-like of shape (n_samples_val,), default=None
             Weights of the rows of X_val in the validation loss; ``valid_r2`` counts each row once.
         groups : array-like of shape (n_samples,), default=None
-            The group of each row. No group has rows in the D_train and the D_val of the search.
+            The group of each row. In the search, no group has rows in both D_train and D_val.
 
         Returns
         -------
@@ -372,9 +373,9 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         Raises
         ------
         ValueError
-            If data or parameters cannot be used; before any training where that can be known without it.
+            If data or parameters cannot be used. Raised before any training where possible.
         TypeError
-            If the teacher is no network, or a parameter is misspelt.
+            If the teacher is not a network, or a parameter is misspelt.
         """
         settings = checked_parameters(self, X, X_val)
         inputs = validate_regression(
@@ -386,7 +387,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
         return self
 
     # ----------------------------------------------------------------------------------
-    # What is fitted
+    # Fitted attributes
 
     def _teacher_term(self) -> PredictionTerm:
         """Return the term of the teacher's predictions beside the pathways."""

@@ -1,4 +1,4 @@
-"""The state of an estimator with pathways in its file: the pathways, the transforms and the process."""
+"""Write and read the state of an estimator with pathways: the pathways, the transforms and the process."""
 
 from __future__ import annotations
 
@@ -42,20 +42,20 @@ from sklearn_kd.training._net import TrainingNet
 if TYPE_CHECKING:
     from sklearn_kd.estimators._distpro_plan import DistProEstimator
 
-# Tensors of the process begin with this name.
+# Prefix of the names of the process's tensors.
 _PROCESS = "process."
 
 
 def to_content(estimator: DistProEstimator, lost: set[str], history: bool = True) -> Content:
-    """Return what the file of a fitted estimator has beside the student.
+    """Return what the file of a fitted estimator holds besides the student.
 
     Parameters
     ----------
     estimator : DistProClassifier or DistProRegressor
     lost : set of str
-        Columns of the history of the search that cannot be saved are added.
+        Collects the columns of the search's history that cannot be saved.
     history : bool, default=True
-        Whether the history of the search is to be in the file.
+        Whether to store the history of the search.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def to_content(estimator: DistProEstimator, lost: set[str], history: bool = True
     tensors |= history_tensors(estimator.search_history_ if history else None, "search_history", lost)
     if process is not None:
         about["process"], arrays = process_content(process)
-        del about["process"]["pathways"]  # the estimator's
+        del about["process"]["pathways"]  # stored with the estimator
         tensors |= {f"{_PROCESS}{name}": tensor_of(array) for name, array in arrays.items()}
     return Content(about, tensors)
 
@@ -78,15 +78,15 @@ def to_content(estimator: DistProEstimator, lost: set[str], history: bool = True
 def from_content(
     estimator: DistProEstimator, content: Content, student: nn.Module, given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the fitted attributes; remove the tensors that are used from the content.
+    """Return the fitted attributes, and remove the tensors they use from the content.
 
     Parameters
     ----------
     estimator : DistProClassifier or DistProRegressor
-        Has its parameters, and the fitted attributes of its task.
+        With its parameters and the fitted attributes of its task set.
     content : Content
     student : nn.Module
-        The student with the weights of the file.
+        The student with the weights from the file.
     given : dict
         The parameters that the caller of ``load`` gave.
 
@@ -140,8 +140,8 @@ def _process(content: Content) -> DistillationProcess:
 
 
 def _prediction_net(estimator: DistProEstimator, student: nn.Module, pathways: list[Pathway]) -> TrainingNet:
-    """Make the net that an estimator predicts with; its transforms are not filled yet."""
-    # Distance, weights and output_loss are used in training alone.
+    """Make the net that an estimator predicts with; its transforms have no weights from the file yet."""
+    # Distance, weights and output_loss are only used in training.
     objective = FeatureObjective(
         terms=[
             BoundPathways(pathways, estimator.transforms, DISTANCES["mse"], GivenWeights(), GivenWeights())

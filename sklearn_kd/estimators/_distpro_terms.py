@@ -1,4 +1,4 @@
-"""The term of the teacher's outputs beside the pathways: logits of classes, or predicted numbers."""
+"""The loss term of the teacher's outputs that accompanies the pathways: logits, or predicted numbers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from sklearn_kd.teachers._features import FeatureTeacher
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Where lambda1 starts where it is learned, and the bounds of T, as DistilledClassifier has them.
+# Start value of a learned lambda1, and the bounds of T, as in DistilledClassifier.
 INITIAL_LAMBDA1 = 0.5
 TEMPERATURE_BOUNDS = (1.0, 10.0)
 
@@ -44,7 +44,7 @@ class TeacherTerm(Protocol):
 
     @property
     def weight(self) -> float | str:
-        """Its value: a number, or "learned"."""
+        """Value of that parameter: a number, or "learned"."""
 
     @property
     def words(self) -> str:
@@ -54,7 +54,7 @@ class TeacherTerm(Protocol):
         """Raise ValueError or TypeError if the parameters cannot be used."""
 
     def check_start(self) -> None:
-        """Raise ValueError if a search cannot learn from where the metaparameters start."""
+        """Raise ValueError if a search cannot start from the metaparameters' start values."""
 
     def check_task(self, task: Task, *, weighted: bool) -> None:
         """Try the loss on two rows; ``weighted``: whether the rows will have weights."""
@@ -66,31 +66,31 @@ class TeacherTerm(Protocol):
         """Return the metaparameters of the loss."""
 
     def starts(self, task: Task) -> dict[str, Any]:
-        """Return where each of them starts."""
+        """Return the start value of each metaparameter."""
 
     def output_loss(self, task: Task) -> OutputLoss:
         """Return the loss on the outputs."""
 
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
-        """Have the teacher return what the term compares the outputs with, beside its feature maps."""
+        """Make the teacher return, besides its feature maps, what the term compares the outputs with."""
 
     def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
-        """Warn where what the teacher returns for rows of D_train looks wrong; ``net`` is not trained yet."""
+        """Warn if the teacher's outputs for rows of D_train look wrong; ``net`` is not trained yet."""
 
     def settings(self) -> dict[str, Any]:
-        """Return the parameters that a process keeps for the record."""
+        """Return the parameters that a process records."""
 
     def path_in(self, process: DistillationProcess) -> Any:
         """Return the path of the metaparameters in a process, or None."""
 
     def other_path_in(self, process: DistillationProcess) -> Any:
-        """Return the path in a process that only other estimators can follow, or None."""
+        """Return the path in a process that only another kind of estimator can follow, or None."""
 
     def check_path(self, process: DistillationProcess, task: Task) -> None:
-        """Raise ValueError if the path in a process is of other metaparameters."""
+        """Raise ValueError if the path in a process has other metaparameters."""
 
     def found(self, table: np.ndarray) -> Any:
-        """Return the path of a search, arrays that a checkpoint can hold, from the columns of its table."""
+        """Return the path of a search, from its table, as arrays that a checkpoint can hold."""
 
     def for_process(self, found: Any, task: Task) -> dict[str, Any]:
         """Return the arguments of :class:`DistillationProcess` for the path of a search."""
@@ -100,18 +100,18 @@ class TeacherTerm(Protocol):
 
 
 def is_learned(term: TeacherTerm) -> bool:
-    """Return whether the metaparameters of a term are learned with the pathways."""
+    """Return whether a term's metaparameters are learned together with the pathways."""
     return isinstance(term.weight, str)
 
 
 def check_followed(term: TeacherTerm, process: DistillationProcess | None, weights: str) -> None:
-    """Refuse a process without the path that is asked for, or with one that would be lost.
+    """Refuse a process that lacks the path asked for, or has a path that would be ignored.
 
     Parameters
     ----------
     term : TeacherTerm
     process : DistillationProcess or None
-        As given to the estimator.
+        The process given to the estimator.
     weights : str
         The estimator's parameter.
     """
@@ -119,7 +119,7 @@ def check_followed(term: TeacherTerm, process: DistillationProcess | None, weigh
         _check_same(term, process)
     elif is_learned(term) and weights == "equal":
         raise ValueError(
-            f"{term.name}='learned' with weights='equal', for which nothing is searched, has no {term.words} "
+            f"{term.name}='learned' with weights='equal', which does not search, has no {term.words} "
             f"to follow. Give {term.name} as a number."
         )
     if is_learned(term) and process is None:
@@ -130,7 +130,7 @@ def _check_same(term: TeacherTerm, process: DistillationProcess) -> None:
     learned, has = is_learned(term), f"{term.name}={term.weight!r}, but the given process has"
     if term.other_path_in(process) is not None:
         raise ValueError(
-            f"{has} a path of metaparameters that was learned for another kind of target, and that cannot be "
+            f"{has} a path of metaparameters that was learned for another kind of target and cannot be "
             "followed here. Make a process of its raw and pathways alone."
         )
     if learned == (term.path_in(process) is not None):
@@ -154,7 +154,7 @@ class LogitTerm:
     weight : float or "learned"
         ``logit_weight``.
     temperature : float
-        T, or where it starts.
+        T, or its start value.
     """
 
     name = "logit_weight"
@@ -165,15 +165,15 @@ class LogitTerm:
         self._loss = LogitDistillation(TEMPERATURE_BOUNDS)
 
     def check(self) -> None:
-        """Check nothing beyond the types of the parameters."""
+        """Check nothing: the types of the parameters are checked already."""
 
     def check_start(self) -> None:
         """Refuse a T outside its bounds."""
         low, high = TEMPERATURE_BOUNDS
         if not low <= self.temperature <= high:
             raise ValueError(
-                f"temperature={self.temperature!r} is where a learned T starts; it must be within [{low:g}, "
-                f"{high:g}], where T stays."
+                f"temperature={self.temperature!r}, the start value of a learned T, must be within its "
+                f"bounds [{low:g}, {high:g}]."
             )
 
     def check_task(self, task: Task, *, weighted: bool) -> None:
@@ -188,7 +188,7 @@ class LogitTerm:
         return self._loss.metaparameters(task.n_outputs)
 
     def starts(self, task: Task) -> dict[str, Any]:
-        """Return where lambda1 and T start."""
+        """Return the start values of lambda1 and T."""
         return {"lambda1": INITIAL_LAMBDA1, "temperature": self.temperature}
 
     def output_loss(self, task: Task) -> OutputLoss:
@@ -198,12 +198,12 @@ class LogitTerm:
         return WeightedOutputLoss(self._loss, self.weight, {"temperature": self.temperature})
 
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
-        """Have the teacher return logits of the classes of y."""
+        """Make the teacher return logits of the classes of y."""
         task = inputs.task
         teacher.align_logits(samples, task.output_labels, inputs.teacher_columns, task.map_shape)
 
     def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
-        """Say nothing: logits have no units, and their columns are checked."""
+        """Warn of nothing: logits have no units, and their columns are checked."""
 
     def settings(self) -> dict[str, Any]:
         """Return ``logit_weight`` and ``temperature``."""
@@ -218,7 +218,7 @@ class LogitTerm:
         return process.output_term
 
     def check_path(self, process: DistillationProcess, task: Task) -> None:
-        """Check nothing: a process has lambda1 and T, or it has not."""
+        """Check nothing: a process has both lambda1 and T, or neither."""
 
     def found(self, table: np.ndarray) -> np.ndarray | None:
         """Return (lambda1, T) by step, float32 of shape (n_steps, 2)."""
@@ -227,7 +227,7 @@ class LogitTerm:
         return np.stack([table["lambda1"], table["temperature"]], axis=1).astype(np.float32)
 
     def for_process(self, found: Any, task: Task) -> dict[str, Any]:
-        """Return them as ``logit_term``."""
+        """Return the path as ``logit_term``."""
         return {"logit_term": found}
 
     def schedule(self, process: DistillationProcess, n_steps: int, weights: str) -> Columns:
@@ -266,16 +266,16 @@ class PredictionTerm:
             self.loss.check()
 
     def check_start(self) -> None:
-        """Check nothing: each start is checked with the loss."""
+        """Check nothing: the loss checks each start value."""
 
     def check_task(self, task: Task, *, weighted: bool) -> None:
-        """Try the loss on two rows, and refuse a metaparameter that does not start at a number."""
+        """Try the loss on two rows, and refuse a metaparameter whose start value is not a number."""
         entries = self.metaparameters(task)
         for name, entry in entries.items():
             if name != "lambda1" and (entry.start is None or isinstance(entry.start, str)):
                 raise ValueError(
-                    f"Metaparameter {name!r} of the loss starts at {entry.start!r}, and beside pathways each "
-                    "but lambda1 starts at a number. Give it one: Metaparameter(start, ...)."
+                    f"Metaparameter {name!r} of the loss starts at {entry.start!r}. With pathways, each "
+                    "except lambda1 must start at a number. Give it one: Metaparameter(start, ...)."
                 )
         check_loss(
             self.loss,
@@ -292,12 +292,12 @@ class PredictionTerm:
         return beside_output_term(estimator, process, self.loss)
 
     def metaparameters(self, task: Task) -> dict[str, Metaparameter]:
-        """Return lambda1, and what else the loss has."""
+        """Return lambda1 and the loss's other metaparameters."""
         with error_context("loss"):
             return self.loss.metaparameters(task.n_outputs)
 
     def starts(self, task: Task) -> dict[str, Any]:
-        """Return where each metaparameter starts."""
+        """Return the start value of each metaparameter."""
         own = {name: entry.start for name, entry in self.metaparameters(task).items()}
         return own | {"lambda1": INITIAL_LAMBDA1}
 
@@ -310,12 +310,12 @@ class PredictionTerm:
         return WeightedOutputLoss(self.loss, self.weight, starts)
 
     def ask(self, teacher: FeatureTeacher, samples: Tensor, inputs: ValidatedInputs) -> None:
-        """Have the teacher return its predictions, standardised as y is."""
+        """Make the teacher return its predictions, standardised like y."""
         assert isinstance(inputs.task, Regression)
         teacher.align_numbers(samples, inputs.task)
 
     def warn_of_answers(self, net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
-        """Warn of predictions in other units than y's."""
+        """Warn of predictions that are not in the units of y."""
         if self.weight:
             warn_of_units_in_batches(net, train, teacher)
 
@@ -332,7 +332,7 @@ class PredictionTerm:
         return process.logit_term
 
     def check_path(self, process: DistillationProcess, task: Task) -> None:
-        """Refuse a path of other metaparameters than the loss has."""
+        """Refuse a path whose metaparameters are not those of the loss."""
         if process.output_term is not None:
             process.output_term.check_fits(self.metaparameters(task))
 
@@ -345,7 +345,7 @@ class PredictionTerm:
         return {name: np.ascontiguousarray(table[name]) for name in names if name in own}
 
     def for_process(self, found: Mapping[str, np.ndarray] | None, task: Task) -> dict[str, Any]:
-        """Return them as ``output_term``."""
+        """Return the path as ``output_term``."""
         if found is None:
             return {}
         return {"output_term": MetaparameterProcess(found, self.metaparameters(task))}

@@ -1,4 +1,4 @@
-"""Terms of features of a fit: their layers, their metaparameters, and what a retraining leaves out."""
+"""The feature terms of a fit: their layers, their metaparameters, and those a retraining drops."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ from sklearn_kd.teachers._paired_layers import features_of_both, find_layers_of_
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
 
-# Learning rate of the weights, in their logarithm, where no term has one.
+# Learning rate of the logarithms of the weights, if no term sets one.
 IMPORTANCE_LR = 0.05
-# A retraining leaves a term out if none of its weights exceeds this share of where it starts.
+# A retraining drops a term if none of its weights exceeds this share of its start value.
 VANISHED = 0.02
 
 
 class FittedTerm(NamedTuple):
-    """A term of features, as a fit has used it.
+    """A feature term as a fit used it.
 
     Attributes
     ----------
     teacher_layers, student_layers : tuple of str
-        Names of the layers that it compares.
+        Names of the layers that the term compares.
     is_trained : bool
-        Whether the student that is kept was trained on it. False: its weight vanished in the search, and the
-        retraining has left it out.
+        Whether the returned student was trained on the term. False: its weight vanished in the search, and
+        the retraining dropped it.
     """
 
     teacher_layers: tuple[str, ...]
@@ -68,7 +68,7 @@ class FittedTerm(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class FeatureTerms:
-    """The terms of features of one fit, bound to layers.
+    """The feature terms of one fit, bound to layers.
 
     Attributes
     ----------
@@ -84,21 +84,21 @@ class FeatureTerms:
 
     @property
     def metaparameters(self) -> dict[str, Metaparameter]:
-        """Their metaparameters by name, in the order of :attr:`bound`."""
+        """Metaparameters of the terms by name, in the order of :attr:`bound`."""
         found: dict[str, Metaparameter] = {}
         for bound in self.bound.values():
             found |= _entries(bound, self.terms[bound.name])
         return found
 
     def signature(self, samples: Tensor) -> Tensor:
-        """Return means of the teacher's features, by which a checkpoint recognises it."""
+        """Return means of the teacher's features, from which a checkpoint recognises the teacher."""
         layers = dict.fromkeys(
             layer for bound in self.bound.values() for layer in bound.teacher_layers(range(bound.n_losses))
         )
         return self.teacher.signature(samples, list(layers))
 
     def steps(self) -> dict[str, MetaOptimizer]:
-        """Return how weights take steps: by Adam, since their hypergradients are of any size."""
+        """Return the optimizers of the weights: Adam, since hypergradients may have any scale."""
         rates = [term.importance_lr for term in self.terms.values() if isinstance(term, Pathways)]
         return {TERM_WEIGHTS: importance_steps((rates or [IMPORTANCE_LR])[0])}
 
@@ -112,8 +112,8 @@ class FeatureTerms:
         schedule : mapping of str to ndarray of shape (n_steps, ...)
             The metaparameters of a retraining at all its steps.
         given : mapping of str to ndarray, or None
-            Values of a given process, whose largest is what a weight has vanished from, since it need not
-            have started where these terms do. None: the process is that of these terms.
+            Values of a given process: a weight is compared with its largest value there, because the process
+            may have started elsewhere than these terms. None: the process was found with these terms.
         """
         kept = {
             name: _pruned(self.terms[name], bound, schedule, given or {})
@@ -123,7 +123,7 @@ class FeatureTerms:
         return FeatureTerms(self.terms, left, self.teacher)
 
     def fitted(self, objective: Objective) -> dict[str, FittedTerm]:
-        """Return what the fitted estimator says of each term; ``objective`` is that of its last net."""
+        """Return each term's entry in the fitted estimator; ``objective`` is that of the last net."""
         trained = [bound.name for bound in getattr(objective, "terms", [])]
         found = {}
         for name, bound in self.bound.items():
@@ -181,7 +181,7 @@ def check_terms(terms: Mapping[str, FeatureTerm]) -> None:
 
 
 def _check_attributes(term: FeatureTerm) -> None:
-    """Raise ValueError if a class of terms says something unknown of its features."""
+    """Raise ValueError if a term's class attributes about its features have unknown values."""
     who = type(term).__name__
     if term.auto not in AUTO_LAYERS:
         raise ValueError(
@@ -193,7 +193,7 @@ def _check_attributes(term: FeatureTerm) -> None:
 
 
 def without_candidates(strategy: Strategy, losses: ListedLosses) -> Strategy:
-    """Return Fixed for the default strategy beside the labels alone, where it has no lambda1 to choose."""
+    """Replace the default strategy by Fixed if the outputs have the labels' loss alone, without lambda1."""
     is_default = type(strategy) is Shortlist and strategy.candidates is None
     if is_default and isinstance(losses.of_outputs, LabelLoss):
         return Fixed(val_temperature=strategy.val_temperature)
@@ -201,25 +201,25 @@ def without_candidates(strategy: Strategy, losses: ListedLosses) -> Strategy:
 
 
 def check_suits_terms(strategy: Strategy, execution: Execution) -> None:
-    """Refuse an execution or a strategy under which features cannot be compared.
+    """Refuse an execution or a strategy with which features cannot be compared.
 
     Raises
     ------
     ValueError
-        Naming the parameter.
+        Names the parameter.
     """
-    refuse_hidden_layers(execution, " beside terms of features in loss")
+    refuse_hidden_layers(execution, " with feature terms in loss")
     if strategy.hypergradient_rows is not None:
         raise ValueError(
-            f"meta__hypergradient_rows={strategy.hypergradient_rows!r} beside terms of features in loss, "
-            "which are of whole batches. Set meta__hypergradient_rows=None."
+            f"meta__hypergradient_rows={strategy.hypergradient_rows!r} with feature terms in loss, which "
+            "need whole batches. Set meta__hypergradient_rows=None."
         )
 
 
 def bound_features(
     estimator: BaseDistiller, strategy: Strategy, terms: Mapping[str, FeatureTerm], inputs: ValidatedInputs
 ) -> FeatureTerms | None:
-    """Find the layers that the terms compare, by a trial of teacher and student on two rows of X.
+    """Find the layers that the terms compare, by running teacher and student on two rows of X.
 
     Returns
     -------
@@ -229,18 +229,18 @@ def bound_features(
     Raises
     ------
     ValueError
-        If there is no teacher, its layers and the student's do not suit a term, or a term's loss cannot be
-        used.
+        If there is no teacher, a term cannot compare its layers with the student's, or a term's loss cannot
+        be used.
     TypeError
-        If the teacher is no network.
+        If the teacher is not a network.
     """
     if not terms or not strategy.needs_teacher:
         return None
     samples, task = _samples(estimator, terms, inputs), inputs.task
     if estimator.teacher is None:
         raise ValueError(
-            f"teacher=None has no layers, which {list(terms)} in loss compare with the student's. Give a "
-            "trained network as teacher, or leave these terms out."
+            f"teacher=None has no layers, but {list(terms)} in loss compare the teacher's layers with the "
+            "student's. Give a trained network as teacher, or leave these terms out."
         )
     teacher = FeatureTeacher(estimator._asked_teacher(), estimator._device())
     student = initial_student(
@@ -261,7 +261,7 @@ def bound_features(
 
 
 def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
-    """Refuse names of terms by which two things would be one in the history or among the metaparameters.
+    """Refuse names of terms that would clash in the history or among the metaparameters.
 
     Parameters
     ----------
@@ -272,7 +272,7 @@ def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
     Raises
     ------
     ValueError
-        Naming the term.
+        Names the term.
     """
     taken = {*HISTORY_COLUMNS, *of_outputs}
     for name, bound in features.bound.items():
@@ -282,14 +282,15 @@ def check_names(features: FeatureTerms, of_outputs: Iterable[str]) -> None:
         twice = [one for one in own if one in taken]
         if twice:
             raise ValueError(
-                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already that of a column "
-                "of history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', term)]."
+                f"loss: {name!r} cannot be the name of a term: its {twice[0]!r} is already the name of a "
+                "column of history_ or of a metaparameter. Give the term another name: loss=[..., ('NAME', "
+                "term)]."
             )
         taken |= set(own)
 
 
 def as_trained(teacher: Any) -> Any:
-    """Return the teacher in a form in which it is not fitted again: its features come from it as it is."""
+    """Return the teacher in a form that is not fitted again, since its features are used as they are."""
     fits_again = isinstance(teacher, BaseEstimator) and hasattr(type(teacher), "student_")
     return FrozenEstimator(teacher) if fits_again else teacher
 
@@ -297,13 +298,13 @@ def as_trained(teacher: Any) -> Any:
 def gives_outputs_with_features(
     estimator: BaseDistiller, features: FeatureTerms | None, teacher: Any, inputs: ValidatedInputs
 ) -> bool:
-    """Have the teacher of features return its outputs too, if it is asked while the student trains.
+    """Make the feature teacher return its outputs too, if it is asked while the student trains.
 
     Returns
     -------
     bool
-        Whether it does, so that nobody else has to ask for outputs. False where they are asked for before
-        the training, and where y has several labels.
+        Whether it does, so that outputs need not be asked for separately. False if they are asked for before
+        the training, and if y has several labels.
     """
     task = inputs.task
     if features is None or teacher is None or estimator.augment is None or has_several_labels(task):
@@ -317,16 +318,16 @@ def gives_outputs_with_features(
 
 
 def _samples(estimator: BaseDistiller, terms: Mapping[str, FeatureTerm], inputs: ValidatedInputs) -> Tensor:
-    """Return two rows of X on the device; refuse an X whose rows are no tensor for both networks."""
+    """Return two rows of X on the device; refuse an X whose rows are not one tensor for both networks."""
     rows: Any = inputs.rows
     if isinstance(rows, RawRows) or estimator.student_preprocessing is not None:
         raise ValueError(
-            f"student_preprocessing beside {list(terms)} in loss, which compare layers of both networks on "
+            f"student_preprocessing with {list(terms)} in loss, which compare layers of both networks on "
             "the same rows. Give X as numbers and student_preprocessing=None, or leave these terms out."
         )
     if isinstance(rows, Parts):
         raise ValueError(
-            f"X has several parts, and {list(terms)} in loss compare layers on one array. Give X as one "
+            f"X has several parts, but {list(terms)} in loss compare layers on one array. Give X as one "
             "array, or leave these terms out."
         )
     if inputs.is_loaded:
@@ -346,7 +347,7 @@ def _bound(
     ):
         takers = [taker for taker, kind in FEATURE_TERMS.items() if "rows" in kind.kinds]
         raise ValueError(
-            f"{type(term).__name__} compares maps, and networks for tables have none. Give a term that takes "
+            f"{type(term).__name__} compares maps, but networks for tables have none. Give a term that takes "
             f"rows: {takers}; or name layers that return maps."
         )
     if isinstance(term, Pathways):
@@ -364,7 +365,7 @@ def _bound(
     if len(of_teacher) != len(of_student):
         raise ValueError(
             f"there are {len(of_teacher)} teacher_layers, {list(of_teacher)}, and {len(of_student)} "
-            f"student_layers, {list(of_student)}; they are compared in pairs. Name as many of both."
+            f"student_layers, {list(of_student)}; they are compared in pairs. Name the same number of both."
         )
     term.check_shapes(list(of_student.values()), list(of_teacher.values()))
     learned = term.metaparameters()

@@ -1,4 +1,4 @@
-"""The estimators' parts, teacher and student, in scikit-learn's HTML diagram."""
+"""Show teacher and student in scikit-learn's HTML diagram of an estimator."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from sklearn_kd.students._factory import student_name
 
 
 def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> VisualBlock:
-    """Teacher and student side by side; a teacher of None is left out.
+    """Return a block with teacher and student side by side; leave out a teacher of None.
 
     Parameters
     ----------
     teacher : estimator, nn.Module, skorch net or None
     student : nn.Module class, function or instance
     student_params : dict
-        What a class or a function is called with.
+        Arguments that a class or a function is called with.
     """
     parts = {} if teacher is None else {"teacher": _part(teacher, {})}
     parts["student"] = _part(student, student_params)
@@ -33,7 +33,7 @@ def parts_block(teacher: Any, student: Any, student_params: dict[str, Any]) -> V
 
 
 def _part(part: Any, params: dict[str, Any]) -> tuple[Any, str, str]:
-    """Return what scikit-learn draws for a part, its name, and the details that unfold."""
+    """Return the object that scikit-learn draws for a part, its name, and the details that unfold."""
     if isinstance(part, (type, FunctionType, partial)):
         name = student_name(part)
         params = (part.keywords if isinstance(part, partial) else {}) | params
@@ -43,5 +43,5 @@ def _part(part: Any, params: dict[str, Any]) -> tuple[Any, str, str]:
         details = f"{part}\n{n_weights:,} weights"
     else:
         return part, type(part).__name__, str(part)
-    # scikit-learn would draw a class as "type", and unfold no module.
+    # scikit-learn would draw a class as "type", and show no details of a module.
     return VisualBlock("single", part, names=name, name_details=details), name, details

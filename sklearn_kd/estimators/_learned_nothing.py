@@ -1,4 +1,4 @@
-"""Warnings about fits that learned nothing, or were still learning: on X before, on the student after."""
+"""Warn of fits that learned nothing or were still learning: of X before training, of the student after."""
 
 from __future__ import annotations
 
@@ -24,42 +24,43 @@ from sklearn_kd.training._work import threads_of_prediction
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Rows of D_train that the student predicts; fewer of a Dataset, whose rows have to be fetched.
+# Rows of D_train that the student predicts; fewer for a Dataset, whose rows have to be loaded.
 _N_ROWS, _N_FETCHED = 4096, 512
-# With fewer rows only a student that predicts one class for all of them counts: the rest may be chance.
+# With fewer rows, warn only of a student that predicts one class for all: anything else may be chance.
 FEWEST_ROWS = 50
 # A class predicted for at least this share of the rows counts as predicted for all.
 _NEARLY_ALL = 0.99
-# Fits with fewer iterations, and short ones with fewer epochs, get no warning: they are trial runs.
+# Fits with fewer iterations, and short fits with fewer epochs, are trial runs and get no warning.
 _FEWEST_ITERATIONS, _FEW_ITERATIONS, _FEW_EPOCHS = 20, 200, 5
-# If a class has more of the rows than this, a good student may predict that class alone.
+# If a class has a larger share of the rows than this, a good student may predict only that class.
 _IMBALANCED = 2 / 3
 # Standard errors by which the covariance of probabilities and labels must exceed 0.
 _CLEARLY = 3.0
 # Ratio of scales beyond which features of small scale are not learned.
 _MOST_APART = 1000.0
-# Fits with fewer epochs get no warning about how their loss falls: the first epochs tell too little.
+# Fits with fewer epochs get no warning about the fall of their loss: the first epochs tell too little.
 _FEWEST_EPOCHS = 15
 # A loss that falls by less than this share of itself has not fallen.
 _NO_FALL = 1e-3
-# A loss that falls in a straight line falls by 22 % of its fall in the last of five parts.
+# The share of its fall that a loss falling in a straight line makes in the last of five parts is 22 %.
 _STEEP = 0.18
 # A range below this share of the largest value is rounding: the column is constant.
 _ROUNDING = 1e-10
-# Inputs larger than this make steps too large for learning rates that suit scaled inputs.
+# Larger inputs than this make the steps too large at learning rates that suit scaled inputs.
 _LARGE = 100.0
 
 _CLIPPING = "clip the gradients (max_grad_norm=1)"
 _BY_ADAM = "(optimizer=torch.optim.Adam, lr=1e-3)"
 _ADAMS = (torch.optim.Adam, torch.optim.AdamW, torch.optim.Adamax, torch.optim.NAdam, torch.optim.RAdam)
 _SCALE = "Set standardize=True, or put a StandardScaler before the classifier in a pipeline"
-_SCALE_IMAGES = "Scale it, as to [0, 1]"
+_SCALE_IMAGES = "Scale it, for example to [0, 1]"
 _SCALE_CONTINUED = (
-    "warm_start=True goes on with a student that has no layer for that. Set warm_start=False and "
+    "warm_start=True continues with a student that has no layer for that. Set warm_start=False and "
     "standardize=True, or scale X as in the last fit"
 )
 _SCALE_BESIDE_CODES = (
-    "standardize=True leaves X alone, because the student makes whole numbers of it, as to look them up. "
+    "standardize=True leaves X alone, because the student turns it into whole numbers, for example to look "
+    "them up. "
     "Scale the other columns inside the student or before it"
 )
 
@@ -77,7 +78,7 @@ class Scales(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """The largest range divided by the smallest."""
+        """Largest range divided by the smallest."""
         return self.largest / self.smallest
 
 
@@ -87,7 +88,7 @@ def bounds_of(train: DistillationData) -> tuple[Tensor, Tensor] | None:
         return None
     low = high = train.samples[0].cpu().numpy()
     for part in train.iter_inputs():
-        X = part.cpu().numpy()  # whose extremes take a fifth of the time of torch's
+        X = part.cpu().numpy()  # NumPy finds extremes in a fifth of torch's time
         low, high = np.minimum(low, X.min(axis=0)), np.maximum(high, X.max(axis=0))
     return torch.as_tensor(low), torch.as_tensor(high)
 
@@ -97,7 +98,7 @@ def _is_table(train: DistillationData) -> bool:
 
 
 def scales_of(train: DistillationData) -> Scales | None:
-    """Measure the scales of a table's features; None for other inputs, and where all are constant."""
+    """Measure the scales of a table's features; None for other inputs, or if all are constant."""
     bounds = bounds_of(train)
     if bounds is None or train.shape[1] < 2:
         return None
@@ -119,21 +120,21 @@ def warn_of_scales(
     asked_for: bool = False,
     continued: bool = False,
 ) -> None:
-    """Warn where some columns of X are more than 1,000 times as wide as others.
+    """Warn if some columns of X have ranges more than 1,000 times those of others.
 
-    Not where the student scales them itself: behind ``standardize=True``, or by a batch normalisation.
+    No warning if the student scales them itself, by ``standardize=True`` or by a batch normalisation.
 
     Parameters
     ----------
     train : DistillationData
-        D_train. Anything but a table is passed over.
+        D_train. Inputs other than tables are ignored.
     student : nn.Module
     names : sequence of str or None, default=None
-        Of the columns.
+        Names of the columns.
     asked_for : bool, default=False
         Whether ``standardize=True`` was given.
     continued : bool, default=False
-        Whether the student is that of the last fit, by ``warm_start=True``.
+        Whether ``warm_start=True`` continues with the student of the last fit.
     """
     if _scales_by_itself(student):
         return
@@ -152,7 +153,7 @@ def warn_of_scales(
 
 
 def _scales_by_itself(student: nn.Module) -> bool:
-    """Return whether the first part that has weights or buffers standardises, or normalises batches."""
+    """Return whether the first part with weights or buffers standardises or normalises batches."""
     for part in student.modules():
         if next(part.children(), None) is None and [*part.parameters(), *part.buffers()]:
             return part.is_filled if isinstance(part, Standardization) else isinstance(part, _NormBase)
@@ -164,16 +165,16 @@ def _scales_by_itself(student: nn.Module) -> bool:
 
 
 class Remedies(NamedTuple):
-    """Advice about the steps, as parts of sentences.
+    """Advice about the size of the steps, as parts of sentences.
 
     Attributes
     ----------
     larger : str
-        Where too little was learned.
+        If too little was learned.
     smaller : str
-        Where the steps broke the student.
+        If the steps broke the student.
     others : str
-        Where either may be the case.
+        If either may be the case.
     """
 
     larger: str
@@ -182,7 +183,7 @@ class Remedies(NamedTuple):
 
 
 def remedies_for(optimizer: torch.optim.Optimizer | None = None) -> Remedies:
-    """Return remedies for a fit by this optimizer: Adam is none where it is what was used."""
+    """Return remedies for a fit by this optimizer; suggest Adam only if it was not used."""
     if isinstance(optimizer, _ADAMS):
         return Remedies("more epochs (max_epochs) or a larger lr", f"lower lr or {_CLIPPING}", "another lr")
     return Remedies(
@@ -200,9 +201,9 @@ class Predictions(NamedTuple):
     probabilities : Tensor of shape (n, K), float64
     labels : Tensor of shape (n,)
     weight : Tensor of shape (n,), float64
-        Of sum 1.
+        With sum 1.
     teacher : Tensor of shape (n,) or None
-        The classes that the teacher predicts, where its answers are at hand.
+        The classes that the teacher predicts, if its answers are known.
     """
 
     probabilities: Tensor
@@ -212,7 +213,7 @@ class Predictions(NamedTuple):
 
     @property
     def predicted(self) -> Tensor:
-        """The classes that the student predicts, shape (n,)."""
+        """Classes that the student predicts, shape (n,)."""
         return self.probabilities.argmax(dim=1)
 
     def shares(self, classes: Tensor) -> Tensor:
@@ -220,22 +221,22 @@ class Predictions(NamedTuple):
         return torch.bincount(classes, weights=self.weight, minlength=self.probabilities.shape[1])
 
     def share_right(self, classes: Tensor) -> float:
-        """Return the weight of the rows for which the student predicts what ``classes`` has."""
+        """Return the weight of the rows whose predicted class is that in ``classes``."""
         return float(self.weight[self.predicted == classes].sum())
 
     @property
     def name_one_class(self) -> bool:
-        """True if the student predicts one class for nearly all rows."""
+        """Whether the student predicts one class for nearly all rows."""
         return float(self.shares(self.predicted).max()) >= _NEARLY_ALL
 
     def is_at_chance(self, classes: Tensor) -> bool:
-        """Return whether the student is not clearly better than naming the most frequent of ``classes``."""
+        """Return whether the student is not clearly better than always predicting the most frequent class."""
         most = float(self.shares(classes).max())
         error = math.sqrt(max(0.0, most * (1 - most)) * float((self.weight**2).sum()))
         return self.share_right(classes) <= most + error + 1e-9
 
     def knows_of(self, classes: Tensor) -> bool:
-        """Return whether the probabilities correlate with ``classes``, whichever is the largest of them."""
+        """Return whether the probabilities correlate with ``classes``, whichever class has the largest."""
         p = self.probabilities - self.weight @ self.probabilities
         covariance = p.gather(1, classes[:, None])[:, 0] - p @ self.shares(classes)
         mean = float(self.weight @ covariance)
@@ -244,9 +245,9 @@ class Predictions(NamedTuple):
 
 
 def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
-    """Predict rows of D_train with the student of a trained net: one pass over some thousand at most.
+    """Predict rows of D_train with the student of a trained net, in one pass over at most a few thousand.
 
-    Of images the rows are the pixels that have a label.
+    For images, the rows are the pixels that have a label.
     """
     logits_by_batch, targets = [], []
     with isolated_eval_mode(net.module_, train.device):
@@ -267,7 +268,7 @@ def predictions_of(net: TrainingNet, train: DistillationData) -> Predictions:
 
 
 def some_batches(net: TrainingNet, train: DistillationData) -> Iterator[Batch]:
-    """Yield batches of rows drawn at random: those of a file are often sorted by class."""
+    """Yield batches of randomly drawn rows, since rows of a file are often sorted by class."""
     generator = torch.Generator().manual_seed(0)
     n_rows = _N_FETCHED if isinstance(train, LoadedData) else _N_ROWS
     if train.map_shape:
@@ -285,23 +286,23 @@ def some_batches(net: TrainingNet, train: DistillationData) -> Iterator[Batch]:
 def convergence_message(
     net: TrainingNet, train: DistillationData, classes: np.ndarray, monitor: str, who: str = "The student"
 ) -> str | None:
-    """Set ``net.collapsed_``; return a message about a fit that learned nothing, or was still learning.
+    """Set ``net.collapsed_``; return a message about a fit that learned nothing or was still learning.
 
-    None where there is nothing to say: of a rehearsal (fewer than 20 iterations, or fewer than five
-    epochs and 200 iterations), and of a fit that a user ended or that diverged, which has been said.
+    Return None if all is well, for a trial run (fewer than 20 iterations, or fewer than five epochs and 200
+    iterations), and for a fit that a user ended or that diverged, which another warning reports.
 
     Parameters
     ----------
     net : TrainingNet
         Trained.
     train : DistillationData
-        What it was trained on.
+        The data it was trained on.
     classes : ndarray of shape (K,)
         The labels, for the message.
     monitor : str
-        The column of the history with a loss that means the same in all epochs, if there is one.
+        The column of the history with a loss that is comparable across epochs, if there is one.
     who : str, default="The student"
-        What the message calls it.
+        What the message calls the student.
     """
     epochs = [row for row in net.history if "train_batch_count" in row]
     if not epochs:
@@ -322,29 +323,29 @@ def convergence_message(
 
 
 def is_not_judged(net: TrainingNet, epochs: Sequence[dict[str, Any]]) -> bool:
-    """Return whether there is nothing to say of a fit: a rehearsal, or one that was ended or diverged."""
+    """Return whether a fit gets no warning: a trial run, or a fit that was ended or diverged."""
     return _is_rehearsal(epochs) or net.diverged_ or net.interrupted_
 
 
 def was_ended(net: TrainingNet, losses: Sequence[float], train: DistillationData) -> bool:
-    """Return whether a callback or a schedule ended the training, or there are too few rows to judge by."""
+    """Return whether a callback or a schedule ended the training, or there are too few rows to judge."""
     return len(losses) < net.max_epochs or _is_annealed(net.optimizer_) or len(train) < FEWEST_ROWS
 
 
 def has_not_fallen(losses: Sequence[float]) -> bool:
-    """Return whether a loss of several epochs has not fallen by a thousandth of itself."""
+    """Return whether a loss fell over the epochs by less than a thousandth of its value."""
     if len(losses) < _FEW_EPOCHS:
         return False
-    least = _NO_FALL * abs(losses[0])  # of a likelihood it may be negative
+    least = _NO_FALL * abs(losses[0])  # a log likelihood may be negative
     return means_of_fifths(losses)[-1] >= losses[0] - least
 
 
 def stuck_message(
     losses: Sequence[float], predictions: Predictions, remedies: Remedies, who: str = "The student"
 ) -> str | None:
-    """Return the message about losses that did not fall; None for others.
+    """Return the message about losses that did not fall, else None.
 
-    A student that predicts well has no need of a fall, as where ``warm_start`` goes on from a good one.
+    No message about a student that predicts well: with ``warm_start`` it may have been good at the start.
     """
     most = float(predictions.shares(predictions.labels).max())
     right = predictions.share_right(predictions.labels)
@@ -359,10 +360,7 @@ def stuck_message(
 
 
 def unfinished_message(losses: Sequence[float], remedies: Remedies, who: str = "The student") -> str | None:
-    """Return the message about losses that still fell steeply at the end; None for others.
-
-    Such as :func:`still_falls` finds, of 15 epochs or more.
-    """
+    """Return the message about losses of 15 epochs or more that :func:`still_falls` finds, else None."""
     if len(losses) < _FEWEST_EPOCHS or not still_falls(losses):
         return None
     parts = means_of_fifths(losses)
@@ -375,10 +373,10 @@ def unfinished_message(losses: Sequence[float], remedies: Remedies, who: str = "
 
 
 def still_falls(losses: Sequence[float]) -> bool:
-    """Return whether a loss falls at the end at least as steeply as in a straight line.
+    """Return whether a loss falls at the end about as steeply as in a straight line.
 
-    The epochs are parted in five. The loss must have fallen from the first epoch on, from each part to
-    the next, and from the last but one to the last by 18 % or more of its whole fall.
+    The epochs are divided into five parts. The loss must have fallen from the first epoch on, from each part
+    to the next, and from the fourth part to the fifth by 18 % or more of its whole fall.
     """
     if len(losses) < _FEW_EPOCHS:
         return False
@@ -398,7 +396,7 @@ def _is_rehearsal(epochs: Sequence[dict[str, Any]]) -> bool:
 
 
 def _is_annealed(optimizer: torch.optim.Optimizer) -> bool:
-    """Return whether a schedule has lowered the rate to less than half of what was given."""
+    """Return whether a schedule has lowered the learning rate to less than half of the given one."""
     given = optimizer.defaults.get("lr", 0.0)
     return any(float(group.get("lr", given)) < 0.5 * float(given) for group in optimizer.param_groups)
 
@@ -410,11 +408,11 @@ def warn_of_convergence(message: str | None) -> None:
 
 
 def learned_nothing(predictions: Predictions) -> bool:
-    """Return whether a student predicts one class, or is at chance, where there was more to learn.
+    """Return whether a student predicts one class, or is at chance, although there was more to learn.
 
-    Chance is the share of the most frequent class. Where that is above two thirds, a student that
-    predicts it alone may know all that can be known: it has learned if its probabilities go with
-    the labels. So has one that follows a teacher who says something else than the labels.
+    Chance is the share of the most frequent class. If that is above two thirds, a student that predicts
+    only this class may know all that can be known: it has learned if its probabilities correlate with
+    the labels. A student that follows a teacher who contradicts the labels has learned too.
     """
     labels, teacher = predictions.labels, predictions.teacher
     most = float(predictions.shares(labels).max())
@@ -428,7 +426,7 @@ def learned_nothing(predictions: Predictions) -> bool:
 
 
 def _evidence(predictions: Predictions, classes: np.ndarray) -> str:
-    """Describe the predictions that show that nothing was learned."""
+    """Describe the predictions that prove that nothing was learned."""
     shares, predicted = predictions.shares(predictions.labels), predictions.shares(predictions.predicted)
     top, n = int(predicted.argmax()), len(predictions.labels)
     most = int(shares.argmax())
@@ -445,7 +443,7 @@ def _evidence(predictions: Predictions, classes: np.ndarray) -> str:
 
 
 def _largest(train: DistillationData) -> float:
-    """Return the largest absolute value of X; 0 where its rows are loaded batch by batch."""
+    """Return the largest absolute value of X; 0 if its rows are loaded batch by batch."""
     if isinstance(train, LoadedData):
         return 0.0
     return max(float(x.abs().max()) for x in train.iter_inputs())
@@ -454,7 +452,7 @@ def _largest(train: DistillationData) -> float:
 def _cause(
     predictions: Predictions, train: DistillationData, student: nn.Module, begun: bool, remedies: Remedies
 ) -> str:
-    """Name the likely cause, and a remedy; ``begun`` says whether the loss was falling all the time."""
+    """Name the likely cause and a remedy; ``begun`` says whether the loss fell all the time."""
     scaled, taught = _scales_by_itself(student), predictions.teacher
     scales = None if scaled else scales_of(train)
     if scales is not None and scales.ratio > _MOST_APART:
@@ -468,10 +466,10 @@ def _cause(
         scale = _SCALE if _is_table(train) else _SCALE_IMAGES
         return f"X has values up to {largest:.2g}. {scale}, or {remedies.smaller}."
     if taught is not None and float(predictions.shares(taught).max()) >= _NEARLY_ALL:
-        return "Its teacher predicts one class too. Give one that tells classes apart, or set meta='none'."
+        return "Its teacher predicts one class too. Give one that separates the classes, or set meta='none'."
     if begun:
         return f"It had only begun to learn: give it {remedies.larger}."
-    return f"Its steps were too large, or X does not tell the classes apart: {remedies.smaller}."
+    return f"Its steps were too large, or X does not separate the classes: {remedies.smaller}."
 
 
 def _name(classes: np.ndarray, code: int) -> str:

@@ -1,4 +1,4 @@
-"""Strategies, losses and executions as users give them: a name with ``NAME__PARAMETER``, or an object."""
+"""Make strategies, losses and executions of what users give: a name and its parameters, or an object."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def named_object(
     given: Mapping[str, Any],
     otherwise: str,
 ) -> Any:
-    """Return the object that a name stands for, with the given parameters, or a copy of an object.
+    """Return the object that a name stands for, with the given parameters, or a copy of a given object.
 
     Parameters
     ----------
@@ -25,19 +25,19 @@ def named_object(
         Name of the estimator's parameter, such as "meta".
     value : str or BaseEstimator
     makers : mapping of str to callable
-        Makes the object of each name.
+        Makes the object for each name.
     given : mapping of str to object
-        Values of ``PARAMETER__NAME``, by NAME. A parameter that only other names take is passed over, as
-        in a grid search over several names.
+        Values of ``PARAMETER__NAME``, by NAME. A parameter that only other names take is ignored, since a
+        grid search over several names gives it.
     otherwise : str
-        What may be given in place of a name, for the message.
+        What may be given instead of a name, for the message.
 
     Raises
     ------
     ValueError
         If no object has this name.
     TypeError
-        If a parameter is not known, or stands beside an object, which has its own.
+        If a parameter is unknown, or is given with an object, which has its own.
     """
     if not isinstance(value, str):
         if given:
@@ -48,7 +48,7 @@ def named_object(
                     f"It takes {own}."
                 )
             raise TypeError(
-                f"{parameter}__{name} beside {parameter}={value!r}, which has parameters of its own. Set it "
+                f"{parameter}__{name} with {parameter}={value!r}, which has its own parameters. Set it "
                 f"there: {type(value).__name__}({name}=...), or set_params({parameter}__{name}=...)."
             )
         return clone(value)
@@ -74,6 +74,6 @@ def named_object(
 def _meant(parameter: str, name: str, known: set[str]) -> str:
     """Suggest what to give in place of an unknown name, after a space; "" if nothing is near."""
     head, _, rest = name.partition("__")
-    if rest and f"{head}_params" in known:  # as skorch has it
+    if rest and f"{head}_params" in known:  # as skorch writes it
         return f" Did you mean {parameter}__{head}_params={{{rest!r}: ...}}?"
     return did_you_mean(name, sorted(known))

@@ -1,4 +1,4 @@
-"""Terms of features by the names that a list of losses takes for them."""
+"""Names of feature terms in a list of losses."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FEATURE_TERMS: dict[str, type[FeatureTerm]] = {**TERMS, Pathways.name: Pathways}
 
 
 def has_terms(loss: Any) -> bool:
-    """Return whether a loss, right or wrong, is a list with terms of features in it."""
+    """Return whether a loss, valid or not, is a list with feature terms in it."""
     if not is_listed(loss):
         return False
     items = [item[-1] if isinstance(item, tuple) and item else item for item in loss]

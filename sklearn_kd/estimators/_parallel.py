@@ -1,4 +1,4 @@
-"""``parallel``: a fit in one process, in those that were launched together, or in new ones."""
+"""Run a fit as ``parallel`` says: in this process, in processes launched together, or in new ones."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ DDP = "ddp"
 _OF_RANKS = {"verbose", "checkpoint_dir", "teacher_logits_dir"}
 
 # Wrappers of torch whose processes must run a network together, and the remedy.
-_SHARDED = "FSDPModule"  # of fully_shard; the processes of a fit ask it equally often
+_SHARDED = "FSDPModule"  # made by fully_shard; all processes of a fit ask it equally often
 _DIVIDED = {
     "DistributedDataParallel": "Give the network itself: teacher.module.",
     "FullyShardedDataParallel": "Shard it by torch.distributed.fsdp.fully_shard, and set parallel='ddp'.",
-    _SHARDED: "Set parallel='ddp', with which they do.",
+    _SHARDED: "Set parallel='ddp'; its processes do.",
 }
 
 
@@ -55,13 +55,13 @@ def check_parallel(parallel: Any) -> None:
     if isinstance(parallel, str):
         raise ValueError(f"parallel={parallel!r} is not known. {ways}")
     if isinstance(parallel, (bool, np.bool_)) or not isinstance(parallel, Integral):
-        raise TypeError(f"parallel={parallel!r} is no number of processes. {ways}")
+        raise TypeError(f"parallel={parallel!r} is not a number of processes. {ways}")
     if parallel < 1:
         raise ValueError(f"parallel={parallel} must be 1 or more. {ways}")
 
 
 def in_ranks(fit: Fit) -> Fit:
-    """Run ``fit`` where ``parallel`` says: here, with the launched processes, or in new ones."""
+    """Decorate ``fit`` to run where ``parallel`` says: here, with the launched processes, or in new ones."""
 
     @wraps(fit)
     def in_its_processes(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +78,7 @@ def in_ranks(fit: Fit) -> Fit:
 
 
 def ranks_of(estimator: BaseDistiller) -> Ranks:
-    """Return the ranks of the fit that is under way; :data:`ALONE` for a fit in one process."""
+    """Return the ranks of the running fit; :data:`ALONE` for a fit in one process."""
     return vars(estimator).get("_ranks", ALONE)
 
 
@@ -88,13 +88,13 @@ def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
     Raises
     ------
     TypeError
-        If the student is wrapped for several GPUs of one process, and several processes train it.
+        If the student is wrapped for several GPUs of one process but several processes train it.
     ValueError
-        If asking the teacher takes all processes, and they do not ask it together.
+        If all processes are needed to ask the teacher but would not ask it together.
     """
     if ranks.size > 1 and isinstance(estimator.student, nn.DataParallel):
         raise TypeError(
-            f"student is wrapped in DataParallel beside parallel={estimator.parallel!r}. Give the network "
+            f"student is wrapped in DataParallel with parallel={estimator.parallel!r}. Give the network "
             "itself: student.module."
         )
     teacher = thawed(estimator.teacher)
@@ -109,7 +109,7 @@ def check_networks(estimator: BaseDistiller, ranks: Ranks) -> None:
 
 
 def check_same_inputs(estimator: BaseDistiller, inputs: ValidatedInputs, ranks: Ranks) -> None:
-    """Raise RuntimeError, on all ranks, unless all were given the same rows, plain parameters and loss."""
+    """Raise RuntimeError on all ranks unless all have the same rows, plain parameters and loss."""
     if ranks.size == 1:
         return
     plain = (bool, int, float, str, type(None))
@@ -136,7 +136,7 @@ def check_same_inputs(estimator: BaseDistiller, inputs: ValidatedInputs, ranks: 
 
 
 def _some_of(rows: Any) -> Any:
-    """Return a few rows, by which all ranks tell whether they have the same."""
+    """Return a few rows, which ranks compare to find out whether they have the same data."""
     if isinstance(rows, DatasetRows):
         return sample_rows(rows)
     index = np.unique(np.linspace(0, len(rows) - 1, 16).astype(int))
@@ -154,7 +154,7 @@ def _warn_if_launched() -> None:
         warnings.warn(
             f"{n_processes} processes were launched, and each that calls fit trains the whole student on all "
             "rows it is given: the work is not divided, and the students may differ. Set parallel='ddp' to "
-            "train one student in all of them, or parallel=1 if this is meant.",
+            "train one student in all of them, or parallel=1 if you intend this.",
             UserWarning,
             stacklevel=2,
         )
@@ -181,7 +181,7 @@ def _fit_with_others(fit: Any, estimator: BaseDistiller, args: Any, kwargs: Any)
 
 @contextmanager
 def _silent(estimator: BaseDistiller) -> Iterator[None]:
-    """Let an estimator show nothing, and call no callbacks of scikit-learn: the first rank's does."""
+    """Silence an estimator's output and scikit-learn's callbacks, which are left to the first rank."""
     hidden = {
         name: vars(estimator)[name] for name in ("verbose", "_skl_callbacks") if name in vars(estimator)
     }
@@ -203,7 +203,7 @@ def _n_processes(estimator: BaseDistiller) -> int:
     Raises
     ------
     ValueError
-        If this process is itself one of several, or there are not as many GPUs.
+        If this process is itself one of several, or there are too few GPUs.
     """
     n = 1 if estimator.parallel is None else int(estimator.parallel)
     if n == 1:
@@ -212,7 +212,7 @@ def _n_processes(estimator: BaseDistiller) -> int:
     if launched > 1:
         raise ValueError(
             f"parallel={n} would start {n} processes in each of the {launched} that were launched. Set "
-            "parallel='ddp', which trains in these."
+            "parallel='ddp', which trains in those."
         )
     if inside_joblib():
         warnings.warn(
@@ -237,7 +237,7 @@ def _n_processes(estimator: BaseDistiller) -> int:
 
 
 def _fit_in_new(estimator: BaseDistiller, args: Any, kwargs: Any) -> Any:
-    """Fit in new processes, and take over what is fitted."""
+    """Fit in new processes, and take over the fitted attributes."""
     estimator._validate_params()
     n, device = _n_processes(estimator), estimator._device()
     sent = _unfitted(estimator)
@@ -257,9 +257,9 @@ def _fit_in_new(estimator: BaseDistiller, args: Any, kwargs: Any) -> Any:
 
 
 def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
-    """Return a copy for other processes, without its teacher, which goes by itself.
+    """Return a copy for other processes, without the teacher, which is sent separately.
 
-    It has what was fitted before only where this fit goes on from there.
+    It has fitted attributes only if this fit continues from them.
     """
     copied = copy.copy(estimator)
     copied.teacher = None
@@ -272,7 +272,7 @@ def _unfitted(estimator: BaseDistiller) -> BaseDistiller:
 
 
 def _fitted_names(estimator: BaseDistiller) -> list[str]:
-    """Return the names of the attributes that are no parameters."""
+    """Return the names of the attributes that are not parameters."""
     known = {*estimator.get_params(deep=False), *OF_SCIKIT_LEARN, "_ranks"}
     return [name for name in vars(estimator) if name not in known]
 
@@ -280,7 +280,7 @@ def _fitted_names(estimator: BaseDistiller) -> list[str]:
 def _fit_in_this(
     estimator: BaseDistiller, teacher: Any, registrations: Any, numpy_state: Any, args: Any, kwargs: Any
 ) -> Any:
-    """Fit in one of the new processes; return the estimator, its net apart, and NumPy's generator's state."""
+    """Fit in one of the new processes; return the estimator, its net separately, and NumPy's random state."""
     for registration in registrations:
         carry_registration(*registration)
     estimator.teacher = teacher
@@ -293,7 +293,7 @@ def _fit_in_this(
 
 
 def _take_over(estimator: BaseDistiller, fitted: BaseDistiller) -> None:
-    """Give the estimator what another one, of another process, has fitted."""
+    """Take over the fitted attributes of an estimator from another process."""
     for name in _fitted_names(estimator):
         del estimator.__dict__[name]
     for name in _fitted_names(fitted):

@@ -1,4 +1,4 @@
-"""The run of a fit: a plan of one or more stages, their training, and the publishing of the result."""
+"""Run a fit: a plan of one or more stages, their training, and the fitted attributes."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 
 Fit = TypeVar("Fit", bound=Callable[..., Any])
 
-TRAINING = "training"  # the stage of a fit that has only one
+TRAINING = "training"  # the only stage of a single training
 
 
 class Seeds(NamedTuple):
-    """One seed per use, so that methods compared under one ``random_state`` are paired."""
+    """Seeds, one per use, so that methods compared with the same ``random_state`` are paired."""
 
     split: int
     teacher: int
@@ -66,7 +66,7 @@ class Seeds(NamedTuple):
         """Draw fresh seeds from an int, a RandomState or None."""
         with (
             torch_state_lock()
-        ):  # another thread that holds the turn may have seeded NumPy's global generator
+        ):  # another thread that holds the lock may have seeded NumPy's global generator
             rng = check_random_state(random_state)
             return cls(*(int(seed) for seed in rng.randint(np.iinfo(np.int32).max, size=len(cls._fields))))
 
@@ -82,28 +82,28 @@ class Stage:
     Attributes
     ----------
     name : str
-        Names its checkpoints: "training"; "search" and "retraining" where there are two.
+        Name for its checkpoints: "training"; "search" and "retraining" if there are two stages.
     data : SplitData
     seeds : Seeds
     make_net : callable(plan) -> TrainingNet
-        Makes the net about to be trained: ``_classifier_net.net_to_train``, ``retraining_net`` of
+        Makes the net to train: ``_classifier_net.net_to_train``, ``retraining_net`` of
         ``_classifier_search``, or ``_search_net`` and ``_retraining_net`` of ``_distpro_plan``.
     train : callable(plan, stage) -> (plan, net)
-        Trains it: :func:`train_to_the_end`, ``search`` of ``_classifier_search``, or ``_search`` of
-        ``_distpro_plan``. The plan that it returns has what later stages need. Each
+        Trains the net: :func:`train_to_the_end`, ``search`` of ``_classifier_search``, or ``_search`` of
+        ``_distpro_plan``. Returns the plan with what later stages need, and the net. Each
         iteration is ``TrainingNet.train_step``.
     monitor : str
-        Column of the history with a loss that means the same in all epochs, if there is one.
+        Column of the history with a loss that is comparable across epochs, if there is one.
     who : str
         What messages call the student.
     conclude : callable(plan, net) -> plan
-        Returns the plan with what the trained net has found; of a stage that is the only one, the plan as it
-        is. ``train`` has done so.
+        Returns the plan with the results of the trained net; the unchanged plan if there is only one stage.
+        ``train`` calls it.
     train_net : callable(plan, stage, net)
-        Trains a net of the stage, which :func:`ready_net` has made: :func:`train_one`, or
+        Trains a net that :func:`ready_net` has made: :func:`train_one`, or
         ``_classifier_population.train_population``.
     trains : bool
-        False: what the making of the net finds, such as the best of several trials, is all that is wanted.
+        False: making the net gives all results, such as the best of several trials; nothing is trained.
     """
 
     name: str
@@ -120,16 +120,16 @@ class Stage:
 
 @dataclass(frozen=True, eq=False)
 class FitPlan:
-    """One fit, checked and ready to be trained.
+    """One fit, checked and ready for training.
 
     Attributes
     ----------
     task : Task
-        What kind of target y is.
+        The kind of target that y is.
     stages : tuple of Stage
-        In the order in which they are trained; the last one trains the student that is kept.
+        Stages in order of training; the last one trains the student to keep.
     student : nn.Module
-        Copied by each net; stays as it is.
+        Copied by each net; never changed.
     strategy : Strategy
         How the metaparameters move.
     teacher : Teacher, FeatureTeacher or None
@@ -150,16 +150,16 @@ class FitPlan:
 
     @property
     def data(self) -> SplitData:
-        """D_train and D_val of the student that is kept."""
+        """D_train and D_val of the student to keep."""
         return self.stages[-1].data
 
     @property
     def seeds(self) -> Seeds:
-        """Seeds of the student that is kept."""
+        """Seeds of the student to keep."""
         return self.stages[-1].seeds
 
     def teacher_signature(self) -> Tensor | None:
-        """Return some of the teacher's logits, by which a checkpoint recognises it."""
+        """Return some of the teacher's logits, from which a checkpoint recognises the teacher."""
         train = self.data.train
         if train.augmentation is None:
             if not train.has_teacher_logits:
@@ -173,12 +173,12 @@ class FitPlan:
 
 
 def _of_rows(logits: Tensor) -> Tensor:
-    """Return the logits of rows; of maps the mean over each."""
+    """Return the logits of rows; for maps, the mean over each."""
     return logits if logits.ndim == 2 else logits.mean(dim=(2, 3))
 
 
 class TrainingResult(NamedTuple):
-    """Result of a fit: the plan as it was followed, the last net, a warning or None, seconds of training."""
+    """Result of a fit: the completed plan, the last net, a warning or None, and the seconds of training."""
 
     plan: FitPlan
     net: TrainingNet
@@ -187,13 +187,13 @@ class TrainingResult(NamedTuple):
 
 
 # --------------------------------------------------------------------------------------
-# To the plan
+# Make the plan
 
 
 def stage_data(
     estimator: BaseDistiller, inputs: ValidatedInputs, hold_out: HoldOut | None, seeds: Seeds
 ) -> tuple[SplitData, np.ndarray]:
-    """Return D_train and D_val of a stage, and the places in X of D_train's rows."""
+    """Return D_train and D_val of a stage, and the indices in X of D_train's rows."""
     return split_data(
         inputs,
         hold_out,
@@ -211,18 +211,18 @@ def open_checkpoints(
     before: Any = None,
     ranks: Ranks = ALONE,
 ) -> FitCheckpoints:
-    """Open the checkpoints of a fit, which may hold other seeds than those drawn.
+    """Open the checkpoints of a fit; their seeds replace those drawn.
 
-    Of several ranks the first has the files, and all have its seeds.
+    With several ranks, the first has the files, and all use its seeds.
 
     Parameters
     ----------
     estimator : BaseDistiller
     inputs : ValidatedInputs
     seeds : sequence of Seeds
-        As drawn, those of one stage each.
+        The seeds drawn, one entry per stage.
     before : object, default=None
-        What the fit goes on from.
+        What the fit continues from.
     ranks : Ranks, default=ALONE
     """
     if ranks.size == 1:
@@ -238,8 +238,8 @@ def _own_checkpoints(
     folder = prepare_checkpoint_dir(estimator.checkpoint_dir)
     if folder is None:
         return Checkpoints(None, "", seeds, False)
-    # None draws other seeds in each process, and means the same fit; a RandomState means a fit for
-    # each of its states.
+    # With None, each process draws other seeds for the same fit; each state of a RandomState means
+    # another fit.
     is_open = estimator.random_state is None
     valid = inputs.valid
     further: dict[str, Any] = {} if inputs.stream is None else {"stream": inputs.n_rows}
@@ -267,7 +267,7 @@ def _own_checkpoints(
 
 
 def _described_unlabeled(estimator: BaseDistiller, inputs: ValidatedInputs) -> list[Any]:
-    """Return what stands for the rows without labels, and for their logits, in the digest of a fit."""
+    """Return what represents the rows without labels, and their logits, in the digest of a fit."""
     unlabeled = inputs.unlabeled
     assert unlabeled is not None
     rows = _described_rows(estimator, unlabeled.rows, "iterator_train")
@@ -275,18 +275,18 @@ def _described_unlabeled(estimator: BaseDistiller, inputs: ValidatedInputs) -> l
 
 
 def _described_rows(estimator: BaseDistiller, rows: Rows, part: str) -> Any:
-    """Return what stands for rows in the digest of a fit."""
+    """Return what represents rows in the digest of a fit."""
     if isinstance(rows, DatasetRows):
         return sample_rows(rows, loader_settings(estimator, part).get("collate_fn"))
     return rows.described() if isinstance(rows, (RawRows, SparseRows)) else rows
 
 
 # --------------------------------------------------------------------------------------
-# From the plan to the fitted estimator
+# Run the plan
 
 
 def run_plan(plan: FitPlan) -> TrainingResult:
-    """Train the stages of a plan one after another; an interrupt ends it with the stage it meets."""
+    """Train the stages of a plan one after another; an interrupt ends the plan with the current stage."""
     message, began = None, time.perf_counter()
     for stage in plan.stages:
         plan, net = stage.train(plan, stage)
@@ -297,7 +297,7 @@ def run_plan(plan: FitPlan) -> TrainingResult:
 
 
 def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
-    """Return a message about a trained net that learned nothing, or was still learning."""
+    """Return a message about a trained net that learned nothing or was still learning."""
     if has_several_labels(plan.task):
         return message_of_labels(net, stage.data.train.labelled, stage.monitor, stage.who)
     if isinstance(plan.task, Regression):
@@ -307,7 +307,7 @@ def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
 
 
 def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]:
-    """Train the net of a stage, or the rest that a checkpoint leaves."""
+    """Train the net of a stage, or what a checkpoint leaves of its training."""
     try:
         net = ready_net(plan, stage)
     except TrialsInterrupted as interrupted:
@@ -318,12 +318,12 @@ def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]
 
 
 def train_one(plan: FitPlan, stage: Stage, net: TrainingNet) -> None:
-    """Train a net by itself."""
+    """Train a single net."""
     train_alone(net, stage.data, stage.seeds.training)
 
 
 def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
-    """Make the net of a stage, set to write checkpoints if there is a folder for them."""
+    """Make the net of a stage, which writes checkpoints if there is a folder for them."""
     net = stage.make_net(plan)
     if plan.checkpoints.active:
         signature = plan.teacher_signature()
@@ -331,12 +331,12 @@ def ready_net(plan: FitPlan, stage: Stage) -> TrainingNet:
     return net
 
 
-# Fitted attributes that some strategies and some losses give.
+# Fitted attributes that only some strategies and losses set.
 _NOT_OF_EVERY_FIT = ("trials_", "moves_", "lambda1_", "temperature_")
 
 
 def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
-    """Set the fitted attributes, warn of what went wrong, and end the fit."""
+    """Set the fitted attributes, warn if anything went wrong, and end the fit."""
     plan, net, message, seconds = result
     fitted = estimator._fitted_attributes(net, plan)
     fitted |= {"_student_seconds": seconds, "_teacher_seconds": getattr(plan.teacher, "seconds", None)}
@@ -344,8 +344,8 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
     for name in _NOT_OF_EVERY_FIT:
         estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(fitted)
-    net.metaparameters.forget_path()  # or every pickle would hold it twice
-    net.optimizer_.state.clear()  # a later fit begins anew; of Adam, twice the size of the student
+    net.metaparameters.forget_path()  # otherwise every pickle would hold it twice
+    net.optimizer_.state.clear()  # a later fit starts anew; Adam's is twice the size of the student
     net.average_ = net.ending_ = None  # each as large as the student
     warn_of_convergence(message)
     plan.report.finish()
@@ -354,9 +354,9 @@ def publish(estimator: BaseDistiller, result: TrainingResult) -> None:
 
 
 def restore_on_failure(fit: Fit) -> Fit:
-    """Restore the estimator's attributes where ``fit`` fails, or is ended before it has trained.
+    """Decorate ``fit`` to restore the estimator's attributes if it fails or ends before it has trained.
 
-    Its checkpoints are then free for the next fit.
+    The checkpoints are then free for the next fit.
     """
 
     @wraps(fit)

@@ -1,4 +1,4 @@
-"""From a student's outputs to the numbers that a regressor predicts."""
+"""Turn a student's outputs into the numbers that a regressor predicts."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def predicted_numbers(
 ) -> np.ndarray | tuple[np.ndarray, np.ndarray]:
     """Return the predictions in the units of y, and their standard deviations with ``return_std``.
 
-    The arguments are those of ``predict``. Maps are predicted some images at a time.
+    The arguments are those of ``predict``. Maps are predicted a few images at a time.
 
     Raises
     ------
     NotFittedError
         If the estimator has not been fitted.
     ValueError
-        If outputs are not finite, the loss on y learns no variance, or there are no such tiles.
+        If outputs are not finite, the loss on y learns no variance, or the tiles cannot be used.
     """
     estimator._require_fit()
     task, tiling = estimator._task, checked_tiling(estimator, tile, overlap)
@@ -52,5 +52,5 @@ def _refuse_overflow(outputs: Tensor, n_before: int) -> None:
     if bool(wrong.any()):
         raise ValueError(
             f"X has {int(wrong.sum())} rows, such as row {n_before + int(wrong.nonzero()[0])}, for which the "
-            "student's outputs overflow float32. Are they scaled as the rows given to fit?"
+            "student's outputs overflow float32. Are they scaled like the rows given to fit?"
         )

@@ -1,4 +1,4 @@
-"""The trained student's logits for further rows."""
+"""Run the trained student on further rows."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 def student_logits(estimator: BaseDistiller, X: Any) -> Tensor:
-    """Return the logits of all rows, shape (n, n_outputs), or of maps, on the CPU.
+    """Return the logits of all rows, shape (n, n_outputs), or maps of logits, on the CPU.
 
     Parameters
     ----------
@@ -85,15 +85,15 @@ def iter_maps(estimator: BaseDistiller, X: Any, tiling: Tiling | None = None) ->
 
 
 def _checked(estimator: BaseDistiller, X: Any) -> Any:
-    """Return X as the student is given it; images for maps may have any height and width."""
+    """Check X and return it in the student's form; images for maps may have any height and width."""
     if isinstance(X, Stream):
-        raise TypeError("X is a Stream, which is for fit. Predict for its rows as arrays, some at a time.")
+        raise TypeError("X is a Stream, which only fit takes. Predict its rows as arrays, a few at a time.")
     any_size = vars(estimator).get("map_shape_") is not None
     return validate_predict_inputs(estimator, X, sample_shape_for(estimator, X), any_size=any_size)
 
 
 def _rows_at_a_time(estimator: BaseDistiller, rows: Any) -> int:
-    """Return the rows of a batch; fewer where y had maps of large images."""
+    """Return the number of rows per batch; fewer for maps of large images."""
     n_rows = max(estimator.net_.batch_size, PREDICTION_BATCH)
     if len(rows.shape) == 4 and estimator._task.map_shape:
         return images_at_a_time(tuple(rows.shape[1:]), n_rows)
@@ -101,14 +101,14 @@ def _rows_at_a_time(estimator: BaseDistiller, rows: Any) -> int:
 
 
 def _outputs_of_batch(net: TrainingNet, x: Any, n_rows: int, tiling: Tiling | None) -> Tensor:
-    """Return the student's outputs of a batch, made of tiles if that was asked for."""
+    """Return the student's outputs for a batch, assembled from tiles if there is a tiling."""
     if tiling is None:
         return _logits_of_batch(net, x, n_rows)
     return tiled(lambda part: _logits_of_batch(net, part, n_rows), x, tiling)
 
 
 def sample_shape_for(estimator: BaseDistiller, X: Any) -> tuple[Any, ...]:
-    """Return the shape that samples of X must have; of images for maps, any height and width."""
+    """Return the shape that samples of X must have; images for maps may have any height and width."""
     shape, fitted = estimator._sample_shape, vars(estimator)
     if fitted.get("map_shape_") is None or fitted.get("student_preprocessing_") is not None:
         return shape
@@ -123,7 +123,7 @@ def iter_logits(
     labelled: bool = False,
     tiling: Tiling | None = None,
 ) -> Iterator[tuple[Tensor, Any]]:
-    """Yield (logits, labels or None) of a Dataset, a batch at a time."""
+    """Yield (logits, labels or None) for a Dataset, batch by batch."""
     rows, net = DatasetRows(dataset, loader.get("collate_fn")), estimator.net_
     if are_integers(estimator._sample_shape):
         rows = rows.with_integers()
@@ -134,15 +134,16 @@ def iter_logits(
 
 
 def _set_evaluation_mode(student: nn.Module) -> None:
-    # A fit ends in it; to look takes a third of the time of ``eval()``. A frozen TorchScript module has none.
+    # A fit leaves the student in it, and checking takes a third of the time of ``eval()``. A frozen
+    # TorchScript module has no such mode.
     if any(getattr(part, "training", False) for part in student.modules()):
         student.eval()
 
 
 def _logits_of_batch(net: TrainingNet, x: Any, n_rows: int) -> Tensor:
-    """Return the student's logits of a batch, float32, on the CPU.
+    """Return the student's logits for a batch, float32, on the CPU.
 
-    ``n_rows``, the rows of a full batch, are for the message where memory runs out.
+    ``n_rows``, the number of rows in a full batch, is for the message if memory runs out.
     """
     try:
         # A copy: a student may change its batch, but never the user's X.
@@ -157,7 +158,7 @@ def _logits_of_batch(net: TrainingNet, x: Any, n_rows: int) -> Tensor:
 
 
 def _explain_out_of_memory(net: TrainingNet, n_rows: int) -> AbstractContextManager[None]:
-    """Name batches of ``n_rows`` rows where memory runs out inside."""
+    """Name batches of ``n_rows`` rows if memory runs out inside."""
     ways = f"X as a Dataset with iterator_valid__batch_size below {n_rows}", "fewer rows at a time"
 
     def situation() -> str:

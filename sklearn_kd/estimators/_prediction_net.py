@@ -19,7 +19,7 @@ def prediction_params(estimator: DistilledClassifier | DistProClassifier) -> dic
     Parameters
     ----------
     estimator : DistilledClassifier or DistProClassifier
-        Has its parameters and ``classes_``.
+        With its parameters and ``classes_`` set.
 
     Returns
     -------

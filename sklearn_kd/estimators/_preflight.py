@@ -83,14 +83,14 @@ _NOT_OF_EVERY_TASK = "label_dtype_", "map_shape_"
 
 
 def named_strategy(estimator: BaseDistiller) -> Strategy:
-    """Return the strategy that ``meta`` names, with ``meta__*``, or a copy of the one it is.
+    """Return the strategy that ``meta`` names, with ``meta__*`` set, or a copy of the given strategy.
 
     Raises
     ------
     ValueError
-        If the name is not known.
+        If the name is unknown.
     TypeError
-        If a ``meta__*`` is not known, or stands beside an object.
+        If a ``meta__*`` is unknown, or is given with an object.
     """
     makers: dict[str, Callable[[], Strategy]] = {name: STRATEGIES[name] for name in estimator._strategies}
     makers["linear"] = partial(Linear, e1=estimator.e1, e2=estimator.e2)
@@ -98,13 +98,13 @@ def named_strategy(estimator: BaseDistiller) -> Strategy:
     for name in ("e1", "e2"):
         if name in given and isinstance(estimator.meta, str):
             raise TypeError(
-                f"meta__{name} beside meta={estimator.meta!r}. Give {name}={given[name]!r} itself."
+                f"meta__{name} with meta={estimator.meta!r}. Give {name}={given[name]!r} instead."
             )
     return named_object("meta", estimator.meta, makers, given, "a Strategy from sklearn_kd.meta")
 
 
 def named_execution(estimator: BaseDistiller) -> Execution:
-    """Return the execution that ``execution`` names, or a copy of the one it is.
+    """Return the execution that ``execution`` names, or a copy of the given execution.
 
     Raises
     ------
@@ -120,13 +120,13 @@ def named_execution(estimator: BaseDistiller) -> Execution:
 
 
 def refuse_hidden_layers(execution: Execution, beside: str = "") -> None:
-    """Raise ValueError for an execution whose passes do not show the features of layers.
+    """Raise ValueError for an execution whose passes hide the layers' features.
 
-    ``beside`` says in the message what compares them.
+    ``beside`` tells the message what compares them.
     """
     if execution.compile or execution.cuda_graph:
         raise ValueError(
-            f"execution={execution!r}{beside}: layers cannot be looked into in compiled or captured passes. "
+            f"execution={execution!r}{beside}: compiled or captured passes hide the layers. "
             "Set execution='eager' or 'bfloat16'."
         )
 
@@ -154,11 +154,11 @@ def validate(
     estimator : BaseDistiller
     X, y, sample_weight, X_val, y_val, teacher_logits, X_unlabeled, teacher_logits_unlabeled, \
             sample_weight_val, groups
-        As ``fit`` was given them.
+        The arguments of ``fit``.
     continued : Continued or None, default=None
-        The fit that this one goes on with.
+        The fit that this one continues.
     task_type : TaskMaker or None, default=None
-        Makes the task from y. None: that of the estimator.
+        Makes the task from y. None: the estimator's own.
     """
     check_given_together(teacher_logits, X_unlabeled, teacher_logits_unlabeled)
     given = X, y, sample_weight, X_val, y_val, X_unlabeled
@@ -195,7 +195,7 @@ def validate_data(
     continued: Continued | None,
     task_type: TaskMaker,
 ) -> ValidatedInputs:
-    """Check what ``fit`` was given but for the teacher's answers, as :func:`validate` does.
+    """Check what ``fit`` was given, except the teacher's answers, as :func:`validate` does.
 
     ``task_type`` makes the task from y.
     """
@@ -241,14 +241,14 @@ def keep_described(estimator: BaseDistiller, inputs: ValidatedInputs) -> None:
     for name in _NOT_OF_EVERY_TASK:
         estimator.__dict__.pop(name, None)  # of an earlier fit
     estimator.__dict__.update(inputs.task.fitted_attributes())
-    if not isinstance(inputs.rows, RawRows):  # whose samples have no shape yet
+    if not isinstance(inputs.rows, RawRows):  # raw rows have no sample shape yet
         estimator._sample_shape = inputs.sample_shape
 
 
 def _with_unlabeled_logits(
     inputs: ValidatedInputs, teacher_logits_unlabeled: Any, X_unlabeled: Any
 ) -> ValidatedInputs:
-    """Add the checked ``teacher_logits_unlabeled``; an index of ``X_unlabeled`` names rows."""
+    """Add the checked ``teacher_logits_unlabeled``; align by the index of ``X_unlabeled``."""
     if inputs.unlabeled is None or teacher_logits_unlabeled is None:
         return inputs
     logits = _check_of_logits(inputs.task)(
@@ -265,7 +265,7 @@ def _with_unlabeled_logits(
 
 
 def _check_of_logits(task: Task) -> Callable[..., Any]:
-    """Return what checks given logits of this kind of y."""
+    """Return the check of given logits for this kind of y."""
     if has_several_labels(task):
         return checked_label_logits
     return partial(checked_logits, maps=bool(task.map_shape))
@@ -278,7 +278,7 @@ def _keeps_integers_of(estimator: BaseDistiller) -> KeepsIntegers:
 def with_teacher(
     inputs: ValidatedInputs, teacher_logits: Any, teacher_classes: Any, named_rows: Any
 ) -> ValidatedInputs:
-    """Add the checked ``teacher_logits`` and ``teacher_classes``; an index of ``named_rows`` names rows."""
+    """Add the checked ``teacher_logits`` and ``teacher_classes``; align by the index of ``named_rows``."""
     labels = inputs.task.output_labels
     columns = checked_teacher_classes(teacher_classes, labels)
     check = _check_of_logits(inputs.task)
@@ -287,7 +287,7 @@ def with_teacher(
 
 
 # --------------------------------------------------------------------------------------
-# TeacherAdapter
+# Teacher
 
 
 # Wraps a teacher: callable(teacher, inputs, parameters of the teacher's own fit).
@@ -297,7 +297,7 @@ MakeTeacher = Callable[[Any, ValidatedInputs, Mapping[str, Any]], TeacherAdapter
 def make_class_teacher(
     teacher: Any, inputs: ValidatedInputs, fit_parameters: Mapping[str, Any]
 ) -> TeacherAdapter:
-    """Wrap a teacher of a classifier."""
+    """Wrap the teacher of a classifier."""
     columns = inputs.teacher_columns
     if has_several_labels(inputs.task):
         return make_label_teacher(teacher, columns, fit_parameters)
@@ -317,29 +317,29 @@ def checked_teacher(
     make: MakeTeacher = make_class_teacher,
     asks_for_features: bool = False,
 ) -> TeacherAdapter | None:
-    """Wrap the teacher, with the parameters of its own fit; None where none is needed.
+    """Wrap the teacher, with the parameters of its own fit; return None if none is needed.
 
-    ``answers`` is the argument of ``fit`` that takes its place; ``make`` wraps a teacher.
-    ``asks_for_features``: the teacher is used beside such answers.
+    ``answers`` is the argument of ``fit`` that replaces the teacher; ``make`` wraps a teacher.
+    ``asks_for_features``: the teacher is used even if such answers are given.
 
     Raises
     ------
     ValueError
-        If there is none though one is needed, or it cannot be asked about batches as they come.
+        If a teacher is needed but missing, or has to be asked batch by batch but cannot be.
     """
     if not strategy.needs_teacher:
         return None
     given = inputs.teacher_logits is not None
     if given and augment is not None:
         raise ValueError(
-            f"{answers} are of the rows as they are, not of what augment makes of them. Give a "
+            f"{answers} are answers to the rows as given, not to rows that augment has changed. Give a "
             "network as teacher (nn.Module, skorch), which is asked about each augmented batch, "
             "or set augment=None."
         )
     if given:
         if teacher is not None and not asks_for_features:
             warnings.warn(
-                f"{answers} take the place of {name_of(teacher)}, which is not used. Set "
+                f"{answers} are used in place of {name_of(teacher)}, which is not asked. Set "
                 f"teacher=None, or leave {answers} out to have it asked.",
                 UserWarning,
                 stacklevel=2,
@@ -357,7 +357,7 @@ def checked_teacher(
         wrapped.ask_for_maps()
     if isinstance(inputs.rows, RawRows) and augment is None:
         wrapped.ask_about_given_rows()
-    # Where features are asked for, the same pass gives the outputs for an augmented batch.
+    # If features are asked for, the same pass returns the outputs for an augmented batch.
     in_passing = asks_for_features and augment is not None and not has_several_labels(inputs.task)
     if in_passing or wrapped.takes_batches():
         return wrapped
@@ -390,10 +390,10 @@ def initial_student(
     numeric: bool = False,
     map_shape: tuple[int, ...] = (),
 ) -> nn.Module:
-    """Build the student, check it on two samples, and put the layer of ``standardize=True`` in front.
+    """Build the student, check it on two samples, and put the layer of ``standardize=True`` in front of it.
 
-    A student that makes whole numbers of what it is given gets none. One that has such a layer keeps it,
-    fitted where it is as it was made.
+    A student that turns its inputs into whole numbers gets no layer. A student that has such a layer keeps
+    it; the layer is fitted if it is in its initial state.
 
     Parameters
     ----------
@@ -403,19 +403,19 @@ def initial_student(
     samples : Tensor of shape (n, ...) or Parts
         On the device of the fit; the first two are tried.
     n_outputs : int
-        Width of its output.
+        Width of the student's output.
     seed : int
-        Of the initial weights.
+        Seed of the initial weights.
     make_scaling : callable() -> Standardization or None, default=None
-        Fits the layer to D_train. None: there is to be none.
+        Fits the layer to D_train. None: no layer.
     trained : nn.Module or None, default=None
-        The student of the last fit, to go on with in place of a new one.
+        The student of the last fit, to continue with instead of a new one.
     numeric : bool, default=False
-        Whether its outputs are numbers to predict, not logits.
+        Whether the outputs are predicted numbers, not logits.
     map_shape : tuple of int, default=()
-        (H, W) of the maps in y, to which the student's own are resized; () where y has none.
+        (H, W) of the maps in y, to which the student's maps are resized; () if y has none.
     """
-    # All inside, so that weights made in the first forward pass are drawn from the seed too.
+    # All in one context, so that weights made in the first forward pass are drawn from the seed too.
     with preserved_random_state(samples.device, seed):
         if trained is None:
             built = build_student(student, dict(params), tuple(samples.shape[1:]), n_outputs)
@@ -427,7 +427,7 @@ def initial_student(
         if scaling is not None:
             _check_columns(scaling, rows)
         is_open = trained is None and (scaling is None or not scaling.is_filled)
-        codes = code_columns(own)  # known, or there are none or the whole table is codes
+        codes = code_columns(own)  # known, unless there are none or the whole table is codes
         if is_open and make_scaling is not None and (codes or not takes_codes(own, rows)):
             scaling = _fitted(scaling, make_scaling(), codes)
         made_by = None if isinstance(student, nn.Module) else student
@@ -437,7 +437,7 @@ def initial_student(
 
 
 def _check_columns(scaling: Standardization, rows: Tensor) -> None:
-    """Refuse a student whose layer is for other columns."""
+    """Refuse a student whose layer is for another number of columns."""
     n_features = len(scaling.center)
     if rows.shape[-1] != n_features:
         raise ValueError(
@@ -456,7 +456,7 @@ def _check_behind(
     numeric: bool,
     map_shape: tuple[int, ...],
 ) -> None:
-    """Check a student that may be behind a layer; say so where it could be trained without."""
+    """Check a student that may be behind a layer; say so if it could be trained without the layer."""
     if scaling is None:
         check_student(student, rows, n_outputs, made_by, numeric=numeric, map_shape=map_shape)
         return
@@ -468,7 +468,7 @@ def _check_behind(
         except ValueError:
             raise error from error.__cause__
         raise ValueError(
-            f"{str(error).rstrip('.')}. It was given standardised rows, and takes those of X as they are: "
+            f"{str(error).rstrip('.')}. It was given standardised rows, but it takes those of X as they are: "
             "set standardize=False."
         ) from error
 
@@ -476,7 +476,7 @@ def _check_behind(
 def _fitted(
     own: Standardization | None, made: Standardization | None, codes: Sequence[int]
 ) -> Standardization | None:
-    """Return the layer to use: the student's own, filled with what was made, or what was made."""
+    """Return the layer to use: the student's own, filled with the fitted values, or the fitted one."""
     if made is not None:
         made.leave_as_they_are(codes)
     if own is None or made is None:
@@ -490,7 +490,7 @@ def check_single_rows(
 ) -> None:
     """Refuse batches of one row where the student cannot train on them.
 
-    ``batch_size`` is that of D_train's batches.
+    ``batch_size`` is that of D_train.
     """
     if batch_size != 1 and (valid is None or len(valid) > 1):
         return
@@ -510,15 +510,15 @@ def check_rows_alone(
     hypergradient_rows: int | None,
     batch_size: int,
 ) -> None:
-    """Refuse ``hypergradient_rows`` where a row's logits depend on the rest of its batch."""
+    """Refuse ``hypergradient_rows`` if a row's logits depend on the rest of its batch."""
     if hypergradient_rows is None:
         return
-    # A batch of rows that all differ, made of a few.
+    # Make a batch of rows that all differ from a few rows.
     batch = varied_rows(samples, torch.linspace(0.5, 1.5, batch_size, device=samples.device))
     student, some = copied_module(student).train(), slice(hypergradient_rows)
 
     def logits(rows: Any) -> Tensor:
-        # TF32 rounds more than the comparison allows for, and cuDNN rounds by the size of the batch.
+        # TF32 rounds more than the comparison allows, and cuDNN's rounding depends on the batch size.
         with preserved_random_state(batch.device, seed=0), full_precision(batch.device), torch.no_grad():
             return student(rows)[some]
 
@@ -535,7 +535,7 @@ def check_rows_alone(
 
 
 def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterable[str] | None) -> int:
-    """Try on a net that will not be trained what only skorch and torch can judge.
+    """Run the checks that need skorch and torch, on a net that will not be trained.
 
     Parameters
     ----------
@@ -545,7 +545,7 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     who : str
         What messages call the training.
     callback_params : iterable of str or None
-        The ``callbacks__*`` parameters by their short names; None where they are not for this net.
+        The ``callbacks__*`` parameters by their short names; None if they are not for this net.
 
     Returns
     -------
@@ -555,14 +555,15 @@ def dry_run(net: TrainingNet, data: SplitData, who: str, callback_params: Iterab
     Raises
     ------
     ValueError
-        If a callback watches what is not recorded, scores classes or clips twice, a schedule ends too
-        early, or the strategy cannot be used with the net's optimizer, execution or objective.
+        If a callback monitors a name that is not recorded, scores classes in a regression or clips a second
+        time, a schedule ends too early, or the strategy cannot be used with the net's optimizer, execution
+        or objective.
     TypeError
-        If there is no callback of a name in ``callback_params``.
+        If ``callback_params`` names a callback that does not exist.
     """
     if callback_params is not None:
         check_callback_names(net, callback_params)
-    if data.valid is not None:  # else nothing is learned from it
+    if data.valid is not None:  # otherwise nothing is learned from it
         far_iterations(net, data)
         net.get_iterator(data.valid)
     n_batches = len(net.get_iterator(data.train, training=True))

@@ -1,4 +1,4 @@
-"""``student_preprocessing``: the transformer that makes numbers of the rows of a table, for the student."""
+"""Fit, apply and save ``student_preprocessing``, which converts the rows of a table for the student."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AUTO = "auto"
 
 
 def check_preprocessing(preprocessing: Any) -> None:
-    """Raise ValueError or TypeError unless a ``student_preprocessing`` can be one, or is None."""
+    """Raise ValueError or TypeError unless ``student_preprocessing`` is a usable value or None."""
     if preprocessing is None or preprocessing == AUTO:
         return
     if isinstance(preprocessing, str):
@@ -50,7 +50,7 @@ def check_preprocessing(preprocessing: Any) -> None:
         raise TypeError(f"student_preprocessing={name} is a class. Give an object: {name}().")
     if not hasattr(preprocessing, "fit") or not hasattr(preprocessing, "transform"):
         raise TypeError(
-            f"student_preprocessing={preprocessing!r} is no transformer: it has not both fit and transform. "
+            f"student_preprocessing={preprocessing!r} is not a transformer: it lacks fit or transform. "
             "Give 'auto', a transformer of scikit-learn, or None."
         )
 
@@ -61,17 +61,16 @@ def takes_raw_rows(estimator: BaseDistiller) -> bool:
     Raises
     ------
     ValueError
-        If ``warm_start=True`` goes on with a fit that had one where this one has none, or the other way
-        round.
+        If ``warm_start=True`` continues a fit, and only one of the two has a ``student_preprocessing``.
     """
     is_asked_for = getattr(estimator, "student_preprocessing", None) is not None
     if estimator._continues():
         had = vars(estimator).get("student_preprocessing_") is not None
         if had != is_asked_for:
             raise ValueError(
-                f"warm_start=True goes on with a student that was fitted {'with' if had else 'without'} "
+                f"warm_start=True continues with a student that was fitted {'with' if had else 'without'} "
                 f"student_preprocessing; got student_preprocessing={estimator.student_preprocessing!r}. Set "
-                "it as it was, or set warm_start=False."
+                "it as in that fit, or set warm_start=False."
             )
     return is_asked_for
 
@@ -79,22 +78,22 @@ def takes_raw_rows(estimator: BaseDistiller) -> bool:
 def with_preprocessing(
     estimator: DistilledClassifier, inputs: ValidatedInputs, hold_out: HoldOut | None, ranks: Ranks
 ) -> ValidatedInputs:
-    """Return the inputs with numbers as rows; set ``student_preprocessing_``, fitted on the rows of D_train.
+    """Return the inputs with numeric rows; set ``student_preprocessing_``, fitted on the rows of D_train.
 
     Parameters
     ----------
     estimator : BaseDistiller
     inputs : ValidatedInputs
-        As they are where their rows are numbers already.
+        Returned unchanged if their rows are numeric already.
     hold_out : HoldOut or None
-        By which D_train is split off.
+        How D_train is split off.
     ranks : Ranks
-        The first fits it for all.
+        The first rank fits the transformer for all.
     """
     if not isinstance(inputs.rows, RawRows):
         estimator.student_preprocessing_ = None
         return inputs
-    if estimator._continues():  # that of the first fit, to which the student is used
+    if estimator._continues():  # keep the transformer of the first fit, which the student was trained with
         preprocessing = estimator.student_preprocessing_
     else:
         places, _ = split_places(inputs, hold_out)
@@ -120,12 +119,12 @@ def _fitted(estimator: BaseDistiller, rows: RawRows, y: np.ndarray) -> Preproces
 def student_data_of(
     estimator: BaseDistiller, X: Any, y: np.ndarray, device: torch.device
 ) -> Callable[[Any], DistillationData]:
-    """Return what makes of further rows the data set that a student, or a network teacher, is given.
+    """Return a function that turns further rows into the data for a student or a network teacher.
 
     Parameters
     ----------
     estimator : BaseDistiller
-        Of which only ``student_preprocessing`` counts.
+        Only ``student_preprocessing`` is used.
     X, y
         Rows of D_train in the user's container, and their labels.
     device : torch.device
@@ -147,22 +146,22 @@ def student_data_of(
 
 
 def _automatic(estimator: BaseDistiller) -> TablePreprocessing:
-    """Return the transformer that "auto" is: with codes for a student that looks them up."""
+    """Return the transformer that "auto" stands for; it makes codes if the student looks them up."""
     return TablePreprocessing(categories="ordinal") if wants_codes(estimator) else TablePreprocessing()
 
 
 def described_preprocessing(estimator: BaseDistiller) -> str | None:
-    """Return a hash of what a frozen transformer has learned, by which a checkpoint recognises it."""
+    """Return a hash of a frozen transformer's fitted state, from which a checkpoint recognises it."""
     given = getattr(estimator, "student_preprocessing", None)
     return joblib.hash(given.estimator) if isinstance(given, FrozenEstimator) else None
 
 
 def names_of_columns(estimator: BaseDistiller) -> Sequence[str] | None:
-    """Return the names of the columns that the student is given, where they have names."""
+    """Return the names of the student's input columns, or None if they have no names."""
     preprocessing = vars(estimator).get("student_preprocessing_")
     if preprocessing is None:
         return getattr(estimator, "feature_names_in_", None)
-    with suppress(Exception):  # a transformer of the user's need not have them
+    with suppress(Exception):  # a user's transformer need not have them
         return list(preprocessing.get_feature_names_out())
     return None
 
@@ -174,7 +173,7 @@ _IN_FILE, _NOT_IN_FILE = "student_preprocessing_state", "student_preprocessing_c
 
 
 def preprocessing_content(estimator: BaseDistiller) -> dict[str, Any]:
-    """Return what a file holds of the fitted ``student_preprocessing_``: all of it, or its class alone."""
+    """Return what a file stores of ``student_preprocessing_``: its fitted state, or only its class."""
     preprocessing = vars(estimator).get("student_preprocessing_")
     if preprocessing is None:
         return {}
@@ -193,16 +192,16 @@ def preprocessing_of_content(
     Parameters
     ----------
     estimator : BaseDistiller
-        Has its shared fitted attributes.
+        With the fitted attributes that all estimators share.
     about : mapping
-        Of the file.
+        Content of the file.
     given : mapping
         The parameters that the caller of ``load`` gave.
 
     Raises
     ------
     ContentError
-        If the file is wrong, or holds no transformer and none that fits is given.
+        If the file is invalid, or neither it nor the caller gives a transformer that fits.
     """
     names, n_outputs = getattr(estimator, "feature_names_in_", None), estimator._sample_shape[0]
     if _IN_FILE in about:
@@ -211,13 +210,13 @@ def preprocessing_of_content(
         return None
     what = (
         "no student_preprocessing in it: that of the saved estimator, a "
-        f"{str(about[_NOT_IN_FILE])[:200]}, has no form in a file"
+        f"{str(about[_NOT_IN_FILE])[:200]}, cannot be written to a file"
     )
     preprocessing = given.get("student_preprocessing")
     if preprocessing is None or isinstance(preprocessing, str):
         raise ContentError(
             f"{what}. Give load the fitted one, student_preprocessing=clf.student_preprocessing_, which "
-            "joblib can keep in a file of its own"
+            "joblib can write to another file"
         )
     check_preprocessing(preprocessing)
     try:
@@ -232,14 +231,14 @@ def preprocessing_of_content(
 
 
 def _check_takes(preprocessing: Any, estimator: BaseDistiller, what: str) -> None:
-    """Refuse a transformer for other columns than those of X, or that makes others than the student takes."""
+    """Refuse a transformer whose input columns are not X's, or whose output columns are not the student's."""
     for attribute in ("n_features_in_", "feature_names_in_"):
         its, needed = getattr(preprocessing, attribute, None), getattr(estimator, attribute, None)
         if its is not None and needed is not None and not np.array_equal(its, needed):
             raise ContentError(f"{what}. The given one has {attribute}={its}, and X had {needed}")
     try:
         n_made = len(preprocessing.get_feature_names_out())
-    except Exception:  # not every transformer knows its columns; the first prediction shows them
+    except Exception:  # not every transformer knows its columns; the first prediction checks them
         return
     if n_made != estimator._sample_shape[0]:
         raise ContentError(

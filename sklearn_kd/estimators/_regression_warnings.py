@@ -1,4 +1,4 @@
-"""Warnings about regressions that learned nothing, and about teachers that are of no use to them."""
+"""Warn of regressions that learned nothing, and of teachers whose predictions are in other units."""
 
 from __future__ import annotations
 
@@ -33,18 +33,18 @@ from sklearn_kd.training._work import threads_of_prediction
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# A student whose predictions have less than this share of y's deviation predicts one number.
+# A student whose predictions vary by less than this share of y's standard deviation predicts one number.
 _NEARLY_CONSTANT = 1e-3
-# Predictions whose mean squared error is beyond so many variances of y are hardly in its units.
+# Predictions with a mean squared error above this many variances of y are unlikely to be in its units.
 _MOST_VARIANCES = 2.0
 
 
 def regression_message(
     net: TrainingNet, train: DistillationData, task: Regression, monitor: str, who: str = "The student"
 ) -> str | None:
-    """Set ``net.collapsed_``; return a message about a fit that learned nothing, or was still learning.
+    """Set ``net.collapsed_``; return a message about a fit that learned nothing or was still learning.
 
-    None where there is nothing to say, as of a rehearsal, and of a fit that a user ended or that diverged.
+    Return None if all is well, for a trial run, and for a fit that a user ended or that diverged.
 
     Parameters
     ----------
@@ -54,9 +54,9 @@ def regression_message(
         The rows of D_train that have targets.
     task : Regression
     monitor : str
-        The column of the history with a loss that means the same in all epochs, if there is one.
+        The column of the history with a loss that is comparable across epochs, if there is one.
     who : str, default="The student"
-        What the message calls it.
+        What the message calls the student.
     """
     epochs = [row for row in net.history if "train_batch_count" in row]
     if not epochs:
@@ -83,7 +83,7 @@ def regression_message(
 
 
 def _other_cause(remedies: Remedies) -> str:
-    return f"Its steps were too large, or X does not tell the targets apart: {remedies.smaller}"
+    return f"Its steps were too large, or X does not explain the targets: {remedies.smaller}"
 
 
 def _predictions_of(
@@ -91,7 +91,7 @@ def _predictions_of(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return standardised predictions and targets of some rows of D_train, shape (n, m), and weights (n,).
 
-    Of images the rows are pixels that have a target.
+    For images, the rows are the pixels that have a target.
     """
     predicted, targets, weights = [], [], []
     with isolated_eval_mode(net.module_, train.device):
@@ -107,7 +107,7 @@ def _predictions_of(
 
 
 def _r2(predicted: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
-    """Return 1 − the mean squared error over the variance, the mean over the targets."""
+    """Return 1 − mean squared error / variance, averaged over the targets."""
     error = np.average((y - predicted) ** 2, axis=0, weights=weight)
     centred = y - np.average(y, axis=0, weights=weight)
     variance = np.average(centred**2, axis=0, weights=weight)
@@ -115,13 +115,13 @@ def _r2(predicted: np.ndarray, y: np.ndarray, weight: np.ndarray) -> float:
 
 
 def _rows_said(train: DistillationData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return a teacher's predictions of all rows, their targets, shape (n, m), and their weights or None."""
+    """Return a teacher's predictions and the targets of all rows, shape (n, m), and weights or None."""
     said = torch.cat([part.cpu() for part in train.iter_teacher_logits()]).double().numpy()
     return said, train.y.cpu().double().numpy(), _as_array(train.weight)
 
 
 def _pixels_said(train: DistillationData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return the same of the known pixels of some images."""
+    """Return the same for the known pixels of some images."""
     targets = train.first_targets(images_at_a_time(train.shape[1:], len(train)))
     assert targets.teacher_logits is not None
     said, (y, _, weight, _) = known_rows(targets.teacher_logits, targets)
@@ -133,14 +133,14 @@ def _as_array(weight: Tensor | None) -> np.ndarray | None:
 
 
 def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationData) -> None:
-    """Warn where a teacher's predictions of D_train are farther from y than numbers in its units would be.
+    """Warn if a teacher's predictions of D_train are too far from y to be in its units.
 
     Parameters
     ----------
     estimator : DistilledRegressor
     inputs : ValidatedInputs
     train : DistillationData
-        D_train, with the teacher's predictions if it was asked.
+        D_train, with the teacher's predictions if it was asked before the training.
     """
     own = train.labelled
     if not own.has_teacher_logits:
@@ -150,7 +150,7 @@ def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationDa
 
 
 def warn_of_units_in_batches(net: TrainingNet, train: DistillationData, teacher: FeatureTeacher) -> None:
-    """Warn as :func:`warn_of_units` of a teacher that is asked while the student trains, by some rows.
+    """Warn as :func:`warn_of_units` does, from some rows, of a teacher that is asked during the training.
 
     Parameters
     ----------
@@ -158,7 +158,7 @@ def warn_of_units_in_batches(net: TrainingNet, train: DistillationData, teacher:
         Initialised.
     train : DistillationData
     teacher : FeatureTeacher
-        Whose predictions are aligned with y.
+        Its predictions are aligned with y.
     """
     said, y, weights = [], [], []
     for batch in some_batches(net, train):
@@ -173,7 +173,7 @@ def warn_of_units_in_batches(net: TrainingNet, train: DistillationData, teacher:
 
 
 def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray | None) -> None:
-    """Warn where predictions, standardised as y is, are farther from it than y's mean."""
+    """Warn if predictions, standardised like y, have a much larger error than the mean of y."""
     errors = np.average((said - y) ** 2, axis=0, weights=weight)
     worst = int(errors.argmax())
     if errors[worst] <= _MOST_VARIANCES:
@@ -181,9 +181,9 @@ def _warn_of_far(who: str, said: np.ndarray, y: np.ndarray, weight: np.ndarray |
     which = "y" if len(errors) == 1 else f"column {worst} of y"
     warnings.warn(
         f"{who} predicts {which} with a mean squared error of {errors[worst]:.3g} times its variance in "
-        "D_train; the mean of y alone would have 1. Are the predictions in the units of y? A network that "
-        "was trained on standardised targets needs a layer that undoes that; in place of the student_ of a "
-        "DistilledRegressor, whose outputs are standardised, give FrozenEstimator(that regressor).",
+        "D_train; always predicting the mean of y has 1. Are the predictions in the units of y? A network "
+        "that was trained on standardised targets needs a layer that undoes that; instead of the student_ of "
+        "a DistilledRegressor, whose outputs are standardised, give FrozenEstimator(that regressor).",
         UserWarning,
         stacklevel=2,
     )

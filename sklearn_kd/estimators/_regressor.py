@@ -1,4 +1,4 @@
-"""The regressor: a small network trained on numbers and on a big model's predictions of them."""
+"""DistilledRegressor: train a small network on targets and on a large model's predictions of them."""
 
 from __future__ import annotations
 
@@ -46,33 +46,33 @@ if TYPE_CHECKING:
 
 
 class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  # predict has return_std
-    """A small neural network trained on numbers and on a big model's predictions of them together.
+    """Train a small neural network on numeric targets and on a large model's predictions of them.
 
     The student minimises lambda1 · L(y, student) + (1 − lambda1) · L(teacher, student), where L is the
-    squared error or another ``loss``. y is standardised inside, so that a deviation is 1, and predictions
-    are in its units. lambda1, and what else the loss has, is chosen on held-out rows in a search of a third
-    of the epochs; then the student trains on all rows. Rows without targets, given to ``fit`` as
-    ``X_unlabeled`` or made up by ``synthesize``, teach the student what the teacher predicts for them. Of
-    images y may be maps, a number for each pixel, such as its depth.
+    squared error or another ``loss``. y is standardised internally, to a standard deviation of 1, and
+    predictions are in its units. A search, for a third of the epochs, chooses lambda1 and the loss's other
+    metaparameters on held-out rows; then the student trains on all rows. Rows without targets, given to
+    ``fit`` as ``X_unlabeled`` or made by ``synthesize``, teach the student what the teacher predicts for
+    them. For images, y may be maps with a number for each pixel, such as its depth.
 
     Parameters
     ----------
     teacher : estimator, trained object, nn.Module, skorch net, function, path, list or None
-        One of: a regressor, of which a clone is fitted on D_train, the rows that the student trains on (with
-        a search twice: on its D_train, then on all rows); a fitted one inside
+        One of: a regressor, a clone of which is fitted on D_train, the rows that the student trains on (twice
+        if there is a search: on its D_train, then on all rows); a fitted regressor inside
         :class:`sklearn.frozen.FrozenEstimator`; a trained object with ``predict``, without ``fit``; a trained
         ``nn.Module`` or fitted skorch net with one output per target; a function of X that returns numbers
         (:class:`~sklearn_kd.teachers.FunctionTeacher`); an ONNX file
         (:class:`~sklearn_kd.teachers.OnnxTeacher`); a list of teachers, or a
-        :class:`~sklearn_kd.teachers.TeacherEnsemble`, whose prediction is their (weighted) mean; an object
-        of a class that :func:`~sklearn_kd.teachers.register_teacher` was given. All predict in the units of
-        y. None where ``fit`` is given ``teacher_predictions``, or with ``meta="none"``. Clones share a
-        teacher that comes trained.
+        :class:`~sklearn_kd.teachers.TeacherEnsemble`, which predicts their (weighted) mean; an object
+        of a class registered with :func:`~sklearn_kd.teachers.register_teacher`. All predict in the units of
+        y. None if ``fit`` is given ``teacher_predictions``, or with ``meta="none"``. Clones share a trained
+        teacher.
     student : nn.Module class or instance, or function that returns a module
-        Maps float32 inputs to one output per target (two with ``loss="gaussian_nll"``), shape
-        (n_samples, n_outputs), of standardised targets; to maps of shape (n_samples, n_outputs, h, w), of any
-        size, where y has maps. A class or a function is called with the
-        ``student__*`` parameters and, where its signature has them, ``in_features``, ``in_channels``,
+        Maps float32 inputs to standardised targets, one output per target (two with
+        ``loss="gaussian_nll"``), shape (n_samples, n_outputs); where y has maps, to maps of shape
+        (n_samples, n_outputs, h, w), of any size. A class or a function is called with the
+        ``student__*`` parameters and, if its signature has them, ``in_features``, ``in_channels``,
         ``input_shape``, and the number of outputs as ``n_classes``, ``out_features``, ``n_outputs`` or
         another usual name. An instance is copied.
     meta : str or Strategy, default="shortlist"
@@ -84,84 +84,86 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     e1, e2 : int, default=10
         Gradient and predicted iterations per cycle of ``meta="linear"``.
     lambda1 : float or "random", default=0.5
-        Weight of y, in [0, 1]: where it starts (``meta="linear"``), or stays (``meta="fixed"``).
-        "random" draws the start from U(0, 1).
+        Weight of y, in [0, 1]: the start value if it is learned (``meta="linear"``), else the value
+        (``meta="fixed"``). "random" draws the start value from U(0, 1).
     loss : str, RegressionLoss or list, default="squared_error"
         L: "squared_error", "absolute_error", "huber", "berhu", "quantile" or "gaussian_nll"; ``loss__*`` set
         its parameters: ``loss__per_output``, a lambda1 for each target; ``loss__teacher_bound``, the error
         beyond which the teacher is not followed; ``loss__quantile``, ``loss__width``. Or an object of
-        :mod:`sklearn_kd.losses`, also of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`). A
-        list has terms of features beside one of these, as for :class:`DistilledClassifier`.
+        :mod:`sklearn_kd.losses` or of a class of your own (:class:`~sklearn_kd.losses.RegressionLoss`). A
+        list adds feature terms to one of these, as for :class:`DistilledClassifier`.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.Adam
         Trains the student; ``optimizer__*`` are its further arguments.
     lr : float, default=0.003
-        Learning rate of the student. It suits Adam.
+        Learning rate of the student. The default suits Adam.
     max_grad_norm : float or None, default=None
         Largest Euclidean norm of the gradient of all weights together. None: gradients are not clipped.
     max_epochs : int, default=30
         Passes over D_train.
     batch_size : int or "auto", default="auto"
-        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, as the
-        nearest power of two from 32 to 256. ``iterator_train__*`` and ``iterator_valid__*`` are further
-        settings, of the DataLoader where X is a Dataset.
+        Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, rounded to
+        the nearest power of two from 32 to 256. ``iterator_train__*`` and ``iterator_valid__*`` are further
+        settings of the batches, those of the DataLoader if X is a Dataset.
     validation_fraction : float, default=0.15
-        Share of the rows held out as D_val, drawn at random, by the strategies that learn from it when
-        ``fit`` is not given ``X_val``.
+        Share of the rows held out as D_val, at random, by the strategies that learn from it, if ``fit`` is
+        not given ``X_val``.
     search_epochs : int, float or None, default=1/3
-        Epochs in which a strategy that learns from held-out rows searches; a float is a share of
+        Epochs of the search, for strategies that learn from held-out rows; a float is a share of
         ``max_epochs``. None: a single training on D_train, in which the metaparameters are learned.
     weights : {"mean", "tail", "final", "process"}, default="mean"
-        What the training on all rows follows of the path of the search.
+        Metaparameters of the training on all rows: the mean of the search's path, the mean of its second
+        half, its end, or the whole path.
     retrain : {"auto", "continue", "average", "fresh"}, default="auto"
-        Which student trains on all rows: that of the search, a fresh one whose weights are averaged, a fresh
-        one; "auto": one of the first two, as D_val says.
+        Which student trains on all rows: that of the search, a fresh one whose weights are averaged, or a
+        fresh one without averaging. "auto": one of the first two, depending on D_val.
     process : MetaparameterProcess, str, path-like or None, default=None
-        A process, or the file of one, to follow on all rows and without a search.
+        A process, or the path of its file, to follow on all rows and without a search.
     search_callbacks : list of skorch callbacks, one alone, or None, default=None
-        For the search; ``callbacks`` are for the training on all rows.
+        Callbacks of the search; ``callbacks`` are those of the training on all rows.
     unlabeled_share : float or "auto", default="auto"
-        Share of rows without targets in a training batch, in (0, 1), where there are such rows. "auto":
-        their share of all rows, at most 0.8.
+        Share of rows without targets in a training batch, in (0, 1). "auto": their share of all rows, at
+        most 0.8.
     soft_validation : bool, default=False
-        Whether the rows of D_val, without their targets, are added to those without targets.
+        Whether to add the rows of D_val, without their targets, to the rows without targets.
     synthesize : float, Munge or None, default=None
-        How many rows to make up for each row of D_train, as mixtures of near rows of a table
-        (:class:`~sklearn_kd.Munge`), for the teacher to predict. None: no rows are made up.
+        Number of rows to synthesise for each row of D_train, by mixing neighbouring rows of a table
+        (:class:`~sklearn_kd.Munge`), for the teacher to predict. None: no rows are synthesised.
     student_preprocessing : transformer, "auto" or None, default=None
-        Makes numbers of X for the student; the teacher gets X as it is. "auto" is
-        :class:`TablePreprocessing`. None: X must be numbers.
+        Converts X to numbers for the student; the teacher gets X as it is. "auto" is
+        :class:`TablePreprocessing`. None: X must be numeric.
     standardize : bool, default=True
         Whether the student starts with a fixed layer, fitted to D_train, that standardises the columns of a
         table (:class:`StandardizedStudent`). y is standardised in either case.
     teacher_transform : callable or None, default=None
-        Makes a network teacher's input of the student's batch, a float32 tensor on the device: resizes
-        and normalises, as :class:`~sklearn_kd.teachers.ImageTransform`. It must not draw random numbers.
+        Turns the student's batch, a float32 tensor on the device, into a network teacher's input: resizes
+        and normalises it, as :class:`~sklearn_kd.teachers.ImageTransform` does. It must not draw random
+        numbers.
     augment : callable or None, default=None
-        Maps a training batch of inputs to an augmented one of as many rows; targets stay. A network teacher
-        is then asked about each augmented batch; other teachers cannot be used with it.
+        Maps a training batch of inputs to an augmented batch of as many rows; targets stay the same. A
+        network teacher is then asked about each augmented batch; other teachers cannot be used.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters. Scorers see targets in the units of y.
     warm_start : bool, default=False
-        Start from the student of the last ``fit``, in the units that it has learned, and from its
-        metaparameters where they are learned.
+        Start from the student of the last ``fit``, with its standardisation of y, and from its
+        metaparameters if they are learned.
     keep_teacher : bool, default=False
-        Whether the fitted estimator keeps the fitted teacher, as ``teacher_``, and pickles of it do.
+        Whether the fitted estimator, and a pickle of it, keeps the fitted teacher as ``teacher_``.
     checkpoint_dir : str, path-like or None, default=None
-        A folder in which ``fit`` keeps a checkpoint after each epoch, from which the same ``fit`` goes on
+        Folder in which ``fit`` writes a checkpoint after each epoch, from which the same ``fit`` resumes
         after a crash.
     device : str, torch.device or int, default="auto"
         "auto": CUDA, then MPS, then the CPU.
     execution : str or Execution, default="eager"
-        How the student's passes are executed, as for :class:`DistilledClassifier`.
+        How the student's passes run, as for :class:`DistilledClassifier`.
     parallel : None, "ddp" or int, default=None
         Processes that train one student together, each on its share of every batch. None: this process
-        alone. "ddp": those that ``torchrun`` or ``accelerate launch`` has started; each calls ``fit`` with
-        the same arguments, and has the same estimator afterwards. A number: so many new processes on this
-        machine, with a GPU each where there are GPUs. ``batch_size`` is that of all together.
+        alone. "ddp": the processes that ``torchrun`` or ``accelerate launch`` started; each calls ``fit``
+        with the same arguments and ends with the same estimator. A number: start that many processes on
+        this machine, each with its own GPU if there are GPUs. ``batch_size`` is the total over processes.
     verbose : int, default=0
         1 prints skorch's table of epochs, or a line for each epoch of each phase.
     random_state : int, RandomState or None, default=None
-        Split, initialisation, batches, draws, and the seeds that the teacher leaves open.
+        Seeds the split, the initialisation, the batches, all draws, and seeds that the teacher leaves open.
     **routed
         ``student__*``, ``meta__*``, ``loss__*``, ``execution__*``, ``optimizer__*``,
         ``iterator_train__*``, ``iterator_valid__*``, ``callbacks__*``, ``teacher__fit__*``.
@@ -173,62 +175,62 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
     n_outputs_ : int
         Number of targets.
     map_shape_ : tuple of int
-        Height and width of the maps in y. Not there for other targets.
+        Height and width of the maps in y; missing for other targets.
     metaparameter_path_ : structured array of shape (`n_iter_`,)
         One row per training iteration: ``iteration``, one column for each metaparameter of the loss,
-        ``val_loss``, ``predicted`` and ``search``, as of :class:`DistilledClassifier`.
+        ``val_loss``, ``predicted`` and ``search``, as for :class:`DistilledClassifier`.
     metaparameters_ : dict of str to float or ndarray
         The metaparameters at the end.
     lambda1_ : float
-        One of them; not there with ``loss__per_output=True``.
+        One of the metaparameters; missing with ``loss__per_output=True``.
     process_ : MetaparameterProcess or None
-        What was searched, or was given. None for a single training.
+        The process that was searched or given. None for a single training.
     terms_ : dict of str to tuple
-        Terms of features by name, as of :class:`DistilledClassifier`.
+        Feature terms by name, as for :class:`DistilledClassifier`.
     search_history_ : skorch.history.History or None
-        Of the search. None where none was trained.
+        History of the search. None if no student was trained in it.
     student_ : nn.Module
-        The trained student, of standardised outputs.
+        The trained student, whose outputs are standardised.
     teacher_ : object
-        The fitted teacher, with ``keep_teacher=True``; else None.
+        The fitted teacher with ``keep_teacher=True``, else None.
     student_preprocessing_ : transformer or None
         The fitted ``student_preprocessing``.
     strategy_ : Strategy
         The strategy that ran.
     trials_, moves_ : structured array
-        What some strategies tried, as of :class:`DistilledClassifier`; there only then.
+        What some strategies tried, as for :class:`DistilledClassifier`; missing otherwise.
     net_ : skorch.NeuralNet
         The private net, on tensors and standardised targets.
     history_ : skorch.history.History
-        Of the net: losses, callbacks' scores and metaparameters by epoch. Of each term of features
-        ``NAME_loss``, before its weight.
+        History of the net: losses, callbacks' scores and metaparameters by epoch. For each feature term,
+        ``NAME_loss`` before its weight is applied.
     loss_curve_ : list of float
         The training loss of each epoch.
     validation_scores_ : list of float or None
-        R² on D_val after each epoch; None where there was none.
+        R² on D_val after each epoch; None without D_val.
     n_features_in_ : int
-        Size of the second dimension of X. Not there where X has several parts.
+        Size of the second dimension of X; missing if X has several parts.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Column names, where X has names that are all strings.
+        Column names, if X has names that are all strings.
     n_iter_ : int
-        Training iterations in the path, those of a search included.
+        Number of training iterations in the path, including the search.
     n_unlabeled_ : int
-        Rows without targets in D_train, made-up ones included.
+        Number of rows without targets in D_train, including synthesised ones.
 
     See Also
     --------
-    DistilledClassifier : For classes; its pages of the guide hold for both.
-    sklearn_kd.losses.RegressionLoss : The form of all losses.
+    DistilledClassifier : The same for classes; its pages of the guide cover both.
+    sklearn_kd.losses.RegressionLoss : The base of all regression losses.
     sklearn_kd.metrics : Errors of maps.
 
     Notes
     -----
-    The parameters that both have are described in full at :class:`DistilledClassifier`. A regressor has no
-    temperature, no ``class_weight`` and no ``teacher_classes``; D_val is not stratified.
+    :class:`DistilledClassifier` describes the shared parameters in full. A regressor has no temperature, no
+    ``class_weight`` and no ``teacher_classes``; D_val is not stratified.
 
     Examples
     --------
-    Boosted trees teach a network, also about rows that are made up between those of X:
+    Boosted trees teach a network, also with synthesised rows between those of X:
 
     >>> from sklearn.datasets import make_friedman1
     >>> from sklearn.ensemble import HistGradientBoostingRegressor
@@ -359,35 +361,37 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         sample_weight_val: ArrayLike | None = None,
         groups: ArrayLike | None = None,
     ) -> Self:
-        """Train the student, and the metaparameters with it.
+        """Train the student and its metaparameters.
 
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            As in :meth:`DistilledClassifier.fit`. The items of a Dataset are ``(x, target)``; where y is
-            given, x or ``(x, anything)``.
+            As in :meth:`DistilledClassifier.fit`. The items of a Dataset are ``(x, target)``; if y is given,
+            x or ``(x, anything)``.
         y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
-            Real finite numbers, each target not the same in all rows. Of images a map for each, with NaN
-            where a pixel has no target. None: a Dataset is read once for its targets.
+            Finite real numbers; no target may be constant. For images, a map for each, with NaN where a
+            pixel has no target. None: the targets are read from the Dataset once.
         sample_weight : array-like of shape (n_samples,), default=None
-            Scaled to mean 1. Rows of weight 0 are left out. Passed to the regressors in a scikit-learn
-            teacher that take it; a warning names a teacher that does not.
+            Weights of the rows, scaled to mean 1. Rows of weight 0 are left out. Passed on to the regressors
+            in a scikit-learn teacher that take it; a warning names a teacher that does not.
         teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-            The teacher's predictions for the rows of X, in the units of y; where y has maps, maps of shape
-            (n_samples, h, w). A Series or DataFrame is aligned
-            by its index where X has the same in another order. They take the place of ``teacher``.
+            The teacher's predictions for the rows of X, in the units of y, used in place of ``teacher``;
+            where y has maps, maps of shape (n_samples, h, w). A Series or DataFrame is aligned by its index
+            if X has the same index in another order.
         X_val, y_val : array-like, default=None
-            D_val, where it is not to be held out of X; a Dataset if X is one.
+            D_val, a Dataset if X is one. None: it is held out of X if the strategy needs it.
         X_unlabeled : array-like of shape (n_unlabeled, n_features) or (n_unlabeled, ...), or Dataset, \
                 default=None
-            Rows without targets, in the container of X: the student learns the teacher's predictions.
+            Rows without targets, in the same kind of container as X: the student learns the teacher's
+            predictions for them.
         teacher_predictions_unlabeled : array-like of shape (n_unlabeled,) or (n_unlabeled, n_outputs), \
                 default=None
-            The teacher's predictions for the rows of X_unlabeled, beside ``teacher_predictions``.
+            The teacher's predictions for the rows of X_unlabeled. Give them together with
+            ``teacher_predictions``.
         sample_weight_val : array-like of shape (n_samples_val,), default=None
             Weights of the rows of X_val in the validation loss.
         groups : array-like of shape (n_samples,), default=None
-            The group of each row. No group has rows in D_train and in D_val.
+            The group of each row. No group has rows in both D_train and D_val.
 
         Returns
         -------
@@ -396,10 +400,10 @@ class DistilledRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]
         Raises
         ------
         ValueError
-            If data or parameters cannot be used; before any training where that can be known without it.
+            If data or parameters cannot be used. Raised before any training where possible.
         TypeError
-            If a parameter is misspelt, the teacher or the student is of no known kind or the teacher is a
-            classifier, or a Dataset cannot be counted and indexed.
+            If a parameter is misspelt, the teacher or the student is of an unknown kind, the teacher is a
+            classifier, or a Dataset has no length or cannot be indexed.
         """
         settings = checked_parameters(self, X, X_val, X_unlabeled, LogitStorage())
         last = Continued(self._task, self._sample_shape) if self._continues() else None

@@ -1,4 +1,4 @@
-"""Check what a regressor's ``fit`` is given, and wrap its teacher."""
+"""Check the arguments of a regressor's ``fit``, and wrap its teacher."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def validate_regression(
 ) -> ValidatedInputs:
     """Check everything that ``fit`` was given; set the fitted attributes that describe it.
 
-    The arguments are those of ``fit``, and ``continued``, the fit that this one goes on with.
+    The arguments are those of ``fit``, and ``continued``, the fit that this one continues.
     """
     name = estimator._answers
     check_given_together(teacher_predictions, X_unlabeled, teacher_predictions_unlabeled, name)
@@ -72,6 +72,6 @@ def validate_regression(
 def make_regression_teacher(
     teacher: Any, inputs: ValidatedInputs, fit_parameters: Mapping[str, Any]
 ) -> TeacherAdapter:
-    """Wrap a teacher of a regressor."""
+    """Wrap the teacher of a regressor."""
     assert isinstance(inputs.task, Regression)
     return make_numbers_teacher(teacher, inputs.task, fit_parameters)

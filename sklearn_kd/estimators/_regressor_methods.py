@@ -1,4 +1,4 @@
-"""Methods that regressors share: predictions in the units of y, their score, and what files hold of y."""
+"""Methods shared by the regressors: prediction in the units of y, score, export, and the targets in files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class RegressorMethods(RegressorMixin):
-    """Methods that a regressor has beside those of every estimator; stands in front of the base."""
+    """Methods of regressors, a mixin to list before the base class."""
 
     _losses: Mapping[str, type[DistillationLoss]] = REGRESSION_LOSSES
     _answers = "teacher_predictions"
@@ -53,7 +53,7 @@ class RegressorMethods(RegressorMixin):
 
     @property
     def _task(self) -> Regression:
-        """The kind of target that y was."""
+        """Kind of target that y was."""
         return fitted_numbers(self)
 
     def _targets_content(self) -> dict[str, Any]:
@@ -65,34 +65,34 @@ class RegressorMethods(RegressorMixin):
 
     @property
     def validation_scores_(self) -> list[float] | None:
-        """R² on D_val after each epoch, each row counted once; None where there was no D_val."""
+        """R² on D_val after each epoch, each row counted once; None without D_val."""
         return self._by_epoch("valid_r2") or None
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
-        """Write the student to a file, by the suffix of its name.
+        """Write the student to a file, in the format that the suffix names.
 
         ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
-        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), or (n_samples, H, W) of maps,
-        in the units of y; with ``loss="gaussian_nll"`` the means. ``.safetensors`` holds the weights of the
-        student alone, whose outputs are standardised; ``target_mean`` and ``target_scale``, as JSON in the
-        metadata of both files, undo that.
+        rows; output ``predictions``, float64 of shape (n_samples, n_outputs), or (n_samples, H, W) for maps,
+        in the units of y; with ``loss="gaussian_nll"``, the means. ``.safetensors`` holds the weights of the
+        student, whose outputs are standardised. To undo that, both files have ``target_mean`` and
+        ``target_scale`` in their metadata, as JSON.
 
-        Where the estimator has a ``student_preprocessing_``, both take the rows that it makes of X.
+        If the estimator has a ``student_preprocessing_``, both take its output as their input.
 
         Parameters
         ----------
         path : str or path-like
-            Ends in ``.safetensors`` or ``.onnx``. A file that is there is replaced.
+            Must end in ``.safetensors`` or ``.onnx``. An existing file is replaced.
 
         Raises
         ------
         NotFittedError
             If the estimator has not been fitted.
         ValueError
-            If the suffix is another one.
+            If the path has another suffix.
         ImportError
-            If a package is missing; ``sklearn-kd[export]`` brings all of them.
+            If a package is missing; ``pip install sklearn-kd[export]`` installs all of them.
 
         Examples
         --------
@@ -128,16 +128,16 @@ class RegressorMethods(RegressorMixin):
         Parameters
         ----------
         X : array-like or sparse matrix of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-            In the form in which ``fit`` was given it.
+            Rows in the form that ``fit`` was given.
         return_std : bool, default=False
             Whether to return the standard deviation of each target too, which ``loss="gaussian_nll"`` learns.
         tile, overlap : int, tuple of (height, width) or None, default=None
-            Of large images, where y had maps: as in :meth:`DistilledClassifier.predict`.
+            Size and overlap of tiles for large images, as in :meth:`DistilledClassifier.predict`.
 
         Returns
         -------
         y_pred : ndarray of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), float64
-            Shaped as y was; the maps of larger images are larger by the same factor.
+            In the shape of y; the maps of larger images are larger by the same factor.
         y_std : ndarray of the same shape
             Only with ``return_std=True``.
 
@@ -145,7 +145,7 @@ class RegressorMethods(RegressorMixin):
         ------
         ValueError
             If ``return_std=True`` and the loss has no variance, rows of X are so large that the outputs
-            overflow, or tiles are asked for without maps.
+            overflow, or ``tile`` is given and y had no maps.
 
         Examples
         --------
@@ -167,14 +167,15 @@ class RegressorMethods(RegressorMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return R², the coefficient of determination: of several targets the mean, of maps over all pixels.
+        """Return R²: with several targets, their mean; for maps, R² over all pixels.
 
         Parameters
         ----------
         X : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
         y : array-like of shape (n_samples,), (n_samples, n_outputs) or (n_samples, H, W), default=None
-            Targets; pixels of NaN are left out. None: those of a Dataset of ``(x, target)``.
+            Targets; pixels with NaN are left out. None: those of a Dataset of ``(x, target)``.
         sample_weight : array-like of shape (n_samples,), default=None
+            Weights of the rows. None: all rows count alike.
 
         Returns
         -------

@@ -1,4 +1,4 @@
-"""The targets of a fitted regressor in files: what is needed to undo the standardisation."""
+"""Write and read a fitted regressor's targets: what is needed to undo the standardisation."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from sklearn_kd.tasks._criterion import CRITERIA, Criterion
 from sklearn_kd.tasks._pixel_numbers import PixelRegression
 from sklearn_kd.tasks._regression import Regression
 
-# More targets than any table has: a file that states more is there to exhaust the memory.
+# No table has this many targets: a file that states more is meant to exhaust the memory.
 _MOST_TARGETS = 10_000_000
 
 
 def targets_content(task: Regression) -> dict[str, Any]:
-    """Return what a file has of the targets, as JSON."""
+    """Return what a file stores about the targets, as JSON."""
     targets: dict[str, Any] = {
         "mean": task.mean.tolist(),
         "scale": task.scale.tolist(),
@@ -85,7 +85,7 @@ def _criterion(form: Any) -> Criterion:
 
 
 class InUnits(nn.Module):
-    """A student whose outputs are the predictions in the units of y, shaped as those of the estimator.
+    """Wrap a student to return predictions in the units of y, in the estimator's shape.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ class InUnits(nn.Module):
 def write_regressor(
     student: nn.Module, path: str | PathLike[str], task: Regression, sample_shape: tuple[Any, ...]
 ) -> None:
-    """Write a student: its weights as they are, or its graph with outputs in the units of y.
+    """Write a student: its weights unchanged, or its graph with outputs in the units of y.
 
     Raises
     ------
     ValueError
-        If a graph is asked for of a student that takes several parts, or the suffix is not known.
+        If a graph is asked for and the student takes several parts, or the suffix is unknown.
     ImportError
         If a package is missing.
     """
@@ -127,7 +127,7 @@ def write_regressor(
     is_graph = str(path).lower().endswith(".onnx")
     if is_graph and row_shape_of(sample_shape) is not None:
         raise ValueError(
-            "The student of a regressor that takes X in several parts is not written as ONNX. Write its "
+            "The student of a regressor that takes X in several parts cannot be written as ONNX. Write its "
             "weights, to '.safetensors'."
         )
     whole = InUnits(student, task) if is_graph else student

@@ -1,4 +1,4 @@
-"""Parameters that an estimator passes on, given as ``PREFIX__NAME``."""
+"""Pass on parameters given as ``PREFIX__NAME``."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sklearn_kd.runtime._optimizers import optimizer_class
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Parameter names of other libraries, and the names here.
+# Parameter names in other libraries, and their names here.
 _OTHER_NAMES = {
     "epochs": "max_epochs",
     "n_epochs": "max_epochs",
@@ -67,19 +67,19 @@ _REMEDIES = {
     "teacher_logits": "Give them to fit.",
     "X_unlabeled": "Give it to fit.",
 }
-# What has parameters to set, by the prefix that reaches for them.
+# How to get an object with parameters to set, by prefix.
 _REACHABLE = {
     "teacher": " Give teacher as an estimator first.",
     "student_preprocessing": " Give student_preprocessing=sklearn_kd.TablePreprocessing() first.",
 }
-# Parameters of the teacher's own ``fit``, beside teacher__NAME, which reaches into the teacher.
+# Prefix of arguments of the teacher's own ``fit``; teacher__NAME sets a parameter of the teacher.
 _TEACHER_FIT = "teacher__fit__"
-# Parameters that may be a name, or an object with parameters of its own.
+# Parameters that may be a name, or an object with its own parameters.
 _NAMES_OR_OBJECTS = ("meta", "loss", "execution")
 
 
 class RoutedParameters(BaseEstimator):
-    """An estimator with parameters for what it builds, beside its own."""
+    """Base of estimators that take, besides their own parameters, those of the objects they build."""
 
     optimizer: Any
     student: Any
@@ -87,10 +87,10 @@ class RoutedParameters(BaseEstimator):
     batch_size: int | str
     _strategies: tuple[str, ...]
     _losses: Mapping[str, type[DistillationLoss]]
-    _own_loss = OWN_LOSS  # what messages advise in place of a loss of torch
-    _teacher_is_trained = False  # True: the teacher comes trained, of whatever kind it is
+    _own_loss = OWN_LOSS  # what messages advise instead of a loss of torch
+    _teacher_is_trained = False  # True: the teacher, of any kind, comes trained
 
-    # What may stand before the double underscore, beside nested estimators.
+    # Prefixes of the double underscore, besides those of nested estimators.
     _routed_prefixes: tuple[str, ...] = (
         "student",
         "meta",
@@ -118,18 +118,18 @@ class RoutedParameters(BaseEstimator):
         return {name[len(start) :]: getattr(self, name) for name in names}
 
     def _passed_on(self, *prefixes: str) -> dict[str, Any]:
-        """Return the parameters of these prefixes by their whole names, as skorch takes them."""
+        """Return the parameters of these prefixes by their full names, as skorch takes them."""
         return {
             f"{prefix}__{name}": value for prefix in prefixes for name, value in self._routed(prefix).items()
         }
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
-        """Get the parameters, those given as ``PREFIX__NAME`` included.
+        """Get the parameters, including those given as ``PREFIX__NAME``.
 
         Parameters
         ----------
         deep : bool, default=True
-            Include the parameters of a teacher or a strategy that is an estimator.
+            Whether to include the parameters of a teacher or a strategy that is an estimator.
 
         Returns
         -------
@@ -142,14 +142,14 @@ class RoutedParameters(BaseEstimator):
         return found
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, also of nested objects as ``PREFIX__NAME``.
+        """Set parameters, including those of nested objects as ``PREFIX__NAME``.
 
         Parameters
         ----------
         **params : dict
-            ``teacher__*``, ``meta__*``, ``loss__*`` and ``execution__*`` reach into objects; beside a
-            name, such as ``meta="linear"``, the latter three are kept for ``fit``, as are
-            ``teacher__fit__*``, ``student__*``, ``optimizer__*``, ``iterator_train__*``,
+            ``teacher__*``, ``meta__*``, ``loss__*`` and ``execution__*`` set parameters of objects. If the
+            parameter is a name instead, such as ``meta="linear"``, the last three are kept for ``fit``, as
+            are ``teacher__fit__*``, ``student__*``, ``optimizer__*``, ``iterator_train__*``,
             ``iterator_valid__*`` and ``callbacks__*``.
 
         Returns
@@ -159,14 +159,14 @@ class RoutedParameters(BaseEstimator):
         Raises
         ------
         ValueError
-            If a name is not known, or reaches into what has no parameters.
+            If a name is unknown, or its prefix names something without parameters.
         """
         routed = {
             name: v
             for name, v in params.items()
             if self._is_routed(name) and not self._nests(name, params) and not self._is_of_list(name, params)
         }
-        known = {*self._get_param_names(), *self._routed_names()}  # fit judges what the constructor took
+        known = {*self._get_param_names(), *self._routed_names()}  # fit checks what the constructor took
         for name in params:
             if name not in routed and not {name, name.partition("__")[0]} & known:
                 raise ValueError(f"Invalid parameter {name!r} for {type(self).__name__}.{self._meant(name)}")
@@ -182,19 +182,19 @@ class RoutedParameters(BaseEstimator):
         return self
 
     def _set_in_list(self, entries: dict[str, Any]) -> None:
-        """Set entries of the list of losses, and their parameters, beside those that are kept for names."""
+        """Set entries of the list of losses and their parameters; keep those for entries given by name."""
         kept = {key: v for key, v in self._routed("loss").items() if key.partition("__")[0] not in entries}
         self.loss = with_entry_params(self.loss, kept | entries, {**self._losses, **FEATURE_TERMS})
         for name in [name for name in self._routed_names() if name.startswith("loss__")]:
             del self.__dict__[name]
 
     def _is_of_list(self, name: str, params: dict[str, Any]) -> bool:
-        """Return whether a parameter reaches into a list of losses that this estimator has or is given."""
+        """Return whether a parameter belongs to a list of losses that this estimator has or is given."""
         prefix, _, rest = name.partition("__")
         return bool(rest) and prefix == "loss" and is_listed(params.get("loss", getattr(self, "loss", None)))
 
     def _check_reaches(self, name: str, params: dict[str, Any]) -> None:
-        """Raise ValueError for a parameter that reaches into what has none."""
+        """Raise ValueError for a nested parameter of something without parameters."""
         prefix, _, rest = name.partition("__")
         value = params.get(prefix, getattr(self, prefix, None))
         if rest and not _has_parameters(value):
@@ -204,13 +204,13 @@ class RoutedParameters(BaseEstimator):
             raise ValueError(f"{name}: {prefix}={value!r} has no parameters to set.{mend}")
 
     def _nests(self, name: str, params: dict[str, Any]) -> bool:
-        """Return whether a parameter reaches into an object that this estimator has or is given."""
+        """Return whether a parameter belongs to an object that this estimator has or is given."""
         prefix = name.partition("__")[0]
         value = params.get(prefix, getattr(self, prefix, None))
         return prefix in _NAMES_OR_OBJECTS and _has_parameters(value)
 
     def _forget_replaced(self, params: dict[str, Any]) -> None:
-        """Forget kept parameters that stood beside a name, where ``params`` give an object its own."""
+        """Forget parameters kept for a name if ``params`` replace the name by an object."""
         for name in self._routed_names():
             given = None if name.startswith(_TEACHER_FIT) else params.get(name.partition("__")[0])
             own = name.startswith("loss__") and is_listed(given)
@@ -218,7 +218,7 @@ class RoutedParameters(BaseEstimator):
                 del self.__dict__[name]
 
     def _validate_params(self) -> None:
-        """Check the parameters as scikit-learn does, and classes in place of objects before that."""
+        """Refuse classes given instead of objects, then check the parameters as scikit-learn does."""
         _refuse_criterion(getattr(self, "loss", "kd"), self._own_loss)
         for name in ("meta", "loss", "execution"):
             value = getattr(self, name, None)
@@ -227,19 +227,18 @@ class RoutedParameters(BaseEstimator):
         super()._validate_params()
 
     def _keep_routed(self, routed: dict[str, Any]) -> None:
-        """Keep what the constructor was given beside its own parameters, for ``fit`` to judge.
+        """Keep the constructor's extra arguments for ``fit`` to check.
 
         Raises
         ------
         TypeError
-            For a name that is not a parameter's: it would take the place of a method or of something
-            fitted.
+            If a name is that of a method or of a fitted attribute, which it would replace.
         """
         for name in routed:
             if name.startswith("_") or name.endswith("_") or hasattr(type(self), name):
                 raise TypeError(
-                    f"{type(self).__name__} got an unexpected parameter {name!r}, which is the name of "
-                    f"something else that it has.{self._meant(name)}"
+                    f"{type(self).__name__} got an unexpected parameter {name!r}, which is the name of one "
+                    f"of its other attributes.{self._meant(name)}"
                 )
         self.__dict__.update(routed)
 
@@ -251,7 +250,7 @@ class RoutedParameters(BaseEstimator):
         return bool(rest) and prefix in cls._routed_prefixes
 
     def _meant(self, name: str) -> str:
-        """Suggest what to give in place of an unknown parameter, after a space; "" if nothing is near."""
+        """Suggest what to give instead of an unknown parameter, after a space; "" if nothing is similar."""
         known = self._get_param_names()
         prefix, _, rest = name.partition("__")
         for other in ("teacher__fit_", "teacher_fit__", "teacher_fit_"):
@@ -271,7 +270,7 @@ class RoutedParameters(BaseEstimator):
         return did_you_mean(name, [*known, *self._written_otherwise(name)])
 
     def _arguments_of_takers(self) -> dict[str, set[str]]:
-        """Return the arguments, as far as they are known, of what takes parameters, by prefix."""
+        """Return, by prefix, the known arguments of whatever takes parameters."""
         takers: dict[str, list[Any]] = {
             "student": [self.student],
             "optimizer": [self.optimizer],
@@ -286,7 +285,7 @@ class RoutedParameters(BaseEstimator):
         }
 
     def _written_otherwise(self, name: str) -> list[str]:
-        """Return names like an unknown one, with another prefix or with two underscores for one."""
+        """Return names like an unknown one with another prefix, or with two underscores for one."""
         prefix, _, rest = name.partition("__")
         near = closest(prefix, self._routed_prefixes) if rest else None
         written = [] if near is None else [f"{near}__{rest}"]
@@ -297,7 +296,7 @@ class RoutedParameters(BaseEstimator):
         return written
 
     def _check_routed(self, loaded: bool) -> None:
-        """Raise TypeError, with the nearest names, for a routed parameter that nothing takes.
+        """Raise TypeError, with the most similar names, for a routed parameter that nothing takes.
 
         ``loaded``: X is a Dataset, and the iterators load its rows.
         """
@@ -318,34 +317,34 @@ class RoutedParameters(BaseEstimator):
                     f"{name!r}: {prefix} takes no {rest!r}."
                     f"{_meant_argument(prefix, rest, known)} It takes {known}."
                 )
-            # -1 stands for all rows, as in skorch. A DataLoader judges its own.
+            # -1 stands for all rows, as in skorch. A DataLoader checks its own.
             if rest == "batch_size" and getattr(self, name) != -1 and not loaded:
                 check_positive_ints(**{name: getattr(self, name)})
 
 
 @cache
 def _named_parameters(estimator_class: Any) -> frozenset[str]:
-    """Return the parameters of the constructor, whose signature takes long to read."""
+    """Return the parameters of the constructor; cached, since inspecting a signature is slow."""
     return frozenset(estimator_class._get_param_names())
 
 
 def loader_settings(estimator: RoutedParameters, part: str, n_rows: int | None = None) -> dict[str, Any]:
     """Return the DataLoader's settings of an estimator for "iterator_train" or "iterator_valid".
 
-    ``n_rows`` are those given to ``fit``; None outside a fit.
+    ``n_rows`` is the number of rows given to ``fit``; None outside a fit.
     """
     return {"batch_size": rows_per_batch(estimator.batch_size, n_rows)} | estimator._routed(part)
 
 
 def _refuse_criterion(loss: Any, mend: str) -> None:
-    """Raise TypeError for a loss of torch, or a function, in place of a DistillationLoss, with advice."""
+    """Raise TypeError, with advice, for a loss of torch or a function instead of a DistillationLoss."""
     if isinstance(loss, (DistillationLoss, FeatureTerm)) or not callable(loss):
         return
     kind = loss if isinstance(loss, type) else type(loss)
     if issubclass(kind, (DistillationLoss, FeatureTerm)):
         return  # refused as a class
     raise TypeError(
-        f"loss={loss!r:.200} is no DistillationLoss: it knows neither a teacher nor lambda1. {mend}"
+        f"loss={loss!r:.200} is not a DistillationLoss: it has neither a teacher nor lambda1. {mend}"
     )
 
 
@@ -354,7 +353,7 @@ def _has_parameters(value: Any) -> bool:
 
 
 def _meant_argument(prefix: str, name: str, known: list[str]) -> str:
-    """Suggest the argument that is nearest to an unknown one, by its whole name."""
+    """Suggest the argument most similar to an unknown one, by its full name."""
     match = closest(name, known)
     return "" if match is None else f" Did you mean {f'{prefix}__{match}'!r}?"
 
@@ -364,7 +363,7 @@ def _arguments(function: Callable) -> list[str]:
 
 
 def _arguments_known(function: Callable | str) -> list[str]:
-    """List the arguments of a class, a function or a named optimizer; none where they are not known."""
+    """List the arguments of a class, a function or a named optimizer; none if they are not known."""
     try:
         return _arguments(optimizer_class(function) if isinstance(function, str) else function)
     except (TypeError, ValueError):

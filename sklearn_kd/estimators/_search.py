@@ -1,4 +1,4 @@
-"""A search and the retraining along what it found: what both estimators need for these two stages."""
+"""Shared parts of the estimators' two stages: the search, and the retraining along its result."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 SEARCH, RETRAINING = "search", "retraining"
 
-# For the estimate of the time left: an iteration has one forward and one backward pass of the student,
-# one with a hypergradient three and two, and a backward pass counts as two.
+# For the estimate of the time left: an iteration has one forward and one backward pass of the student, or
+# three and two with a hypergradient. A backward pass counts as two.
 _PLAIN, _WITH_HYPERGRADIENT = 3, 7
 
 
@@ -34,20 +34,20 @@ class SearchOutcome(Protocol):
 
     @property
     def history(self) -> History:
-        """The history of the net."""
+        """History of the net."""
 
     def _asdict(self) -> dict[str, Any]:
-        """Return the fields by name, of which ``cls(**fields)`` makes the same outcome."""
+        """Return the fields by name, so that ``cls(**fields)`` makes an equal outcome."""
 
 
 OutcomeT = TypeVar("OutcomeT", bound=SearchOutcome)
 
 
 def drawn_seeds(random_state: int | np.random.RandomState | None, *, searches: bool) -> list[Seeds]:
-    """Draw the seeds of the retraining and, if there is to be one, of the search.
+    """Draw the seeds of the retraining and, if there is one, of the search.
 
-    Those of the retraining come first: it is paired with single trainings of the same ``random_state``. The
-    search splits as a single training does.
+    Those of the retraining come first, so that it is paired with single trainings of the same
+    ``random_state``. The search uses the split of a single training.
     """
     rng = check_random_state(random_state)
     seeds = Seeds.draw(rng)
@@ -55,7 +55,7 @@ def drawn_seeds(random_state: int | np.random.RandomState | None, *, searches: b
 
 
 def check_search_epochs(search_epochs: Any) -> None:
-    """Raise ValueError for True, which would be a search of one epoch in silence."""
+    """Raise ValueError for True, which would silently mean a search of one epoch."""
     if search_epochs is True:
         raise ValueError(
             "search_epochs=True must be a number of epochs (an int), a share of max_epochs (a float), or "
@@ -64,7 +64,7 @@ def check_search_epochs(search_epochs: Any) -> None:
 
 
 def count_epochs(search_epochs: int | float, max_epochs: int) -> int:
-    """Return the epochs of a search: an int is their number, a float the share of ``max_epochs``."""
+    """Return the number of epochs of a search: an int as it is, a float as a share of ``max_epochs``."""
     if isinstance(search_epochs, Integral):
         return int(search_epochs)
     # 0.07 * 100 is 7.000000000000001.
@@ -78,7 +78,7 @@ def run_search(
     read: Callable[[TrainingNet], OutcomeT],
     check: Callable[[OutcomeT], Any],
 ) -> tuple[OutcomeT, TrainingNet]:
-    """Train the net of a search, or take what a checkpoint holds of it; return the outcome, and the net.
+    """Train the net of a search, or take its result from a checkpoint; return the outcome and the net.
 
     Parameters
     ----------
@@ -86,16 +86,16 @@ def run_search(
     stage : Stage
         The search.
     kind : type
-        Of the outcome.
+        Class of the outcome.
     read : callable(net)
-        Reads the outcome from a net in its present state.
+        Reads the outcome from the present state of a net.
     check : callable(outcome)
-        Raises an error if an outcome of a checkpoint cannot be used.
+        Raises an error if an outcome from a checkpoint cannot be used.
 
     Raises
     ------
     KeyboardInterrupt
-        By a user or a callback, if nothing has been learned yet.
+        If a user or a callback interrupts before anything is learned.
     """
     net: Any = ready_net(plan, stage)
     checkpointer = net.checkpointer_
@@ -103,11 +103,11 @@ def run_search(
     if checkpointer is not None:
         known = checkpointer.stage_result(lambda known: check(kind(**known)))
     if known is not None:
-        net.checkpointer_ = None  # which holds the net, and the lock of the checkpoints with it
+        net.checkpointer_ = None  # it holds the net, and with it the lock of the checkpoints
         return kind(**known), net
     stage.train_net(plan, stage, net)
     if not net.metaparameters.iteration:
-        raise KeyboardInterrupt  # by a user or a callback; nothing has been learned
+        raise KeyboardInterrupt  # from a user or a callback; nothing has been learned
     found = read(net)
     warn_if_nothing_moved(net)
     if checkpointer is not None and not net.interrupted_:
@@ -116,9 +116,9 @@ def run_search(
 
 
 def warn_if_nothing_moved(net: TrainingNet) -> None:
-    """Warn where a search that goes by hypergradients was too short to take one."""
+    """Warn if a search that follows hypergradients was too short to take one."""
     table = net.metaparameters.table()
-    counts = ("skipped_steps", "skipped_hypergradients")  # of which other warnings speak
+    counts = ("skipped_steps", "skipped_hypergradients")  # reported by other warnings
     skipped = sum(epoch.get(count, 0) for epoch in net.history for count in counts)
     if (
         not len(table)
@@ -141,7 +141,7 @@ def warn_if_nothing_moved(net: TrainingNet) -> None:
 
 
 def share_of_a_search_step(strategy: Strategy) -> float:
-    """Return the time of a retraining iteration as a share of a search iteration's, on average."""
+    """Return the mean time of a retraining iteration as a share of that of a search iteration."""
     if isinstance(strategy, PopulationStrategy):
         return 1 / strategy.n_trainings()
     taken = np.mean([strategy.takes_hypergradient(iteration) for iteration in range(1000)])
@@ -149,8 +149,8 @@ def share_of_a_search_step(strategy: Strategy) -> float:
 
 
 def progress_callbacks(verbose: Any, stage: str, n_epochs: int, later: float = 0.0) -> list[Any]:
-    """Return the callback that prints the epochs of a stage with the time left, if it is wanted.
+    """Return the callback that prints the epochs of a stage with the time left, if ``verbose`` asks for it.
 
-    ``later`` is what comes after the stage, in epochs of the stage.
+    ``later`` is the work after the stage, in epochs of the stage.
     """
     return [("progress", Progress(stage, n_epochs, later))] if verbose else []

@@ -1,4 +1,4 @@
-"""Treat a y of several labels: its loss, its teacher, and what is refused."""
+"""Handle a y with several labels: the loss, the student, and refused parameters."""
 
 from __future__ import annotations
 
@@ -32,42 +32,42 @@ def has_several_labels(task: Task) -> bool:
 
 
 def loss_of_task(loss: DistillationLoss, task: Task, given: Any) -> DistillationLoss:
-    """Return the form of the loss for this kind of y; ``given`` is the parameter of the estimator."""
+    """Return the form of the loss for this kind of y; ``given`` is the estimator's parameter."""
     return loss_for_labels(loss, has_several_labels(task), by_name=isinstance(given, str))
 
 
 def output_params(task: Task) -> dict[str, Any]:
-    """Return the parameters of a net that say how its logits become probabilities, for skorch's scorers."""
+    """Return the net's parameters that tell skorch's scorers how logits become probabilities."""
     return {"predict_nonlinearity": torch.sigmoid} if has_several_labels(task) else {}
 
 
 def refuse_classes(class_weight: Any, teacher_classes: Any) -> None:
-    """Refuse parameters that are about classes, of which each row has one.
+    """Refuse parameters about classes that exclude each other.
 
     Raises
     ------
     ValueError
-        Naming the parameter.
+        Names the parameter.
     """
     if class_weight is not None:
         raise ValueError(
-            f"class_weight={class_weight!r} weighs classes that exclude each other, and y has several "
-            "labels. Set class_weight=None, and give the rows weights by fit's sample_weight."
+            f"class_weight={class_weight!r} weights classes that exclude each other, but y has several "
+            "labels. Set class_weight=None, and give weights to rows by fit's sample_weight."
         )
     if teacher_classes is not None:
         raise ValueError(
-            "teacher_classes are the classes of columns, and y has several labels. Set teacher_classes=None, "
+            "teacher_classes are the classes of columns, but y has several labels. Set teacher_classes=None, "
             "and give the teacher's answers with a column for each label, in the order of the columns of y."
         )
 
 
 def check_gives_logits(student: nn.Module, samples: Any) -> None:
-    """Refuse a student that ends in a sigmoid, or in logarithms of probabilities: a module or a function.
+    """Refuse a student that ends, by a module or a function, in a sigmoid or in log probabilities.
 
     Raises
     ------
     ValueError
-        If its last module or operation is a sigmoid, and its outputs lie between 0 and 1; or if the last
+        If its last module or operation is a sigmoid and its outputs lie between 0 and 1, or if the last
         operation is log_softmax or logsigmoid, so that no label can have a probability above one half.
     """
     with isolated_eval_mode(student, samples.device), torch.enable_grad():
@@ -84,22 +84,22 @@ def check_gives_logits(student: nn.Module, samples: Any) -> None:
         return
     if bool(((outputs >= 0) & (outputs <= 1)).all()):
         raise ValueError(
-            f"student {type(own_student(student)).__name__} ends in a sigmoid, and gives probabilities. "
-            "Leave the sigmoid out: the losses and predict_proba make it of the logits."
+            f"student {type(own_student(student)).__name__} ends in a sigmoid, and returns probabilities. "
+            "Leave the sigmoid out: the losses and predict_proba apply it to the logits."
         )
 
 
 def message_of_labels(net: TrainingNet, train: DistillationData, monitor: str, who: str) -> str | None:
-    """Return a message about a loss that did not fall, or still fell; None where nothing is to be said.
+    """Return a message about a loss that did not fall, or was still falling; None if all is well.
 
     Parameters
     ----------
     net : TrainingNet
         Trained.
     train : DistillationData
-        What it was trained on.
+        The data it was trained on.
     monitor : str
-        The column of the history with a loss that means the same in all epochs.
+        The column of the history with a loss that is comparable across epochs.
     who : str
         What the message calls the student.
     """

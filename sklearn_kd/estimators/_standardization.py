@@ -1,4 +1,4 @@
-"""The affine layer that ``standardize=True`` puts in front of a student: fitted on the rows of D_train."""
+"""Fit the affine layer that ``standardize=True`` puts in front of a student, on the rows of D_train."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ if TYPE_CHECKING:
     from sklearn_kd.estimators._classifier import DistilledClassifier
     from sklearn_kd.estimators._distpro import DistProClassifier
 
-# Numbers that are read at a time, 1 MiB of them as float64.
+# How many numbers to read at a time: 1 MiB as float64.
 _CHUNK = 2**17
 
 
 def scaling_for(
     estimator: DistilledClassifier | DistProClassifier, train: DistillationData
 ) -> Callable[[], Standardization | None] | None:
-    """Return what fits the layer to D_train; None with ``standardize=False``."""
+    """Return a function that fits the layer to D_train; None with ``standardize=False``."""
     if not estimator.standardize:
         return None
     return partial(scaling_of, train, loader_settings(estimator, "iterator_train"))
 
 
 def scaling_of(train: DistillationData, loader: Mapping[str, Any]) -> Standardization | None:
-    """Return the layer for the rows of D_train; None if they are no table.
+    """Return the layer for the rows of D_train; None if they are not a table.
 
     Parameters
     ----------
     train : DistillationData
-        Read once, in chunks. Rows that ``sample_weight`` leaves out are not in it; the others count alike.
+        Read once, in chunks. Rows of weight 0 are not in it; the others count alike.
     loader : mapping
         Settings of the DataLoader that reads a Dataset.
     """

@@ -1,4 +1,4 @@
-"""A stream given to ``fit``: what is read of it beforehand, and what cannot be given beside it."""
+"""Check a stream given to ``fit``: read its first rows, and refuse what needs all rows at once."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def validate_rows_or_stream(
     Raises
     ------
     ValueError
-        If something stands beside a stream that needs all its rows at once, or its items cannot be used.
+        If something given with a stream needs all its rows at once, or its items cannot be used.
     """
     answers = teacher_logits, X_unlabeled, teacher_logits_unlabeled
     further = {"sample_weight_val": sample_weight_val, "continued": continued}
@@ -56,7 +56,7 @@ def validate_rows_or_stream(
     of_rows = {"y": y, "sample_weight": sample_weight, "groups": groups}
     _check_beside(estimator, of_rows | {"teacher_logits": teacher_logits, "X_unlabeled": X_unlabeled})
     loader = loader_settings(estimator, "iterator_train", X.n_rows)
-    ranks = ranks_of(estimator)  # each of which may be given other rows by the dataset
+    ranks = ranks_of(estimator)  # the dataset may give each rank other rows
     head = ranks.broadcast(read_head(X, loader.get("collate_fn")) if ranks.is_first else None)
     task_type = StatedClasses(estimator._task_type, _classes_of(X, X_val, y_val))
     given = head.x, head.labels, None, X_val, y_val, *answers
@@ -69,7 +69,7 @@ def validate_rows_or_stream(
 
 
 class StatedClasses:
-    """Makes the task of stated classes, of which the labels at hand may be some.
+    """Make the task of stated classes; the labels at hand may be only some of them.
 
     Parameters
     ----------
@@ -107,49 +107,49 @@ def _classes_of(stream: Stream, X_val: Any, y_val: Any) -> np.ndarray:
     if y_val is not None:
         return np.unique(labels_of(np.asarray(from_torch(y_val, "y_val"))))
     raise ValueError(
-        "X is a stream whose labels nobody has seen. Give Stream(..., classes=...), all of them"
+        "X is a stream, whose labels are not known in advance. Give Stream(..., classes=...), all of them"
         f"{'' if X_val is None else ', or the labels of X_val as y_val'}."
     )
 
 
 # --------------------------------------------------------------------------------------
-# What needs all rows
+# Arguments that need all rows
 
 
 def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
-    """Refuse arguments and parameters that say something about each row, or about all."""
+    """Refuse arguments and parameters that describe each row or need all of them."""
     for name, mend in (
-        ("y", "Let the items of the stream be (x, label)"),
-        ("sample_weight", "Let the stream give rows as often as they count"),
-        ("teacher_logits", "Give a teacher that comes trained, or sklearn_kd.teachers.StoredAnswers of it"),
+        ("y", "Make (x, label) the items of the stream"),
+        ("sample_weight", "Repeat rows in the stream as often as they should count"),
+        ("teacher_logits", "Give a trained teacher, or sklearn_kd.teachers.StoredAnswers of it"),
         ("X_unlabeled", "Give all rows labels"),
         ("groups", "Give X_val and y_val, of other groups"),
     ):
         if given.get(name) is not None:
-            raise ValueError(f"{name} beside a stream, whose rows are not known beforehand. {mend}.")
+            raise ValueError(f"{name} with a stream, whose rows are not known in advance. {mend}.")
     for name, mend in (
-        ("class_weight", "Let the stream give rows of some classes more often"),
-        ("synthesize", "Let the stream give the mixtures"),
-        ("student_preprocessing", "Let the stream give numbers"),
+        ("class_weight", "Repeat rows of some classes in the stream"),
+        ("synthesize", "Make the mixtures in the stream"),
+        ("student_preprocessing", "Convert the rows to numbers in the stream"),
         ("teacher_logits_dir", "Give sklearn_kd.teachers.StoredAnswers(teacher, folder) as teacher"),
     ):
         if getattr(estimator, name, None) is not None:
             raise ValueError(
-                f"{name}={getattr(estimator, name)!r} beside a stream, whose rows it would need all at once. "
+                f"{name}={getattr(estimator, name)!r} with a stream, whose rows it would need all at once. "
                 f"{mend}, and set {name}=None."
             )
     if getattr(estimator, "soft_validation", False):
-        raise ValueError("soft_validation=True beside a stream. Let the stream give the rows of X_val too.")
+        raise ValueError("soft_validation=True with a stream. Add the rows of X_val to the stream instead.")
     for name in ("shuffle", "sampler"):
         if name in estimator._routed("iterator_train"):
             raise ValueError(
-                f"iterator_train__{name} beside a stream, whose rows come in its own order. Shuffle them in "
+                f"iterator_train__{name} with a stream, whose rows come in its own order. Shuffle them in "
                 "the dataset."
             )
 
 
 def check_has_val(estimator: BaseDistiller, strategy: Strategy, inputs: ValidatedInputs) -> None:
-    """Refuse a strategy that learns from D_val where X is a stream and no D_val is given."""
+    """Refuse a strategy that learns from D_val if X is a stream and no D_val is given."""
     if inputs.stream is not None and strategy.learns_from_validation and inputs.valid is None:
         raise ValueError(
             f"meta={estimator.meta!r} learns from D_val, which cannot be held out of a stream. Give X_val "
@@ -159,11 +159,11 @@ def check_has_val(estimator: BaseDistiller, strategy: Strategy, inputs: Validate
 
 
 def as_it_is(x: Tensor) -> Tensor:
-    """Return a batch as it is: the ``augment`` of a stream whose teacher is asked about each batch."""
+    """Return a batch unchanged: the ``augment`` of a stream whose teacher is asked about each batch."""
     return x
 
 
 def asked_by_batch(augment: Any, teacher: Any, inputs: ValidatedInputs) -> Any:
-    """Return ``augment``; where a stream has none, and a teacher, what changes nothing."""
+    """Return ``augment``; for a stream with a teacher and no ``augment``, one that changes nothing."""
     needs_asking = inputs.stream is not None and augment is None and teacher is not None
     return as_it_is if needs_asking else augment

@@ -1,4 +1,4 @@
-"""The teacher's logits of a fit: which rows it is fitted on, and how the stages share its answers."""
+"""Fit the teacher and ask for its logits: on which rows, and how the stages share the answers."""
 
 from __future__ import annotations
 
@@ -39,9 +39,9 @@ class StageRows(NamedTuple):
     ----------
     data : SplitData
     places : ndarray of shape (n,)
-        Places in X of D_train's rows that have labels, in rising order.
+        Indices in X of D_train's rows with labels, in ascending order.
     further : list of UnlabeledRows
-        Rows of D_train without labels, by source, behind the others.
+        Rows of D_train without labels, by source, after the others.
     """
 
     data: SplitData
@@ -65,10 +65,9 @@ def answer_rows(
 ) -> None:
     """Give each stage a teacher's answers to its D_train.
 
-    A teacher that is fitted here is fitted anew for each stage that holds rows out, on its D_train. One that
-    was fitted on D_val's rows would answer D_train of a search by what it has seen of D_val, and would seem
-    to be right there. Else it is asked once, about D_train of the last stage, which has the rows of the
-    others.
+    A teacher that is fitted here is fitted anew on D_train of each stage that holds rows out. Fitted on
+    D_val's rows too, it would pass on what it has seen of D_val, and would seem to be right there. Any other
+    teacher is asked once, about D_train of the last stage, which includes the rows of the other stages.
     """
     whole = stages[-1]
     seconds = 0.0
@@ -89,7 +88,7 @@ def answer_rows(
 
 
 def give_logits(logits: np.ndarray, stages: Sequence[StageRows]) -> None:
-    """Give each stage its part of ``teacher_logits``, which are of all rows of X."""
+    """Give each stage its part of ``teacher_logits``, which cover all rows of X."""
     for own in stages:
         if own.further:
             found = given_logits(logits, own.places, own.further, own.train.device)
@@ -99,7 +98,7 @@ def give_logits(logits: np.ndarray, stages: Sequence[StageRows]) -> None:
 
 
 def warn_of_order(estimator: DistilledClassifier, inputs: ValidatedInputs, train: DistillationData) -> None:
-    """Warn where the columns of the logits seem to be in another order than the labels."""
+    """Warn if the columns of the logits seem to be in another order than the labels."""
     if not train.has_teacher_logits:
         return
     who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
@@ -110,7 +109,7 @@ def warn_of_order(estimator: DistilledClassifier, inputs: ValidatedInputs, train
 
 
 def _share_logits(logits: Tensor, whole: StageRows, part: StageRows, n_rows: int) -> None:
-    """Give a stage its part of the logits of the last one, without a copy where its rows have none."""
+    """Give a stage its part of the last stage's logits, copying only if its rows are copies too."""
     if part.train.places is not None and len(whole.places) == n_rows:
         part.train.set_given_logits(logits, part.places)
         return
@@ -122,14 +121,14 @@ def _share_logits(logits: Tensor, whole: StageRows, part: StageRows, n_rows: int
 
 
 def _rows_among(whole: StageRows, part: StageRows) -> np.ndarray:
-    """Return where the rows of D_train of a stage are among those of the last stage."""
+    """Return the positions of a stage's D_train rows among those of the last stage."""
     starts = np.cumsum([len(whole.places), *map(len, whole.further)])
     start_of = {id(rows): start for rows, start in zip(whole.further, starts, strict=False)}
     found = [np.searchsorted(whole.places, part.places)]
     for rows in part.further:
         if id(rows) in start_of:
             found.append(start_of[id(rows)] + np.arange(len(rows)))
-        else:  # rows of D_val without their labels, which the last stage has with them
+        else:  # rows of D_val without their labels; the last stage has them with labels
             assert rows.places is not None
             found.append(np.searchsorted(whole.places, rows.places))
     return np.concatenate(found)
@@ -144,10 +143,10 @@ def _ask(
     storage: LogitStorage,
     ranks: Ranks,
 ) -> Tensor:
-    """Return the teacher's logits of D_train of a stage; it is fitted first, on the rows that have labels.
+    """Fit the teacher on the rows with labels if needed; return its logits for a stage's D_train.
 
-    Of several ranks the first fits the teacher and asks it, and sends its answers to the others. A teacher
-    that comes trained and takes batches is asked by each about its share of them.
+    With several ranks, the first fits and asks the teacher, and sends the answers to the others. A trained
+    teacher that takes batches is asked by each rank about its share of them.
     """
     given = estimator, teacher, stage, inputs, seed, storage
     if ranks.size == 1 or (not teacher.trains(teacher.fitted) and teacher.takes_batches()):
@@ -182,7 +181,7 @@ def _asked_here(
         return f"batch_size={loader['batch_size']} and {describe_allocations([stage.train])}"
 
     places = stage.places
-    X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy, which the teacher needs
+    X = None if teacher.takes_batches() else inputs.given_rows(places)  # a copy that the teacher needs
     rows = TeacherRows(X, inputs.targets(places), at(inputs.sample_weight, places), places)
     with explain_out_of_memory("asking the teacher", situation, memory_advice(estimator._device(), *ways)):
         return fit_and_ask(

@@ -1,4 +1,4 @@
-"""Predict images in tiles that overlap, and blend their maps."""
+"""Predict images in overlapping tiles, and blend their maps."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn_kd.inputs._image_sizes import scaled
 if TYPE_CHECKING:
     from sklearn_kd.estimators._base import BaseDistiller
 
-# Share of a tile that overlaps the next one, if nothing is said.
+# Share of a tile that overlaps the next one by default.
 _OVERLAP = 4
 
 
@@ -26,9 +26,9 @@ class Axis(NamedTuple):
     Attributes
     ----------
     tile, overlap : int
-        Pixels of a tile, and of what two neighbours share, in the image.
+        Pixels of the image in a tile, and in the overlap of two neighbours.
     image, map : int
-        Pixels of the images and of the maps given to ``fit``: the ratio of images to maps.
+        Pixels of the images and of the maps given to ``fit``, which define their ratio.
     """
 
     tile: int
@@ -38,15 +38,15 @@ class Axis(NamedTuple):
 
     @property
     def unit(self) -> int:
-        """Pixels of an image that are a whole number of pixels of the map."""
+        """Smallest number of image pixels that is a whole number of map pixels."""
         return self.image // math.gcd(self.image, self.map)
 
     def mapped(self, size: int) -> int:
-        """Return the length in the map of a length in the image."""
+        """Convert a length in the image to one in the map."""
         return scaled(size, self.image, self.map)
 
     def starts(self, size: int) -> list[int]:
-        """Return where tiles begin in an image of this length; the last one may reach beyond its end."""
+        """Return where tiles start in an image of this length; the last one may extend beyond its end."""
         if size <= self.tile:
             return [0]
         stride = self.tile - self.overlap
@@ -55,7 +55,7 @@ class Axis(NamedTuple):
         return [*starts, last]
 
     def weights(self) -> Tensor:
-        """Return the weight of each pixel of a tile's map, falling towards its ends where tiles overlap."""
+        """Return the weight of each pixel of a tile's map; it falls towards ends that overlap."""
         length, shared = self.mapped(self.tile), self.mapped(self.overlap) if self.overlap else 0
         if not shared:
             return torch.ones(length)
@@ -71,7 +71,7 @@ class Tiling(NamedTuple):
 
 
 def checked_tiling(estimator: BaseDistiller, tile: Any, overlap: Any) -> Tiling | None:
-    """Return the tiles that ``predict`` was asked for; None where it is to predict whole images.
+    """Return the tiling that ``predict`` was asked for; None for whole images.
 
     Raises
     ------
@@ -80,13 +80,13 @@ def checked_tiling(estimator: BaseDistiller, tile: Any, overlap: Any) -> Tiling 
     """
     if tile is None:
         if overlap is not None:
-            raise ValueError(f"overlap={overlap!r} is that of tiles. Give tile, the size of one, beside it.")
+            raise ValueError(f"overlap={overlap!r} needs tiles. Give tile, the size of one, too.")
         return None
     map_shape = estimator._task.map_shape
     if not map_shape:
         raise ValueError(
-            f"tile={tile!r} cuts images into parts, and y had no maps in fit. Leave tile out: a prediction "
-            "for a part is none for the whole."
+            f"tile={tile!r} cuts images into parts, but y had no maps in fit. Leave tile out: the prediction "
+            "for a part is not that for the whole image."
         )
     image_shape = estimator._sample_shape[1:]
     tiles, overlaps = (
@@ -125,7 +125,7 @@ def _axis(tile: int, overlap: int | None, image: int, map_size: int) -> Axis:
 
 
 def tiled(run: Callable[[Tensor], Tensor], x: Tensor, tiling: Tiling) -> Tensor:
-    """Return the maps of images, made of the maps of tiles: their mean, weighted by the distance to the ends.
+    """Blend the maps of tiles into maps of images: their mean, weighted by the distance to the tiles' ends.
 
     Parameters
     ----------
@@ -139,7 +139,7 @@ def tiled(run: Callable[[Tensor], Tensor], x: Tensor, tiling: Tiling) -> Tensor:
     tops, lefts = rows.starts(height), columns.starts(width)
     if len(tops) == len(lefts) == 1:
         return run(x)
-    # A dimension that is shorter than a tile is not cut; the other one is padded up to the last tile's end.
+    # A dimension shorter than a tile is not cut; any other is padded up to the last tile's end.
     tile_height, tile_width = min(rows.tile, height), min(columns.tile, width)
     below, right = tops[-1] + tile_height - height, lefts[-1] + tile_width - width
     if below or right:

@@ -1,4 +1,4 @@
-"""Rows without labels of a fit: which of them are used, where they come from, and what is refused."""
+"""Handle the rows without labels of a fit: check them, collect them from their sources, and use them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 _MADE_UP, _MADE_UP_NAME = 1, "the rows that synthesize made"
 
-# About so many rows of each kind are compared.
+# About how many rows of each kind to compare.
 _ROWS_OF_SCALE = 1000
 
 
@@ -32,16 +32,16 @@ def check_given_together(
 ) -> None:
     """Refuse arguments of ``fit`` that leave some rows without the teacher's answers.
 
-    ``answers`` is the name of the first argument; that of the last has ``_unlabeled`` behind it.
+    ``answers`` is the name of the first argument; the name of the last is the same with ``_unlabeled``.
 
     Raises
     ------
     ValueError
-        If answers are given for rows that are not, or for a part of the rows.
+        If answers are given for rows that are missing, or for only some of the rows.
     """
     if teacher_logits_unlabeled is not None and X_unlabeled is None:
         raise ValueError(
-            f"{answers}_unlabeled are given without X_unlabeled, the rows that they are of. Give both, "
+            f"{answers}_unlabeled are given without X_unlabeled, the rows they belong to. Give both, "
             "or neither."
         )
     if teacher_logits_unlabeled is not None and teacher_logits is None:
@@ -61,15 +61,15 @@ def check_one_size(own: Any, unlabeled: Any, answers: str = "teacher_logits") ->
     if own is None or np.shape(own)[1:] == np.shape(unlabeled)[1:]:
         return
     raise ValueError(
-        f"{answers} has maps of shape {np.shape(own)[2:]}, and {answers}_unlabeled of shape "
-        f"{np.shape(unlabeled)[2:]}. Give both at one height and width."
+        f"{answers} has maps of shape {np.shape(own)[2:]}, but {answers}_unlabeled of shape "
+        f"{np.shape(unlabeled)[2:]}. Give both at the same height and width."
     )
 
 
 def usable_unlabeled(
     estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs
 ) -> tuple[ValidatedInputs, list[str]]:
-    """Return the inputs without the rows that the strategy does not use, and what is without effect.
+    """Return the inputs without the rows that the strategy does not use, and what has no effect.
 
     Raises
     ------
@@ -77,7 +77,7 @@ def usable_unlabeled(
         If ``soft_validation=True`` asks for logits of D_val's rows that ``teacher_logits`` do not have.
     """
     who = f"meta={estimator.meta!r}" if estimator.process is None else "a given process"
-    beside = f"beside {who}"
+    beside = f"with {who}"
     if not strategy.needs_teacher:
         reasons = [] if inputs.unlabeled is None else [f"X_unlabeled {beside}, which asks no teacher"]
         if estimator.soft_validation:
@@ -99,7 +99,7 @@ def usable_unlabeled(
     answers, said = estimator._answers, estimator._answers.partition("_")[2]
     if estimator.soft_validation and inputs.valid is not None and inputs.teacher_logits is not None:
         raise ValueError(
-            f"soft_validation=True needs the teacher's {said} of the rows of X_val, and {answers} are of "
+            f"soft_validation=True needs the teacher's {said} for the rows of X_val, but {answers} are for "
             f"the rows of X. Give X_val as a part of X_unlabeled, with its {said} in "
             f"{answers}_unlabeled, and set soft_validation=False."
         )
@@ -116,9 +116,9 @@ def has_unlabeled(estimator: DistilledClassifier, strategy: Strategy, inputs: Va
 
 
 def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> None:
-    """Warn where a cross-validation may have taken a part of X_unlabeled, as it does of y.
+    """Warn if a cross-validation may have split X_unlabeled as it splits y.
 
-    scikit-learn splits a parameter that has as many rows as X. That is seen only where it is routed.
+    scikit-learn splits a parameter that has as many rows as X. Only its routing shows that.
     """
     if inputs.unlabeled is None or len(inputs.unlabeled) != len(inputs.rows):
         return
@@ -126,16 +126,16 @@ def _warn_if_split(estimator: DistilledClassifier, inputs: ValidatedInputs) -> N
         warnings.warn(
             f"X_unlabeled is requested by set_fit_request, and has as many rows as X, {len(inputs.rows)}. If "
             "this fit is one of a cross-validation or a search, scikit-learn has given it a part of "
-            "X_unlabeled, as of y. Leave one row of X_unlabeled out to have it whole in each fold.",
+            "X_unlabeled, as of y. Leave one row of X_unlabeled out, and each fold gets all of it.",
             UserWarning,
             stacklevel=2,
         )
 
 
 def warn_of_another_scale(inputs: ValidatedInputs) -> None:
-    """Warn where rows given beside X look as if a step of a Pipeline had transformed X alone.
+    """Warn if other rows look as if a step of a Pipeline had transformed X but not them.
 
-    That is so where their mean lies beyond all rows of X in more than a quarter of the columns.
+    They do if their mean lies outside the range of X in more than a quarter of the columns.
     """
     own = _some_of_a_table(inputs.rows)
     given = {"X_unlabeled": inputs.unlabeled, "X_val": inputs.valid}
@@ -157,14 +157,14 @@ def warn_of_another_scale(inputs: ValidatedInputs) -> None:
 
 
 def _some_of_a_table(rows: Any) -> np.ndarray | None:
-    """Return some rows of a dense table as float64; None for other rows, and for few."""
+    """Return some rows of a dense table as float64; None for other inputs or too few rows."""
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or len(rows) < 20:
         return None
     return np.asarray(rows[:: max(1, len(rows) // _ROWS_OF_SCALE)], dtype=np.float64)
 
 
 def munge_of(estimator: DistilledClassifier) -> Munge | None:
-    """Return what ``synthesize`` means, checked; None for None."""
+    """Return ``synthesize``, checked, as a Munge; None for None."""
     given = estimator.synthesize
     munge = given if given is None or isinstance(given, Munge) else Munge(given)
     if munge is not None:
@@ -174,7 +174,7 @@ def munge_of(estimator: DistilledClassifier) -> Munge | None:
 
 
 def _check_can_synthesize(inputs: ValidatedInputs, answers: str) -> None:
-    """Raise ValueError if there is no table to make rows of, or nobody to ask about them."""
+    """Raise ValueError if X is not a table to make rows from, or there is no teacher to ask about them."""
     has_parts = is_structure(inputs.X_given)
     shape = () if inputs.is_loaded or has_parts else tuple(inputs.X_given.shape)
     if len(shape) != 2 or sparse.issparse(inputs.X_given):
@@ -186,12 +186,12 @@ def _check_can_synthesize(inputs: ValidatedInputs, answers: str) -> None:
         elif has_parts:
             what = f"a {type(inputs.X_given).__name__} of parts"
         raise ValueError(
-            f"synthesize makes up rows of tables, and X is {what}. Set synthesize=None; augment changes the "
+            f"synthesize makes up rows of tables, but X is {what}. Set synthesize=None; augment changes the "
             "rows of other inputs batch by batch."
         )
     if inputs.teacher_logits is not None:
         raise ValueError(
-            f"synthesize makes up rows that {answers} have no answers to. Give a teacher to be asked, "
+            f"synthesize makes up rows that {answers} have no answers to. Give a teacher to ask, "
             "or set synthesize=None."
         )
 
@@ -204,7 +204,7 @@ def add_unlabeled(
     places: np.ndarray,
     seed: int,
 ) -> tuple[SplitData, list[UnlabeledRows]]:
-    """Return D_train with its rows without labels, and these by source; as it is where there are none.
+    """Return D_train with its rows without labels, and these rows by source; unchanged if there are none.
 
     Parameters
     ----------
@@ -213,9 +213,9 @@ def add_unlabeled(
     inputs : ValidatedInputs
     data : SplitData
     places : ndarray
-        Places in X of D_train's rows.
+        Indices in X of D_train's rows.
     seed : int
-        Of rows that are made up.
+        Seed of synthesised rows.
     """
     if not has_unlabeled(estimator, strategy, inputs):
         return data, []
@@ -232,12 +232,12 @@ def add_unlabeled(
 def _made_up_rows(
     estimator: DistilledClassifier, munge: Munge, inputs: ValidatedInputs, places: np.ndarray, seed: int
 ) -> UnlabeledRows:
-    """Return rows made up from those of D_train, D_val's excepted."""
+    """Return rows synthesised from those of D_train, without D_val's."""
     own = inputs.given_rows(places)
     if inputs.unlabeled is not None:
         own = joined(own, inputs.unlabeled.given)
     with error_context("synthesize"):
-        # Apart from what the teacher draws, which has this seed too.
+        # Another stream than the teacher's draws, which use the same seed.
         made = munge.rows(own, np.random.default_rng([seed, _MADE_UP]))
     rows = validate_predict_inputs(estimator, made, inputs.sample_shape, _MADE_UP_NAME)
     return UnlabeledRows(_MADE_UP_NAME, made, rows)

@@ -1,1 +1,1 @@
-"""Files of tensors, arrays and values: written at once or not at all, read without running code."""
+"""Write files of tensors, arrays and values whole or not at all; read them without running code."""

@@ -1,4 +1,4 @@
-"""Writes and reads bytes of ``numpy.savez``, without pickles and without more memory than the file has."""
+"""Write and read bytes of ``numpy.savez``, without pickles and without excessive memory."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def dump_arrays(arrays: Mapping[str, np.ndarray]) -> memoryview:
 
 
 def load_arrays(data: bytes) -> dict[str, np.ndarray]:
-    """Return the arrays in the bytes of ``numpy.savez``, by name.
+    """Return the arrays in bytes of ``numpy.savez`` by name.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
     Raises
     ------
     TooLargeError
-        If they ask for more memory than so many bytes may.
+        If they request more memory than their length allows.
     Exception
-        Of any type, if they are something else.
+        Of any type, if they are anything else.
     """
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         parts = archive.infolist()
@@ -42,7 +42,7 @@ def load_arrays(data: bytes) -> dict[str, np.ndarray]:
 
 
 def _array_of(data: bytes) -> np.ndarray:
-    """Return the array in the bytes of a .npy file; numpy's own reader allocates what the header says."""
+    """Return the array in the bytes of a .npy file; NumPy's own reader would allocate any stated size."""
     file = io.BytesIO(data)
     version = npy.read_magic(file)
     if version == (1, 0):

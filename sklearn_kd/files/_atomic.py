@@ -1,8 +1,8 @@
-"""Writes files whole or not at all; everything that this library saves is written here.
+"""Write files whole or not at all; everything that this library saves is written here.
 
 A file is written under a temporary name in the same folder, flushed to the disk, and renamed. Whenever the
-process ends, the old file or the new one is there. The temporary file, whose name ends in ``TEMPORARY``,
-stays behind only where the process is killed.
+process ends, either the old file or the new one exists. The temporary file, whose name ends in
+``TEMPORARY``, is left behind only if the process is killed.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 
 TEMPORARY = ".tmp"
 
-# Characters of a file's name in its temporary name: most systems refuse names of more than 255 bytes.
+# Number of characters of a file's name in its temporary name; most systems limit names to 255 bytes.
 _SHOWN = 40
 
 
@@ -32,7 +32,7 @@ def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]
     Raises
     ------
     OSError
-        If the file cannot be written. An old file at ``path`` is still there.
+        If the file cannot be written. An old file at ``path`` is kept.
     """
     with replacing(path) as temporary, open(temporary, "wb") as file:
         for part in parts:
@@ -43,8 +43,8 @@ def write_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give the block a temporary path to write to, then move that file to ``path``.
 
-    The new file has the permissions of the old one; without an old one, those that ``open`` gives. A link
-    stays a link, and its target is replaced. A device, such as ``/dev/stdout``, is written to directly.
+    The new file gets the permissions of the old one, or the default ones if there is none. A link stays a
+    link, and its target is replaced. A device, such as ``/dev/stdout``, is written to directly.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Raises
     ------
     OSError
-        If the file cannot be written. An old file at ``path`` is still there.
+        If the file cannot be written. An old file at ``path`` is kept.
     """
     old = _status(Path(path))
     if old is not None and not stat.S_ISREG(old.st_mode):
@@ -80,7 +80,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     finally:
         with suppress(FileNotFoundError):
             temporary.unlink()
-    # Flush the folder, so that the new name survives a loss of power where the system supports that.
+    # Flush the folder, so that the new name survives a power failure if the system supports that.
     with suppress(OSError):
         _flush(path.parent)
 
@@ -104,7 +104,7 @@ def _keep_owner_and_permissions(temporary: Path, old: os.stat_result | None) -> 
     new, system = temporary.stat(), vars(os)
     change_owner: Any = system.get("chown")
     if change_owner is not None and (new.st_uid, new.st_gid) != (old.st_uid, old.st_gid):
-        with suppress(OSError):  # not ours to give away
+        with suppress(OSError):  # we may not change the owner
             change_owner(temporary, old.st_uid, old.st_gid)
     with suppress(OSError):  # a file system without permissions
         os.chmod(temporary, stat.S_IMODE(old.st_mode))

@@ -1,4 +1,4 @@
-"""The rows of a history as columns: numbers become arrays, which compress well."""
+"""Convert the rows of a history to columns, with numbers as arrays, which compress well."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ _LARGEST_INT = 2**63 - 1
 
 
 class Columns(NamedTuple):
-    """Rows of one level of a history, without loss.
+    """Rows of one level of a history as columns, without loss.
 
     Attributes
     ----------
     layouts : list of list of str
-        The different sequences of keys that rows have.
+        The different key sequences of rows.
     layout_of_row : ndarray of shape (n_rows,), int64
+        Index of each row's layout.
     arrays : dict of ndarray
-        By key, the values of the rows that have it; all of them are floats, integers or bools.
+        Values by key, of the rows that have it, if all are floats, integers or bools.
     others : dict of list
-        The values of the other keys.
+        Values of the other keys.
     """
 
     layouts: list[list[str]]
@@ -35,7 +36,7 @@ class Columns(NamedTuple):
 
 
 def split_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
-    """Return rows as columns."""
+    """Convert rows to columns."""
     numbers: dict[tuple[str, ...], int] = {}
     layout_of_row = np.array([numbers.setdefault(tuple(row), len(numbers)) for row in rows], np.int64)
     columns: dict[str, list[Any]] = {}
@@ -49,12 +50,12 @@ def split_rows(rows: Sequence[Mapping[str, Any]]) -> Columns:
 
 
 def join_rows(columns: Columns) -> list[dict[str, Any]]:
-    """Return the rows of :func:`split_rows`.
+    """Convert columns of :func:`split_rows` back to rows.
 
     Raises
     ------
     ValueError
-        If a key has more or fewer values than rows, or there is no such layout.
+        If a key has more or fewer values than rows, or a layout does not exist.
     """
     values = {key: iter(array.tolist()) for key, array in columns.arrays.items()}
     values |= {key: iter(column) for key, column in columns.others.items()}
@@ -74,7 +75,7 @@ def join_rows(columns: Columns) -> list[dict[str, Any]]:
 
 
 def _array_type(values: list[Any]) -> type[np.generic] | None:
-    """Return the type of an array that holds the values exactly, if there is one."""
+    """Return the type of an array that holds the values exactly, or None."""
     (kind, *others) = {type(value) for value in values}
     if others or kind not in _ARRAYS or (kind is int and max(map(abs, values)) > _LARGEST_INT):
         return None
@@ -82,7 +83,7 @@ def _array_type(values: list[Any]) -> type[np.generic] | None:
 
 
 def split_batches(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the epochs of a history, with the number of their batches, and the batches of all epochs."""
+    """Return the epochs of a history, with their numbers of batches, and the batches of all epochs."""
     epochs = [{k: len(v) if k == "batches" else v for k, v in row.items()} for row in rows]
     return epochs, [batch for row in rows for batch in row["batches"]]
 
@@ -90,12 +91,12 @@ def split_batches(rows: Sequence[Mapping[str, Any]]) -> tuple[list[dict[str, Any
 def join_batches(
     epochs: Sequence[Mapping[str, Any]], batches: Sequence[dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Return the rows of :func:`split_batches`.
+    """Join the results of :func:`split_batches` back to rows.
 
     Raises
     ------
     ValueError
-        If the number of batches is another one.
+        If the number of batches does not match.
     """
     rows, start = [], 0
     for epoch in epochs:
@@ -110,7 +111,7 @@ def join_batches(
 
 
 class CompressedHistory:
-    """A history, compressed, for a pickle.
+    """A compressed history, for a pickle.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Compress rows of numbers without loss, and read them back within a stated size."""
+"""Compress rows of numbers losslessly, and read them back within a stated size."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import numpy as np
 
 
 class CompressionError(ValueError):
-    """Bytes that are not the compressed rows that they should be."""
+    """Bytes are not the expected compressed rows."""
 
 
 def compress_rows(rows: np.ndarray) -> bytes:
     """Compress items of one size, such as the numbers of an array.
 
-    The first bytes of all items come first, then the second ones, and so on: those of similar numbers are
-    alike.
+    The first bytes of all items come first, then the second ones, and so on, because these are alike for
+    similar numbers.
 
     Parameters
     ----------
@@ -30,9 +30,9 @@ def decompress_rows(data: bytes, n_items: int, item_size: int) -> np.ndarray:
     Parameters
     ----------
     data : bytes
-        May be anything.
+        Any bytes.
     n_items, item_size : int
-        As stated. The caller has checked that so much memory may be taken.
+        Stated size. The caller has checked that this much memory may be used.
 
     Returns
     -------
@@ -41,12 +41,12 @@ def decompress_rows(data: bytes, n_items: int, item_size: int) -> np.ndarray:
     Raises
     ------
     CompressionError
-        If the bytes are no whole compressed stream, or hold more or less than stated.
+        If the bytes are not one complete compressed stream, or hold more or less than stated.
     """
     size = n_items * item_size
     stream = zlib.decompressobj()
     try:
-        # One byte more than stated shows a stream that holds more.
+        # One byte more than stated reveals a stream that holds more.
         found = stream.decompress(data, size + 1)
     except zlib.error as error:
         raise CompressionError(f"bytes that cannot be decompressed ({error})") from error
@@ -65,12 +65,12 @@ def bytes_of(array: np.ndarray) -> np.ndarray:
 
 
 class CompressedArray:
-    """An array of numbers, compressed, for a pickle.
+    """A compressed array of numbers, for a pickle.
 
     Parameters
     ----------
     array : ndarray
-        Structured, too, but not of objects.
+        The array, which may be structured but not of objects.
     """
 
     def __init__(self, array: np.ndarray):

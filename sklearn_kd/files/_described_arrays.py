@@ -1,4 +1,4 @@
-"""Files of named arrays with a description in JSON, without code: the files of processes."""
+"""Write and read named arrays with a JSON description, without code: the files of processes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def versions_for_the_record() -> dict[str, str]:
-    """Return the running versions of what such a file depends on."""
+    """Return the versions of the libraries that such a file depends on."""
     return running_versions() | {"numpy": np.__version__, "python": platform.python_version()}
 
 
@@ -33,9 +33,9 @@ def write_described(
     ----------
     path : str or path-like
     file_format : int or str
-        By which a reader tells the kind of the file.
+        Identifies the kind of file for a reader.
     about : mapping
-        Plain values that JSON has forms for.
+        Plain values that can be written as JSON.
     arrays : mapping of str to ndarray
         None of them has the name "about".
     """
@@ -51,26 +51,26 @@ def read_described(
     what: str,
     writer: str,
 ) -> T:
-    """Return ``make(about, arrays)`` of a file that :func:`write_described` has written.
+    """Read a file written by :func:`write_described`, and return ``make(about, arrays)``.
 
     Parameters
     ----------
     path : str or path-like
     formats : collection
-        The formats that ``make`` understands.
+        Formats that ``make`` understands.
     make : callable(about, arrays)
-        May raise any error where the content is wrong.
+        May raise any error if the content is wrong.
     what : str
-        What a message says the file should hold.
+        Expected content, for the message.
     writer : str
-        The method that writes such a file, for the message.
+        Method that writes such files, for the message.
 
     Raises
     ------
     OSError
         If the file does not exist or cannot be read.
     ValueError
-        If the file holds something else, or asks for more memory than its length allows.
+        If the file holds anything else, or requests more memory than its length allows.
     """
     try:
         arrays = load_arrays(Path(path).read_bytes())

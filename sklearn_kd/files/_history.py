@@ -1,4 +1,4 @@
-"""Encodes skorch's history, row by row."""
+"""Encode skorch's history row by row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn_kd.files._values import ContentError, Unserializable, ValueCodec
 def encode_history(
     history: History, codec: ValueCodec, on_unserializable: Callable[[str, str], None]
 ) -> list[dict[str, Any]]:
-    """Return the rows of a history, without the columns that have no form.
+    """Return the rows of a history, without columns that cannot be encoded.
 
     Parameters
     ----------
@@ -35,7 +35,7 @@ def decode_history(rows: Any, codec: ValueCodec, name: str = "history") -> Histo
     codec : ValueCodec
         The codec that encoded the rows.
     name : str, default="history"
-        What messages call the history.
+        Name of the history in messages.
 
     Raises
     ------
@@ -43,7 +43,7 @@ def decode_history(rows: Any, codec: ValueCodec, name: str = "history") -> Histo
         If the rows are not those of a history.
     """
     if not isinstance(rows, list) or not all(_is_epoch(row, n) for n, row in enumerate(rows, 1)):
-        raise ContentError(f"a {name} that is no list of epochs")
+        raise ContentError(f"a {name} that is not a list of epochs")
     return History(_decode_row(row, codec) for row in rows)
 
 
@@ -70,7 +70,7 @@ def _decode_row(row: dict[str, Any], codec: ValueCodec) -> dict[str, Any]:
 
 
 def _is_epoch(row: Any, n: int) -> bool:
-    """Return whether this is the row of epoch n."""
+    """Return True if this is the row of epoch n."""
     if not isinstance(row, dict) or row.get("epoch") != n or not isinstance(row.get("batches"), list):
         return False
     return all(isinstance(batch, dict) for batch in row["batches"])

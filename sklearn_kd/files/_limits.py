@@ -1,20 +1,20 @@
-"""Limits the memory that a file may ask for, in proportion to its length."""
+"""Limit the memory that a file may request, in proportion to its length."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-# Multiple of the file's length: tied weights are one tensor with several names.
+# Multiple of the file's length. More than 1, since tied weights are one tensor with several names.
 FACTOR = 4
-# Bytes that any file may ask for in addition: a small tensor may repeat one number.
+# Bytes that any file may request in addition, since a small tensor may repeat one number.
 ALLOWANCE = 64 * 2**20
-# Python takes at least so many bytes for one more part of a list or a dictionary.
+# Python needs at least this many bytes for another part of a list or dict.
 _PER_PART = 64
 
 
 class TooLargeError(ValueError):
-    """A file asks for more memory than a file of its length may."""
+    """A file requests more memory than its length allows."""
 
 
 def check_asked(n_bytes: int, length: int) -> None:
@@ -23,9 +23,9 @@ def check_asked(n_bytes: int, length: int) -> None:
     Parameters
     ----------
     n_bytes : int
-        The memory that reading the file would take.
+        Memory that reading the file would take.
     length : int
-        The length of the file, in bytes.
+        Length of the file in bytes.
 
     Raises
     ------
@@ -45,9 +45,9 @@ def parsed_json(text: str | bytes) -> Any:
     Raises
     ------
     TooLargeError
-        If it has so many parts that they would take memory out of proportion to its length.
+        If it has so many parts that their memory would be out of proportion to its length.
     ValueError
-        If it is no JSON.
+        If it is not JSON.
     """
     data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else text
     check_asked(_PER_PART * sum(data.count(mark) for mark in (b"[", b"{", b",")), len(data))

@@ -1,4 +1,4 @@
-"""Reads state dicts from files of weights, in the layouts in which they are published."""
+"""Read state dicts from files of weights, in the layouts in which they are published."""
 
 from __future__ import annotations
 
@@ -13,18 +13,17 @@ from torch import Tensor, nn
 from sklearn_kd.files._limits import TooLargeError
 from sklearn_kd.files._tensors import load_tensors
 
-# Where checkpoints of others keep the state dict of the network.
+# Keys under which other libraries' checkpoints store the network's state dict.
 _KEYS = ("model", "state_dict", "model_state_dict", "net")
-# Put before every name by nn.DataParallel and by torch.compile.
+# Prefixes that nn.DataParallel and torch.compile add to every name.
 _PREFIXES = ("module.", "_orig_mod.")
 
 
 def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
     """Return the state dict in a file of ``torch.save``. No code in the file is run.
 
-    The file holds the state dict alone, or a dict with it under "model", "state_dict",
-    "model_state_dict" or "net". The prefixes "module." of a parallel network and
-    "_orig_mod." of a compiled one are left out.
+    The file holds the state dict itself, or a dict with it under "model", "state_dict", "model_state_dict"
+    or "net". The prefixes "module." of a parallel network and "_orig_mod." of a compiled one are removed.
 
     Parameters
     ----------
@@ -45,24 +44,24 @@ def read_state_dict(path: str | PathLike[str]) -> dict[str, Tensor]:
 
 
 def check_finite(network: nn.Module, weights: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
-    """Raise ValueError for weights with NaN, infinity or complex numbers, which name a tensor.
+    """Raise ValueError, naming a tensor, if weights have NaN, infinity or complex numbers.
 
-    Numbers that are too large for the type of the network's weights are infinite. Buffers may have such
-    numbers where those of the network have them too, as masks of attention do.
+    Numbers too large for the type of the network's weights count as infinite. Buffers may have such numbers
+    if the network's own buffer has them too, as attention masks do.
 
     Parameters
     ----------
     network : nn.Module
-        The network that is to have them.
+        The network to load the weights into.
     weights : mapping of str to Tensor
     path : str or path-like
-        The file that they are from.
+        The file of the weights.
     """
     buffers = {name for name, buffer in network.named_buffers() if not _is_finite(buffer)}
     own = network.state_dict()
     for name, weight in weights.items():
         if weight.is_complex() and name in own and not own[name].is_complex():
-            raise ValueError(f"{path} has complex numbers in {name}, and the network's are real.")
+            raise ValueError(f"{path} has complex numbers in {name}, but the network's are real.")
     bad = [
         name
         for name, weight in weights.items()
@@ -81,7 +80,7 @@ def _is_finite(tensor: Tensor) -> bool:
 
 
 def _prefix(weights: dict[str, Tensor]) -> str | None:
-    """Return the prefix that all names have, if there is one."""
+    """Return the prefix common to all names, or None."""
     common = (prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in weights))
     return next(common, None) if weights else None
 
@@ -93,13 +92,13 @@ def _read(path: str | PathLike[str]) -> Any:
         raise
     except TooLargeError as error:
         raise ValueError(
-            f"{path} is refused: {error}. Save the weights again, each tensor with numbers of its own: "
+            f"{path} is refused: {error}. Save the weights again, each tensor with its own numbers: "
             "torch.save({name: w.clone() for name, w in network.state_dict().items()}, path)."
         ) from error
     except Exception as error:  # the reader may raise any error for an arbitrary file
         raise ValueError(
-            f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file that was written "
-            "by torch.save(network.state_dict(), path)."
+            f"{path} cannot be read as a state dict ({type(error).__name__}). Give a file written by "
+            "torch.save(network.state_dict(), path)."
         ) from error
 
 
@@ -110,15 +109,15 @@ def _is_state_dict(content: Any) -> bool:
 
 
 def _inner_state_dict(content: Any, path: str | PathLike[str]) -> dict[str, Tensor]:
-    """Return the one state dict inside the dict of a checkpoint."""
+    """Return the only state dict inside the dict of a checkpoint."""
     inside = content if isinstance(content, dict) else {}
     found = [key for key in _KEYS if inside.get(key) and _is_state_dict(inside[key])]
     if len(found) == 1:
         return inside[found[0]]
     if found:
         raise ValueError(
-            f"{path} holds several state dicts, under {found}. Write the one that you mean into a file of "
-            f"its own: torch.save(torch.load(path, weights_only=True)[{found[0]!r}], new_path)."
+            f"{path} holds several state dicts, under {found}. Write the one that you mean to its own file: "
+            f"torch.save(torch.load(path, weights_only=True)[{found[0]!r}], new_path)."
         )
     keys = f" with the keys {list(inside)[:4]}" if inside else ""
     raise ValueError(

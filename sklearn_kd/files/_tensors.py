@@ -1,6 +1,6 @@
-"""Writes and reads bytes of ``torch.save``, and hashes tensors.
+"""Write and read bytes of ``torch.save``, and hash tensors.
 
-Nothing that is read runs code, and no small file fills the memory.
+Reading never runs code, and no small file can fill the memory.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from torch import Tensor
 
 from sklearn_kd.files._limits import FACTOR, TooLargeError, check_asked
 
-# weights_only=True runs code before torch 2.6 (CVE-2025-32434), corrupts memory before 2.10 (CVE-2026-24747).
+# weights_only=True runs code before torch 2.6 (CVE-2025-32434), and corrupts memory before 2.10
+# (CVE-2026-24747).
 _SAFE_SINCE = (2, 10)
 
-# The only name that torch's reader admits and that allocates, and fills, as much memory as the file says.
+# The only name admitted by torch's reader that allocates and fills as much memory as the file says.
 _ALLOCATES = re.compile(rb"c(?:builtins|__builtin__)\nbytearray\n")
 
 
@@ -59,13 +60,13 @@ def load_tensors(data: bytes) -> Any:
     ImportError
         If torch is too old to read untrusted files safely.
     TooLargeError
-        If they ask for more memory than so many bytes may.
+        If they request more memory than their length allows.
     Exception
-        Of any type, if they are something else.
+        Of any type, if they are anything else.
     """
     _check_torch()
     if _ALLOCATES.search(data):
-        raise ValueError("it asks for bytearrays, which are no tensors")
+        raise ValueError("it asks for bytearrays, which are not tensors")
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             parts = archive.infolist()
@@ -73,7 +74,7 @@ def load_tensors(data: bytes) -> Any:
             # The pickle inside could not be searched.
             raise ValueError("it is compressed, which torch.save never does")
         check_asked(sum(part.file_size for part in parts), len(data))
-        # First on the device "meta", which takes no memory.
+        # Load on the device "meta" first, which takes no memory.
         _check_tensors(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), len(data))
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     _check_tensors(content, len(data))  # again, for the format before torch 1.6, which is no zip archive
@@ -90,13 +91,13 @@ def _check_torch() -> None:
 
 
 def _check_tensors(content: Any, length: int) -> None:
-    """Refuse tensors that would take more memory than a file of this length may ask for."""
+    """Refuse tensors that would take more memory than a file of this length may request."""
     tensors = _tensors_in(content, most_parts=FACTOR * length + 10**6)
     check_asked(sum(tensor.numel() * tensor.element_size() for tensor in tensors), length)
 
 
 def _tensors_in(content: Any, most_parts: int) -> Iterator[Tensor]:
-    """Yield all tensors in nested dicts, lists and tuples, once for each place in which they are."""
+    """Yield all tensors in nested dicts, lists and tuples, once for each occurrence."""
     waiting, n_parts = [content], 0
     while waiting:
         part, n_parts = waiting.pop(), n_parts + 1

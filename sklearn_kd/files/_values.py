@@ -1,12 +1,12 @@
-"""The values that files can hold, and their forms.
+"""Encode the values that files can hold.
 
-A codec turns a value into its *form*: plain values (None, bool, int, float, str), lists, and dicts of one
-key. The key names a kind, and the item has the form of the value's parts: ``(1, 2)`` becomes
-``{"tuple": [1, 2]}``. There are two codecs:
+A codec turns a value into its *form*: plain values (None, bool, int, float, str), lists, and dicts with one
+key. The key names a kind, and the item holds the form of the value's parts: ``(1, 2)`` becomes ``{"tuple":
+[1, 2]}``. There are two codecs:
 
 - :data:`JSON_VALUES`, for files that other programs can read: saved estimators and processes;
-- :data:`STATE_VALUES`, for checkpoints, which ``torch.load(weights_only=True)`` reads: it also has tensors,
-  and gives back exactly the types it was given.
+- :data:`STATE_VALUES`, for checkpoints, which ``torch.load(weights_only=True)`` reads. It also takes
+  tensors, and restores exactly the types that it was given.
 
 :mod:`sklearn_kd.persistence._codecs` adds the classes and strategies that parameters may be. No form names
 code that decoding would import or call.
@@ -32,7 +32,7 @@ class Unserializable(TypeError):
     Attributes
     ----------
     type_name : str
-        The type of the value.
+        Type of the value.
     """
 
     def __init__(self, type_name: str):
@@ -41,7 +41,7 @@ class Unserializable(TypeError):
 
 
 class ContentError(ValueError):
-    """A file has a wrong content; the message completes "the file has ..."."""
+    """A file has wrong content; the message completes the sentence "the file has ..."."""
 
 
 class Kind(NamedTuple):
@@ -50,10 +50,11 @@ class Kind(NamedTuple):
     Attributes
     ----------
     name : str
-        The key of its form.
+        Key of its form.
     includes : callable ``(value) -> bool``
+        Returns True for values of this kind.
     encode : callable ``(value, encode) -> form``
-        Makes the form; ``encode`` makes the form of a part.
+        Returns the form; its argument ``encode`` encodes a part.
     decode : callable ``(form, decode) -> value``
         The inverse. Raises an error if the form is wrong.
     """
@@ -65,14 +66,14 @@ class Kind(NamedTuple):
 
 
 class ValueCodec:
-    """Encode values of some kinds as forms, and decode them.
+    """Encodes values of some kinds as forms, and decodes them.
 
     Parameters
     ----------
     kinds : sequence of Kind
         The first kind that includes a value encodes it.
     simplify : callable ``(value) -> value``
-        Replaces a value, before it is encoded, by one that stands for it in such a file.
+        Replaces a value before encoding by one that represents it in the file.
     plain : tuple of types
         Values of exactly these types are their own forms.
     """
@@ -88,7 +89,7 @@ class ValueCodec:
         self._by_name = {kind.name: kind for kind in kinds}
 
     def with_kinds(self, *kinds: Kind) -> ValueCodec:
-        """Return a codec that has more kinds."""
+        """Return a codec with more kinds."""
         return ValueCodec((*self.kinds, *kinds), simplify=self.simplify, plain=self._plain)
 
     def encode(self, value: Any) -> Any:
@@ -97,12 +98,12 @@ class ValueCodec:
         Raises
         ------
         Unserializable
-            If the value is, or holds, an object of no known kind.
+            If the value is, or contains, an object of no known kind.
         """
         try:
             return self._encode(value)
         except RecursionError:
-            raise Unserializable(f"a {type(value).__name__} that holds itself") from None
+            raise Unserializable(f"a {type(value).__name__} that contains itself") from None
 
     def _encode(self, value: Any) -> Any:
         if type(value) in _PLAIN:  # most values of a long path
@@ -123,7 +124,7 @@ class ValueCodec:
         Raises
         ------
         ContentError
-            If it is no form of this codec.
+            If it is not a form of this codec.
         Exception
             Of any type, if the form of a known kind is wrong.
         """
@@ -138,12 +139,12 @@ class ValueCodec:
 
 
 def unknown(form: Any) -> ContentError:
-    """Return the error for a form that no codec of this version makes."""
+    """Return the error for a form that this version does not know."""
     return ContentError(f"{str(form)[:100]} as a value, which this version does not know")
 
 
 def is_same(a: Any, b: Any) -> bool:
-    """Return whether two forms are equal; NaN equals NaN."""
+    """Return True if two forms are equal; NaN equals NaN."""
     if type(a) is not type(b):
         return False
     if isinstance(a, Tensor):
@@ -165,7 +166,7 @@ def _by_type(
     reduce: Callable[[Any], Any],
     restore: Callable[[Any], Any],
 ) -> Kind:
-    """Make the kind of values of exactly these types, encoded as the form of a simpler value."""
+    """Return a kind for values of exactly these types, encoded through a simpler value."""
     types = types if isinstance(types, tuple) else (types,)
     return Kind(
         name,
@@ -214,7 +215,7 @@ _MAPPING = _by_type("dict of any keys", dict, _pairs, dict)
 
 
 def simplified(value: Any) -> Any:
-    """Return a Python number for NumPy's and a string for a path or a device, which JSON has forms for."""
+    """Convert NumPy numbers to Python's, and paths and devices to strings, which JSON can hold."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, torch.device):
@@ -236,7 +237,7 @@ JSON_VALUES = ValueCodec([_TUPLE, _DICT, _MAPPING, _COLUMN], simplify=simplified
 
 
 def _detached(value: Any) -> Any:
-    """Return a copy of a tensor on the CPU, and any other value as it is."""
+    """Return a copy of a tensor on the CPU; return any other value as it is."""
     return value.detach().to("cpu", copy=True) if type(value) in (Tensor, torch.nn.Parameter) else value
 
 
@@ -297,7 +298,7 @@ STATE_VALUES = ValueCodec(
         _by_type("set", set, list, set),
         _by_type("frozenset", frozenset, list, frozenset),
         _by_type("complex", complex, lambda value: [value.real, value.imag], lambda parts: complex(*parts)),
-        _by_type("bytes", bytes, list, _from_list(bytes)),  # bytes(n) of a number would allocate n bytes
+        _by_type("bytes", bytes, list, _from_list(bytes)),  # bytes(n) of a number n would allocate n bytes
         _by_type("NumPy number", _NUMPY_NUMBERS, np.asarray, lambda array: array[()]),
         _by_type("ndarray", np.ndarray, _array_parts, _array_of),
         _by_type("device", torch.device, str, torch.device),

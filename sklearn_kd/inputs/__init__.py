@@ -1,1 +1,1 @@
-"""From the user's X and y to batches."""
+"""Turn the user's X and y into batches."""

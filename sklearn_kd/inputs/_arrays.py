@@ -1,4 +1,4 @@
-"""Tensors and tables that a user gives where arrays are expected."""
+"""Read tensors and tables given where arrays are expected."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sklearn_kd.errors._masked_arrays import refuse_masked
 
 
 def from_torch(values: Any, name: str) -> Any:
-    """Turn a tensor, or a list of tensors, into an array; return anything else as it is.
+    """Convert a tensor, or a list of tensors, to an array; return anything else as it is.
 
-    Numbers that NumPy has no type for, such as bfloat16, become float32, which has all of them; so
-    do those of arrays whose type comes from another package.
+    Types that NumPy lacks, such as bfloat16, become float32, which represents all their values. So do NumPy
+    types that another package defines.
 
     Parameters
     ----------
     values : Tensor, list or tuple of Tensor, ndarray, or anything else
     name : str
-        What messages call it.
+        Name in messages.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def _check_readable(values: Tensor, name: str) -> None:
 
 
 def column_names(values: Any) -> list | None:
-    """Return the column names of a table; None if they are the default numbers."""
+    """Return the column names of a table; None if they are the default ones."""
     names = getattr(values, "column_names", getattr(values, "columns", None))
     if names is None or isinstance(values, (np.ndarray, Tensor)):
         return None
@@ -83,6 +83,6 @@ def refuse_path(X: Any) -> None:
     """Raise TypeError if X is the path of a file."""
     if isinstance(X, (str, PathLike)):
         raise TypeError(
-            f"X is a path, {str(X)!r}. Read the file first, for example with pandas; rows that do not fit "
-            "into memory go into a Dataset, or into sklearn_kd.Stream."
+            f"X is a path, {str(X)!r}. Read the file first, for example with pandas. If its rows do not fit "
+            "into memory, give a Dataset or a sklearn_kd.Stream."
         )

@@ -1,4 +1,4 @@
-"""Order rows into batches; cut batches from tensors, load them, or augment them."""
+"""Divide rows into batches; cut batches from tensors, load them, or augment them."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from sklearn_kd.tasks._targets import Targets
 
 
 class Batch(tuple):
-    """A batch as skorch's callbacks expect it, ``(X, y)``, with attributes ``targets`` and ``n_rows``."""
+    """A batch ``(X, y)``, as skorch's callbacks expect it, with attributes ``targets`` and ``n_rows``."""
 
     targets: Targets
-    # Of all processes' shares and all micro-batches of the batch together; None: the rows are all here.
+    # Rows of all processes' shares and all micro-batches together; None: all rows are here.
     n_rows: int | None = None
 
     def __new__(cls, X: Tensor | Parts, targets: Targets, n_rows: int | None = None) -> Batch:
@@ -44,13 +44,13 @@ class Batch(tuple):
 
 
 class BatchSource(Protocol):
-    """A data set that batches are made from."""
+    """A data set from which batches are made."""
 
     seed: int
 
     @property
     def device(self) -> torch.device:
-        """The device of the batches."""
+        """Device of the batches."""
 
     def __len__(self) -> int: ...
 
@@ -71,7 +71,7 @@ class LoadedSource(BatchSource, Protocol):
         """Return the batch of these inputs, which belong to the rows at these indices."""
 
 
-# batch_size="auto": every epoch has about so many batches, of sizes within the bounds.
+# batch_size="auto": about this many batches per epoch, of sizes within the bounds.
 _BATCHES_PER_EPOCH, _SMALLEST, _LARGEST = 8, 32, 256
 
 
@@ -83,7 +83,7 @@ def rows_per_batch(batch_size: int | str, n_rows: int | None = None) -> int:
     batch_size : int or "auto"
         "auto": an eighth of the rows, as the nearest power of two from 32 to 256.
     n_rows : int or None, default=None
-        Rows given to ``fit``. None: not known, as where a student predicts; "auto" is 256 then.
+        Number of rows given to ``fit``. None: unknown, as in prediction; "auto" is then 256.
     """
     if not isinstance(batch_size, str):
         return batch_size
@@ -96,33 +96,33 @@ def rows_per_batch(batch_size: int | str, n_rows: int | None = None) -> int:
 class BatchOrder:
     """Divides n rows into batches; a pass yields the list of indices of each batch.
 
-    If the last batch would have a single row, the row joins the batch before it: batch normalisation cannot
-    train on one row. Where several processes train one student, each takes its share of every batch, and
-    fewer rows than two for each of them join the batch before.
+    If the last batch would have a single row, that row joins the batch before it, because batch
+    normalisation cannot train on one row. If several processes train one student, each takes its share of
+    every batch, and a last batch with fewer than two rows per process joins the batch before it.
 
     Parameters
     ----------
     n : int
     batch_size : int, default=128
-        Of all processes together. −1: all rows in one batch.
+        Rows per batch, of all processes together. −1: all rows in one batch.
     shuffle : bool, default=False
         Draw a new order for each pass.
     drop_last : bool, default=False
-        Leave out a last batch that is not full, unless it is the only one.
+        Leave out an incomplete last batch, unless it is the only one.
     seed : int, default=0
-        Seeds the generator that shuffles; the global generators are not used.
+        Seed of the generator that shuffles; the global generators are not used.
     ranks : Ranks, default=ALONE
         The processes that share each batch. All draw the same order.
 
     Attributes
     ----------
     slices : list of slice
-        The part of a pass's order that each batch takes, of all processes.
+        The part of a pass's order that each batch takes, for all processes together.
 
     Raises
     ------
     ValueError
-        If a batch has fewer rows than two for each process, where there are several.
+        If there are several processes and a batch has fewer than two rows for each.
     """
 
     def __init__(
@@ -151,7 +151,7 @@ class BatchOrder:
         return len(self.slices)
 
     def draw(self) -> Tensor | None:
-        """Draw the order of the next pass, shape (n,); return None if the rows are not shuffled."""
+        """Draw the order of the next pass, shape (n,); None if the rows are not shuffled."""
         return torch.randperm(self.n, generator=self._generator) if self.shuffle else None
 
     def own(self, rows: Any) -> Any:
@@ -159,7 +159,7 @@ class BatchOrder:
         return self.ranks.own(rows)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state of the generator from which the next pass draws its order."""
+        """Return the state of the generator that draws the order of the next pass."""
         return {"generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
@@ -167,32 +167,32 @@ class BatchOrder:
         self._generator.set_state(state["generator"])
 
     def __iter__(self) -> Iterator[list[int]]:
-        # A generator, which draws when a pass begins: a DataLoader with workers calls iter twice.
+        # A generator draws only when a pass begins; a DataLoader with workers calls iter twice.
         drawn = self.draw()
         order = list(range(self.n)) if drawn is None else drawn.tolist()
         for part in self.slices:
             yield self.own(order[part])
 
     def n_rows(self, k: int) -> int | None:
-        """Return how many rows batch ``k`` has in all processes together; None where there is one."""
+        """Return the number of rows of batch ``k`` in all processes together; None for one process."""
         part = self.slices[k]
         return None if self.ranks.size == 1 else part.stop - part.start
 
 
 def check_shares(n_rows: int, ranks: Ranks) -> None:
-    """Raise a ValueError if batches of so many rows have fewer than two for each of several processes."""
+    """Raise ValueError if batches of ``n_rows`` rows have fewer than two for each of several processes."""
     if ranks.size > 1 and n_rows < 2 * ranks.size:
         raise ValueError(
             f"{ranks.size} processes share each batch, and each needs two rows or more of it; there are "
-            f"batches of {n_rows}. Give a batch_size of at least {2 * ranks.size}, and as many rows in "
-            "D_train and in D_val, or train with fewer processes (parallel)."
+            f"batches of {n_rows}. Give a batch_size of at least {2 * ranks.size}, and at least as many rows "
+            "in D_train and in D_val, or train with fewer processes (parallel)."
         )
 
 
 class TensorBatches:
     """Cuts whole batches from tensors: no per-sample access, no collation, no workers.
 
-    Takes those arguments of a DataLoader that apply.
+    It takes the arguments of a DataLoader that apply.
 
     Parameters
     ----------
@@ -201,7 +201,7 @@ class TensorBatches:
     batch_size, shuffle, drop_last, ranks
         As in :class:`BatchOrder`.
     order : BatchOrder or None, default=None
-        Takes the place of these.
+        Replaces these arguments.
     """
 
     def __init__(
@@ -221,11 +221,11 @@ class TensorBatches:
         return len(self.order)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state that the next pass depends on."""
+        """Return the state on which the next pass depends."""
         return {"order": self.order.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of :meth:`state_dict`; the next pass is the one that followed it."""
+        """Restore a state of :meth:`state_dict`, so that the next pass is the one that followed it."""
         self.order.load_state_dict(state["order"])
 
     def __iter__(self) -> Iterator[Batch]:
@@ -240,7 +240,7 @@ class TensorBatches:
 
 
 class LoadedBatches:
-    """Loads batches by a DataLoader: the same rows as :class:`TensorBatches`.
+    """Loads batches with a DataLoader, with the same rows as :class:`TensorBatches`.
 
     Parameters
     ----------
@@ -249,7 +249,7 @@ class LoadedBatches:
     batch_size, shuffle, drop_last, ranks
         As in :class:`BatchOrder`.
     order : BatchOrder or None, default=None
-        Takes the place of these.
+        Replaces these arguments.
     **loader
         As in :func:`make_loader`.
     """
@@ -269,25 +269,25 @@ class LoadedBatches:
         self.order = order or BatchOrder(len(dataset), batch_size, shuffle, drop_last, dataset.seed, ranks)
         self._loader = make_loader(dataset.rows, self.order, seed=dataset.seed, **loader)
         several = self.order.ranks.size > 1
-        # In the same state in all processes, as all that a checkpoint holds.
+        # In the same state in all processes, like everything in a checkpoint.
         self._seeds = torch.Generator().manual_seed(dataset.seed) if several else self._loader.generator
 
     def __len__(self) -> int:
         return len(self.order)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state of the order, and of the generator that seeds the next workers."""
+        """Return the states of the order and of the generator that seeds the next workers."""
         workers = {"generator": self._seeds.get_state()}
         return {"order": self.order.state_dict(), "workers": workers}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of :meth:`state_dict`; the next pass is the one that followed it."""
+        """Restore a state of :meth:`state_dict`, so that the next pass is the one that followed it."""
         self.order.load_state_dict(state["order"])
         self._seeds.set_state(state["workers"]["generator"])
 
     def __iter__(self) -> Iterator[Batch]:
         ranks = self.order.ranks
-        if ranks.size > 1:  # otherwise the workers of all processes would augment alike
+        if ranks.size > 1:  # else the workers of all processes would draw the same augmentation
             seed = int(torch.randint(2**62, (), generator=self._seeds))
             self._loader.generator.manual_seed(seed + ranks.rank)
         for k, (x, _, rows) in enumerate(self._loader):
@@ -297,16 +297,16 @@ class LoadedBatches:
 
 
 class AugmentedBatches:
-    """Augments batches, and asks the teacher for its logits of the augmented rows.
+    """Augments batches, and asks the teacher for logits of the augmented rows.
 
     Parameters
     ----------
     batches : TensorBatches or LoadedBatches
     augment : callable(Tensor) -> Tensor, or MapAugmentation
-        Of :class:`Parts` it is given the dict or the tuple of tensors, and makes one of the same parts. Where
-        y has maps, it changes these too.
+        For :class:`Parts` it gets the dict or tuple of tensors, and returns one with the same parts. If y
+        has maps, it changes these too.
     ask : callable(Tensor) -> Tensor, or None
-        Returns the teacher's logits of a batch. None: the batch keeps its targets.
+        Returns the teacher's logits for a batch. None: the batch keeps its targets.
     """
 
     def __init__(
@@ -341,12 +341,12 @@ class AugmentedBatches:
 
 
 def augmented(augment: Callable[[Any], Any], X: Any) -> Any:
-    """Return ``augment`` of a copy of X, because X may be a view of the data.
+    """Apply ``augment`` to a copy of X, because X may be a view of the data.
 
     Raises
     ------
     ValueError
-        If the result is not a tensor with as many rows, or has not the parts of X.
+        If the result is not a tensor with the same number of rows, or does not have the parts of X.
     """
     with torch.no_grad():
         made = augment(X.clone().given() if isinstance(X, Parts) else X.clone())
@@ -355,7 +355,7 @@ def augmented(augment: Callable[[Any], Any], X: Any) -> Any:
     if not isinstance(made, Tensor) or made.ndim == 0 or len(made) != len(X):
         got = f"shape {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise ValueError(
-            f"augment must map a batch of inputs to a tensor of as many rows; from shape "
+            f"augment must map a batch of inputs to a tensor with the same number of rows; from shape "
             f"{tuple(X.shape)} it made {got}."
         )
     return made
@@ -372,23 +372,23 @@ def _augmented_parts(made: Any, X: Parts) -> Parts:
 
 
 def evaluation_batches(dataset: Any, **settings: Any) -> TensorBatches | LoadedBatches:
-    """Return batches of a :class:`DistillationData` without augmentation: skorch's ``iterator_valid``."""
+    """Return batches of a :class:`DistillationData` without augmentation, as skorch's ``iterator_valid``."""
     return dataset.batches(dataset, **settings)
 
 
 def training_batches(dataset: Any, **settings: Any) -> Iterable[Batch]:
-    """Return batches of a :class:`DistillationData`, with its augmentation: skorch's ``iterator_train``."""
+    """Return batches of a :class:`DistillationData` with its augmentation, as skorch's ``iterator_train``."""
     batches = dataset.training_batches(settings)
     return batches if dataset.augmentation is None else AugmentedBatches(batches, *dataset.augmentation)
 
 
 class CyclicBatches:
-    """Yields batches without end: pass after pass, each in a new order.
+    """Yields batches endlessly, pass after pass, each in a new order.
 
     Parameters
     ----------
     make : callable() -> TensorBatches or LoadedBatches
-        Makes the batches of a pass; called when the first batch is taken.
+        Makes the batches of a pass. Called when the first batch is taken.
     """
 
     def __init__(self, make: Callable[[], TensorBatches | LoadedBatches]) -> None:
@@ -420,7 +420,7 @@ class CyclicBatches:
         return {"pass_start": self._pass_start, "n_taken": self._n_taken}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of :meth:`state_dict`. Batches already taken are made again, and skipped."""
+        """Restore a state of :meth:`state_dict`; batches already taken are made again and skipped."""
         if state["pass_start"] is None:
             self._batches, self._pass, self._pass_start, self._n_taken = None, iter(()), None, 0
             return
@@ -433,7 +433,7 @@ class CyclicBatches:
 
 
 def check_batches_state(state: dict[str, Any]) -> None:
-    """Raise an error unless all values of a batches' ``state_dict`` are states of generators."""
+    """Raise an error unless all values of a ``state_dict`` of batches are generator states."""
     for part in state.values():
         torch.Generator().set_state(part["generator"])
 

@@ -1,4 +1,4 @@
-"""Rows on their way into training: the data set in its two forms."""
+"""Hold the rows of training as a data set, in tensors or loaded by a DataLoader."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from sklearn_kd.tasks._targets import Targets
 
 
 def as_tensor(values: np.ndarray, device: torch.device | str = "cpu") -> Tensor:
-    """Return an array as a tensor; copy it only if it is read-only, strided, or for another device."""
-    if not values.flags.carray:  # asked first, in less time than it takes to require it
+    """Convert an array to a tensor; copy it only if it is read-only, strided, or for another device."""
+    if not values.flags.carray:  # this check is quicker than np.require
         values = np.require(values, requirements=["C", "W"])
     return torch.as_tensor(values, device=device)
 
 
 def as_input(x: Any) -> Any:
-    """Return an item of a user's Dataset as float32 without gradient history, ready for training.
+    """Return items of a user's Dataset as float32 without gradient history, ready for training.
 
-    The parts of one that has several keep integers and booleans.
+    In items of several parts, integers and booleans keep their types.
     """
     if isinstance(x, Parts):
         return x.usable()
@@ -41,27 +41,28 @@ def as_input(x: Any) -> Any:
 class DistillationData(Dataset):
     """A data set as tensors on the device: inputs and targets.
 
-    The tensors may have more rows than belong to the data set, so that D_train and D_val share one X, which
-    may be the user's own memory, or a memory-mapped file. A batch is a copy, float32.
+    The tensors may have more rows than belong to the data set, so that D_train and D_val share one X. X may
+    be the user's own memory or a memory-mapped file. Batches are float32 copies.
 
     Parameters
     ----------
     X : Tensor of shape (m, ...) or Parts of m rows
-        Any numbers.
+        Numbers of any type.
     targets : Targets or None, default=None
-        Of the m rows; None: zeros as labels, for a data set that is only predicted. Labels may be maps, of
-        shape (m, H, W), and logits too, of shape (n, K, h, w): targets of a batch are those of its pixels.
+        Targets of the m rows. None: zeros as labels, for a data set that is only predicted. Labels may be
+        maps of shape (m, H, W), and logits maps of shape (n, K, h, w); the targets of a batch are then those
+        of its pixels.
     seed : int, default=0
         Seeds the order of the batches.
     places : Tensor of shape (n,) or None, default=None
-        Indices of the rows of X that belong to the data set, in their order. None: all.
+        Indices of the rows of X that belong to the data set, in order. None: all.
 
     Attributes
     ----------
     samples : Tensor of shape (2, ...) or Parts of 2 rows
-        The first two rows, or the only one, on the device: samples for checks of networks.
+        The first two rows, or the only one, on the device, for checks of networks.
     augmentation : tuple or None
-        ``augment`` and ``ask`` of :class:`AugmentedBatches`, used in training only.
+        ``augment`` and ``ask`` of :class:`AugmentedBatches`, used only in training.
     """
 
     batches: type = TensorBatches
@@ -85,13 +86,13 @@ class DistillationData(Dataset):
         self._logits_at_places = False
 
     def set_given_logits(self, logits: Tensor, rows: np.ndarray) -> None:
-        """Store logits of more rows, without a copy where the inputs have none.
+        """Store logits of all m rows; make no copy if the inputs are not copied either.
 
         Parameters
         ----------
         logits : Tensor of shape (m, K)
         rows : ndarray of shape (n,)
-            Indices of the rows of the data set among the m.
+            Indices of the data set's rows among the m.
         """
         if self.places is not None:
             self._targets = self._targets._replace(teacher_logits=logits)
@@ -115,7 +116,7 @@ class DistillationData(Dataset):
     def _logits_of(self, logits: Tensor, rows: slice | Tensor) -> Tensor:
         places = self._at(rows) if self._logits_at_places else rows
         if isinstance(places, Tensor):
-            places = places.to(logits.device)  # those of a file are on the CPU
+            places = places.to(logits.device)  # logits in a file are on the CPU
         return take(logits, places).float().to(self.device)
 
     # ----------------------------------------------------------------------------------
@@ -128,18 +129,18 @@ class DistillationData(Dataset):
 
     @property
     def X(self) -> Any:
-        """The inputs of all rows, float32, under the name that skorch's callbacks read; may be a copy."""
+        """Inputs of all rows, float32, under the name that skorch's callbacks read; may be a copy."""
         inputs = self._inputs if self.places is None else take(self._inputs, self.places)
         return inputs.float()
 
     @property
     def sample_batch(self) -> Batch:
-        """The samples with their targets; a copy, which a student may change."""
+        """The samples with their targets, a copy that a student may change."""
         return Batch(self.samples.clone(), self._targets_of(slice(len(self.samples))))
 
     @property
     def targets(self) -> Targets:
-        """The targets of all rows; may be a copy."""
+        """Targets of all rows; may be a copy."""
         return self._targets_of(slice(None))
 
     def first_targets(self, n_rows: int) -> Targets:
@@ -153,36 +154,36 @@ class DistillationData(Dataset):
 
     @property
     def weight(self) -> Tensor | None:
-        """The weights of all rows, with mean 1, or None."""
+        """Weights of all rows, with mean 1, or None."""
         weight = self._targets.weight
         return None if weight is None else take(weight, self._at(slice(None)))
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The shape (n, ...) of the inputs; (n, RowShape) of parts."""
+        """Shape (n, ...) of the inputs; (n, RowShape) if they have parts."""
         return len(self), *self.samples.shape[1:]
 
     @property
     def map_shape(self) -> tuple[int, ...]:
-        """(H, W) of the labels where each row has a map of them; () for other labels."""
+        """Size (H, W) of the labels if each row has a map of them, else ()."""
         return map_shape_of(self._targets.labels)
 
     @property
     def labelled(self) -> DistillationData:
-        """The rows that have labels: here all of them, the data set itself."""
+        """The labelled rows: here all of them, so the data set itself."""
         return self
 
     def training_order(self, settings: Mapping[str, Any]) -> BatchOrder | None:
-        """Return the order of training batches made with these settings, where it is not the ordinary one."""
+        """Return the order of training batches with these settings; None: the usual order."""
         return None
 
     def training_batches(self, settings: Mapping[str, Any]) -> Any:
-        """Return the batches of an epoch of training, before any augmentation."""
+        """Return the training batches of an epoch, before any augmentation."""
         return self.batches(self, **settings, order=self.training_order(settings))
 
     @property
     def held(self) -> list[Tensor]:
-        """The tensors of the inputs that the data set holds."""
+        """Tensors of the inputs that the data set holds."""
         return [*self._inputs.values] if isinstance(self._inputs, Parts) else [self._inputs]
 
     def __len__(self) -> int:
@@ -197,9 +198,9 @@ class DistillationData(Dataset):
         return Batch(self._inputs_of(self._at(rows)), self._targets_of(rows))
 
     def iter_inputs(self) -> Iterator[Tensor]:
-        """Yield the inputs of all rows, in order, float32, about a mebibyte at a time; not those of parts.
+        """Yield the inputs of all rows in order, float32, about a mebibyte at a time; not for parts.
 
-        Only to be read, and before the next are taken: they may be the user's own, or share one buffer.
+        Only read them, and before taking the next: they may be the user's memory, or share one buffer.
         """
         slices = [*parts(len(self), 4 * math.prod(self.shape[1:]))]
         first = self._inputs[slices[0]]
@@ -212,29 +213,29 @@ class DistillationData(Dataset):
                 yield torch.index_select(self._inputs, 0, self.places[part], out=out).float()
 
     def iter_batches(self, n_rows: int) -> Iterator[Any]:
-        """Yield copies of the inputs of all rows, in order, float32, ``n_rows`` at a time."""
+        """Yield float32 copies of the inputs of all rows in order, ``n_rows`` at a time."""
         for start in range(0, len(self), n_rows):
             yield self._inputs_of(self._at(slice(start, start + n_rows)))
 
     def has_inputs_of(self, other: DistillationData) -> bool:
-        """Return whether the inputs are those of another data set."""
+        """Return True if the inputs equal those of another data set."""
         if _equal(self._inputs, other._inputs):
             return _equal(self.places, other.places)
         return self.shape == other.shape and _equal(self.X, other.X)
 
     def share_inputs_of(self, other: DistillationData) -> bool:
-        """Hold the tensor of another data set if it is equal; return whether it is."""
+        """Use the tensor of another data set in place of an equal one; return True if they are equal."""
         if not _equal(self._inputs, other._inputs):
             return False
         self._inputs = other._inputs
         return True
 
     def _at(self, rows: slice | Tensor) -> slice | Tensor:
-        """Return the places of some rows in the tensors."""
+        """Return the indices of some rows in the tensors."""
         return rows if self.places is None else take(self.places, rows)
 
     def _inputs_of(self, places: slice | Tensor) -> Any:
-        """Return a copy: a student may change its batch, but never the user's X."""
+        """Return a copy, since a student may change its batch, but never the user's X."""
         inputs = take(self._inputs, places)
         if isinstance(inputs, Parts):
             return inputs.clone() if isinstance(places, slice) else inputs
@@ -254,7 +255,7 @@ class DistillationData(Dataset):
 
 
 def take(values: Any, rows: slice | Tensor) -> Any:
-    """Return ``values[rows]``; ``index_select`` takes a third of the time of indexing by a tensor."""
+    """Return ``values[rows]``; ``index_select`` takes a third of the time of indexing with a tensor."""
     return values[rows] if isinstance(rows, slice) else values.index_select(0, rows)
 
 
@@ -274,7 +275,7 @@ class LoadedData(DistillationData):
     ----------
     rows : DatasetRows
     targets : Targets
-        Of all rows, on the device.
+        Targets of all rows, on the device.
     seed : int, default=0
         Seeds the order of the batches.
     """
@@ -287,12 +288,12 @@ class LoadedData(DistillationData):
 
     @property
     def X(self) -> Any:
-        """The data set itself, which skorch's scoring callbacks give the net to predict."""
+        """The data set itself, which skorch's scoring callbacks pass to the net's ``predict``."""
         return self
 
     @property
     def held(self) -> list[Tensor]:
-        """No tensors: the inputs are loaded."""
+        """No tensors, because the inputs are loaded."""
         return []
 
     def __getitem__(self, rows: Any) -> NoReturn:
@@ -300,7 +301,7 @@ class LoadedData(DistillationData):
 
     def batch(self, x: Any, rows: Tensor) -> Batch:  # type: ignore[override]
         """Return the batch of these inputs, which belong to the rows at these indices."""
-        # Moved before the conversion to float: bytes are fewer than floats.
+        # Move before converting to float, since bytes take less room than floats.
         x, rows = (t.to(self.device, non_blocking=self.device.type == "cuda") for t in (x, rows))
         return Batch(as_input(x), self._targets_of(rows))
 
@@ -313,12 +314,12 @@ class SplitData(NamedTuple):
 
 
 def describe_allocations(parts: Iterable[DistillationData | None]) -> str:
-    """Describe the memory that D_train, D_val and their cached logits take, for a message.
+    """Describe the memory of D_train, D_val and their cached logits, for a message.
 
     Parameters
     ----------
     parts : iterable of DistillationData or None
-        Such as :class:`SplitData`; None where nothing is held out.
+        For example a :class:`SplitData`, whose ``valid`` may be None.
     """
     found = [part for part in parts if part is not None]
     held = {tensor.data_ptr(): tensor for part in found for tensor in part.held}

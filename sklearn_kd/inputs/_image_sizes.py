@@ -1,4 +1,4 @@
-"""Sizes of maps that belong to images of other sizes."""
+"""Compute the sizes of maps for images of any size."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 
 def scaled(size: int, given: int, wanted: int) -> int:
-    """Return the length of a map for an image of this length, as ``wanted`` is for one of ``given``."""
+    """Scale a length by the ratio of ``wanted`` to ``given``, rounded, at least 1."""
     return size if given == wanted else max(1, (2 * size * wanted + given) // (2 * given))
 
 
 def scaled_size(size: Sequence[int], image_size: Sequence[int], map_size: Sequence[int]) -> list[int]:
-    """Return height and width of the map of an image, at the ratio of other maps to other images."""
+    """Return the height and width of an image's map, at the ratio of ``map_size`` to ``image_size``."""
     return [scaled(int(own), *sizes) for own, *sizes in zip(size, image_size, map_size, strict=True)]

@@ -1,4 +1,4 @@
-"""Tables of integers whose type is kept, because the student needs it, as ``nn.Embedding`` does."""
+"""Keep the type of integer tables for students that need it, as ``nn.Embedding`` does."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import Parts
 
-# Types of arrays that may hold codes of which float32 has not all.
+# Types that may hold codes which float32 cannot represent.
 _WIDE = (np.dtype(np.int64), np.dtype(np.int32))
-# Float32 has all integers up to this size.
+# Float32 represents all integers up to this one.
 EXACT = 2**24
 
 
 class KeepsIntegers(Protocol):
-    """Says whether a student is to be given integers as they are."""
+    """Decides whether a student gets integers as they are."""
 
     def __call__(self, rows: Parts, n_outputs: int, /) -> bool:
-        """Return whether, tried on one or two rows; ``Parts`` of tensors, with integers alone."""
+        """Return the decision, from one or two rows: ``Parts`` of one integer tensor."""
 
 
 def is_wide(samples: object) -> bool:
-    """Return whether rows of a Dataset are a tensor of int64 or int32."""
+    """Return True if rows of a Dataset are a tensor of int64 or int32."""
     return isinstance(samples, Tensor) and samples.dtype in (torch.int64, torch.int32)
 
 
@@ -37,12 +37,12 @@ def wide_integers(X: Any) -> np.ndarray | None:
     Parameters
     ----------
     X : array-like
-        Checked already to be rows of numbers.
+        Rows of numbers, already checked.
     """
     try:
         values = np.asarray(X)
         if values.dtype == object and all(kind.kind in "iu" for kind in getattr(X, "dtypes", [])):
-            values = X.to_numpy(np.int64)  # pandas' own integers, none of them missing
+            values = X.to_numpy(np.int64)  # pandas' nullable integers, none missing
     except (AttributeError, TypeError, ValueError):
         return None
     if values.dtype not in _WIDE or values.ndim < 2:
@@ -56,12 +56,12 @@ def integers_alone(values: np.ndarray) -> Parts:
 
 
 def further_integers(estimator: Any, X: Any, sizes: tuple[int, ...], name: str) -> Parts:
-    """Return further rows for a student that is given integers.
+    """Check further rows for a student that gets integers, and return them.
 
     Raises
     ------
     ValueError
-        If X has other features than those of the fit, another shape, or values that are no whole numbers.
+        If X has other features than in ``fit``, another shape, or values that are not whole numbers.
     """
     with error_context(name):
         values = validate_data(estimator, from_torch(X, name), dtype="numeric", allow_nd=True, reset=False)
@@ -71,7 +71,7 @@ def further_integers(estimator: Any, X: Any, sizes: tuple[int, ...], name: str) 
     who = type(estimator).__name__
     if whole.dtype.kind not in "iub":
         raise ValueError(
-            f"{name} holds {whole.dtype} that are no whole numbers, but {who} was fitted on integers, which "
+            f"{name} holds {whole.dtype} that are not whole numbers, but {who} was fitted on integers, which "
             "its student looks up."
         )
     if whole.shape[1:] != sizes:

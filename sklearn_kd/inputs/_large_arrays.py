@@ -1,4 +1,4 @@
-"""Rows of large arrays: kept as they are given, and read in parts."""
+"""Keep large arrays as given, and read their rows in parts."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Arrays of other numbers than float32 are kept from this size on, and converted batch by batch; smaller ones
-# are converted once, which takes less time.
+# From this size in bytes on, arrays of other types than float32 are kept and converted batch by batch.
+# Smaller ones are converted once, which takes less time.
 _KEPT_FROM = 2**25
-# Bytes that are read at a time: they fit a processor's cache.
+# Bytes to read at a time; they fit into a processor's cache.
 _PART = 2**20
 
-# Numbers that torch can pick rows of.
+# Types of arrays whose rows torch can index.
 _KNOWN = {np.dtype(name) for name in ("f8", "f4", "f2", "i8", "i4", "i2", "i1", "u1", "?")}
 
 
 def parts(n_rows: int, row_bytes: int) -> Iterator[slice]:
-    """Yield slices of all rows, in order, of about a mebibyte each."""
+    """Yield slices that cover all rows in order, about a mebibyte each."""
     size = max(1, _PART // max(1, row_bytes))
     for start in range(0, n_rows, size):
         yield slice(start, min(start + size, n_rows))
@@ -33,15 +33,15 @@ def parts_of(array: np.ndarray | Tensor) -> Iterator[Any]:
 
 
 def is_large(X: object) -> bool:
-    """Return whether X is an array so large that it is kept as it is given."""
+    """Return True if X is an array so large that it is kept as given."""
     return isinstance(X, np.ndarray) and X.nbytes >= _KEPT_FROM
 
 
 def kept_or_float32(array: np.ndarray) -> np.ndarray:
-    """Return an array that torch can pick rows of: the given one if it is large or float32, else a copy.
+    """Return an array whose rows torch can index: the given one if it is large or float32, else a copy.
 
-    An array in another order than C is copied, because its rows would be slow to gather. A copy is
-    float32, and is made in parts.
+    An array in another order than C is copied, because its rows would be slow to gather. Copies are float32
+    and made in parts.
 
     Parameters
     ----------
@@ -51,27 +51,28 @@ def kept_or_float32(array: np.ndarray) -> np.ndarray:
     if is_known and (array.dtype == np.float32 or is_large(array)):
         return array
     copy = np.empty(array.shape, dtype=np.float32)
-    with np.errstate(over="ignore"):  # what overflows is not finite, which is checked
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is checked
         for part in parts(len(array), array.nbytes // max(1, len(array))):
             copy[part] = array[part]
     return copy
 
 
 def all_finite(array: np.ndarray) -> bool:
-    """Return whether all numbers are finite as float32; read in parts."""
+    """Return True if all numbers are finite as float32; the array is read in parts."""
     if array.dtype.kind not in "f":
         return True
     with np.errstate(over="ignore", invalid="ignore"):
         for part in parts_of(array):
             part = part.astype(np.float32, copy=False)
-            # A sum is quick, and overflows only next to what overflows itself.
+            # A sum is quick. If it is not finite, check each number, since a sum of finite ones may
+            # overflow.
             if not np.isfinite(part.sum()) and not np.isfinite(part).all():
                 return False
     return True
 
 
 class _Writable:
-    """An array's memory, for NumPy to wrap as writable; nothing may write into it."""
+    """An array's memory, to be wrapped by NumPy as writable; nothing may write into it."""
 
     def __init__(self, array: np.ndarray) -> None:
         self._array = array
@@ -80,7 +81,7 @@ class _Writable:
 
 
 def shared_tensor(array: np.ndarray) -> Tensor:
-    """Return a tensor of an array's own memory, read-only or not; nothing may write into it."""
-    if not array.flags.writeable and array.size:  # of which torch warns
+    """Return a tensor that shares an array's memory, even read-only memory; nothing may write into it."""
+    if not array.flags.writeable and array.size:  # torch would warn
         array = np.asarray(_Writable(array))
     return torch.from_numpy(array)

@@ -20,7 +20,7 @@ class MapAugmentation:
     Parameters
     ----------
     augment : callable(Tensor, Tensor) -> (Tensor, Tensor)
-        Of images and maps.
+        Called with images and maps, returns both.
     form : MapForm
     image_size, map_size : tuple of int
         Height and width of the images and of the maps in ``fit``.
@@ -45,24 +45,24 @@ class MapAugmentation:
         ----------
         X : Tensor of shape (B, channels, height, width)
         targets : Targets
-            Of its pixels.
+            Targets of the batch's pixels.
         ask : callable(Tensor) -> Tensor, or None
-            Returns the teacher's maps of images. None: there are none.
+            Returns the teacher's maps for images. None: there is no teacher.
         """
         X, maps = self.pair(X, targets)
         weight = targets.weight
-        if weight is not None:  # as that of each image
+        if weight is not None:  # of each image, from its first pixel
             weight = weight.reshape(len(X), -1)[:, 0]
         logits = None if ask is None else ask(X)
         return X, pixel_targets(Targets(self.form.codes(maps), logits, weight))
 
     def pair(self, X: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Return the augmented images and maps of a batch, these in the user's terms.
+        """Return the augmented images of a batch and their maps, in the user's labels or units.
 
         Raises
         ------
         ValueError
-            If ``augment`` returns anything but as many images and maps that belong together.
+            If ``augment`` does not return the same number of images, and maps that match them.
         """
         maps = self.form.given(targets.labels.reshape(len(X), *self.map_size))
         with torch.no_grad():
@@ -72,7 +72,7 @@ class MapAugmentation:
     def _checked(self, made: Any, X: Tensor, maps: Tensor) -> tuple[Tensor, Tensor]:
         wanted = (
             f"augment is called with images and their maps, of shapes {tuple(X.shape)} and "
-            f"{tuple(maps.shape)}, and must return both, as many"
+            f"{tuple(maps.shape)}, and must return both, the same number of each"
         )
         is_pair = isinstance(made, (tuple, list)) and len(made) == 2
         if not is_pair or not all(isinstance(part, Tensor) for part in made):
@@ -85,12 +85,12 @@ class MapAugmentation:
             raise ValueError(
                 f"augment returned images of shape {tuple(images.shape)} with maps of shape "
                 f"{tuple(own.shape)}; the maps of such images have height and width {tuple(size)}. Change "
-                "both alike."
+                "both in the same way."
             )
         if own.is_floating_point() != maps.is_floating_point():
             raise ValueError(
                 f"augment was given maps of {maps.dtype}, and returned {own.dtype}. Keep the type: resize "
-                "maps of classes by mode='nearest'."
+                "maps of classes with mode='nearest'."
             )
         return images, own
 

@@ -1,4 +1,4 @@
-"""Micro-batches: consecutive rows of a batch, which go through the student by themselves."""
+"""Divide a batch into micro-batches of consecutive rows, which pass through the student one at a time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ _FEWEST_ROWS = 2
 
 
 def micro_batches(batch: Batch, n: int, n_ranks: int = 1) -> Iterator[Batch]:
-    """Divide a batch into ``n`` micro-batches of two rows or more, of sizes that differ by at most one.
+    """Divide a batch into ``n`` micro-batches of at least two rows, whose sizes differ by at most one.
 
     Parameters
     ----------
     batch : Batch
     n : int
-        Fewer if the batch is small.
+        Number of micro-batches; fewer if the batch is small.
     n_ranks : int, default=1
         Number of processes that share the batch. All divide their shares into equally many.
 
     Yields
     ------
     Batch
-        Its ``n_rows`` is that of the whole batch. Where there is one, the batch itself.
+        Its ``n_rows`` is that of the whole batch. If there is only one, it is the batch itself.
     """
     n_own = len(batch[0])
     n = max(1, min(n, (n_own if batch.n_rows is None else batch.n_rows // n_ranks) // _FEWEST_ROWS))
@@ -44,6 +44,6 @@ def micro_batches(batch: Batch, n: int, n_ranks: int = 1) -> Iterator[Batch]:
 
 
 def _rows(target: Tensor, rows: slice, n_rows: int) -> Any:
-    """Return the targets of some rows; of images the pixels of each."""
+    """Return the targets of some rows; for images, those of all their pixels."""
     n_each = len(target) // n_rows
     return target[rows.start * n_each : rows.stop * n_each]

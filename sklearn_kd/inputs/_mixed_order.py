@@ -1,4 +1,4 @@
-"""The order of training batches that mix rows with labels and rows without."""
+"""Order training batches that mix labelled and unlabelled rows."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ _LARGEST_SHARE = 0.8
 
 
 def share_in_batches(unlabeled_share: float | str, n_labelled: int, n_unlabeled: int) -> float:
-    """Return the share of rows without labels in a batch; "auto" is their share of all rows, at most 0.8."""
+    """Return the share of unlabelled rows in a batch; "auto" is their share of all rows, at most 0.8."""
     if isinstance(unlabeled_share, str):
         return min(_LARGEST_SHARE, n_unlabeled / (n_labelled + n_unlabeled))
     return unlabeled_share
 
 
 class MixedOrder(BatchOrder):
-    """Divides rows with labels, followed by rows without, into batches of both kinds in a fixed ratio.
+    """Divides labelled rows, followed by unlabelled ones, into batches of both kinds in a fixed ratio.
 
-    A pass ends when every row has been seen once. The kind that is run through first begins again, in a new
-    order, so that all batches are full. The two kinds are spread evenly over the places of a batch, so that
-    some first rows of a batch, too, have about the same ratio.
+    A pass ends when every row has been seen. The kind that runs out first begins again, in a new order, so
+    that all batches are full. The two kinds are spread evenly over a batch, so that its first rows, too,
+    have about the same ratio.
 
     Parameters
     ----------
     n_labelled, n_unlabeled : int
     share : float
-        Of rows without labels in a batch, which has at least one row of each kind.
+        Share of unlabelled rows in a batch. Each batch has at least one row of each kind.
     batch_size : int, default=128
-        Of both kinds together. −1, or more than there are rows: as many as there are.
+        Rows of both kinds together. −1, or more than all rows: all rows.
     shuffle : bool, default=False
         Draw a new order for each pass.
     seed : int, default=0
@@ -45,7 +45,7 @@ class MixedOrder(BatchOrder):
     Raises
     ------
     ValueError
-        If a batch has no room for a row of each kind, for each process.
+        If a batch has no room for a row of each kind for each process.
     """
 
     def __init__(
@@ -89,21 +89,21 @@ class MixedOrder(BatchOrder):
         return torch.cat(batches, dim=1)[:, self._spread].reshape(-1)
 
     def own(self, rows: Any) -> Any:
-        """Return this process's share of the rows of a batch, of each kind."""
+        """Return this process's share of each kind of rows in a batch."""
         if self.ranks.size == 1:
             return rows
         return rows[self._own.to(rows.device)] if isinstance(rows, Tensor) else [rows[k] for k in self._own]
 
     def _own_places(self) -> Tensor:
-        """Return this process's places in a batch; every second place might be one kind alone."""
+        """Return this process's places in a batch; taking every second place might give only one kind."""
         rank, size = self.ranks.rank, self.ranks.size
         has_label = self._spread < self._kinds[0][1]
         with_label, without = has_label.nonzero()[:, 0], (~has_label).nonzero()[:, 0]
-        # Those that have one more of one kind have one less of the other.
+        # Processes with one more row of one kind get one less of the other.
         return torch.cat([with_label[rank::size], without[size - 1 - rank :: size]]).sort().values
 
     def _rows(self, n: int, n_wanted: int) -> Tensor:
-        """Return rows of one kind, as often as they are wanted."""
+        """Return ``n_wanted`` rows of one kind, repeating them in new passes as needed."""
         passes = [
             torch.randperm(n, generator=self._generator) if self.shuffle else torch.arange(n)
             for _ in range(math.ceil(n_wanted / n))

@@ -1,4 +1,4 @@
-"""Rows made up for a teacher: mixtures of near rows of a table, column by column."""
+"""Make up rows for a teacher to answer: mixtures of neighbouring rows of a table, column by column."""
 
 from __future__ import annotations
 
@@ -14,48 +14,50 @@ from sklearn.base import BaseEstimator
 from sklearn_kd.inputs._arrays import column_names
 from sklearn_kd.tasks._labels import missing_among
 
-# "auto": integers with more values than this are numbers.
+# "auto": integers with more different values than this are numbers.
 _MOST_CATEGORIES = 20
-# In distances the most frequent categories count, the others as one.
+# Distances distinguish this many most frequent categories; all others count as one.
 _MOST_TOLD_APART = 32
-# Neighbours are sought among at most so many rows, drawn at random.
+# Neighbours are sought among at most this many rows, drawn at random.
 _MOST_CANDIDATES = 10_000
 
 
 class Munge(BaseEstimator):
-    """Makes up rows of a table for the teacher to answer, by the algorithm MUNGE [1]_.
+    """Makes up rows of a table for the teacher to answer, with the algorithm MUNGE [1]_.
 
-    A made-up row is a row of D_train, each column of which is mixed with the probability ``p`` with that of
-    its nearest neighbour. Of a number that means a draw from a normal distribution around the neighbour's
-    number, whose standard deviation is their difference divided by ``s``; of a category, the neighbour's.
+    A made-up row starts as a row of D_train. Each of its columns is mixed, with probability ``p``, with that
+    of its nearest neighbour. A number is then drawn from a normal distribution around the neighbour's
+    number, whose standard deviation is the difference of the two divided by ``s``. A category becomes the
+    neighbour's.
 
-    Give it as ``DistilledClassifier(synthesize=Munge(...))``; ``synthesize=1.0`` is ``Munge(1.0)``.
+    Use it as ``DistilledClassifier(synthesize=Munge(...))``; ``synthesize=1.0`` means ``Munge(1.0)``.
 
     Parameters
     ----------
     size : float, default=1.0
-        Made-up rows for each row of D_train, rows without labels included. Above 1 some rows are used more
-        than once; below, some are not, drawn at random.
+        Number of made-up rows per row of D_train, including unlabelled rows. Above 1, some rows are used
+        more than once; below 1, a random part of the rows is used.
     p : float, default=0.5
-        Probability with which each column is mixed, in [0, 1]. AutoGluon's too. Smaller: nearer to the rows.
+        Probability of mixing a column, in [0, 1]. The default is AutoGluon's too. Smaller values stay nearer
+        to the rows.
     s : float, default=1.0
-        Divides the standard deviation. Larger: less noise.
+        Divisor of the standard deviation, above 0. Larger values mean less noise.
     categorical_features : "auto" or array-like, default="auto"
-        Columns of categories: their names or places, or a mask. "auto": all that are not numbers (strings,
-        pandas' categories, booleans, dates), and integers with at most 20 different values. Other integers
-        stay integers, between the smallest and the largest of their column. Of an array of objects all
-        columns are categories.
+        Columns of categories: names, positions, or a mask. "auto": all columns that are not numbers
+        (strings, pandas categories, booleans, dates), and integers with at most 20 different values. Other
+        integers stay integers, between the smallest and the largest of their column. In an array of objects
+        all columns are categories.
 
     Notes
     -----
-    The nearest neighbour is sought by Euclidean distance, with numbers scaled to unit variance; another
-    category counts as one standard deviation. A missing number counts as the mean, a missing category as a
-    category; the rare categories of a column beyond 32 count as one. Of more than 10,000 rows so many, drawn
-    at random, are candidates. A value that is missing in the row or in its neighbour is taken from the
-    neighbour.
+    The nearest neighbour is found by Euclidean distance, with numbers scaled to unit variance; a different
+    category counts as one standard deviation. A missing number counts as the mean, and a missing category as
+    a category of its own. In a column with more than 32 categories the rarer ones count as one. With more
+    than 10,000 rows, the candidates are 10,000 rows drawn at random. A value that is missing in the row or
+    in its neighbour is taken from the neighbour.
 
-    The paper changes both rows of a pair. Here each row is changed in its own turn, so that the size is what
-    is asked for.
+    The paper changes both rows of a pair. Here each row is changed in its own turn, so that exactly ``size``
+    rows per row are made.
 
     References
     ----------
@@ -88,7 +90,7 @@ class Munge(BaseEstimator):
         self.categorical_features = categorical_features
 
     def check(self) -> None:
-        """Raise ValueError unless the parameters can be used."""
+        """Raise ValueError if a parameter has an invalid value."""
         for name in ("size", "s"):
             value = getattr(self, name)
             if not _is_number(value) or not 0 < value < np.inf:
@@ -97,35 +99,37 @@ class Munge(BaseEstimator):
             raise ValueError(f"p={self.p!r} must be a probability, from 0 to 1.")
 
     def rows(self, X: Any, rng: np.random.Generator) -> Any:
-        """Make rows up.
+        """Make up rows.
 
         Parameters
         ----------
         X : array of shape (n_samples, n_features), or data frame
+            Rows to mix.
         rng : numpy.random.Generator
+            Source of randomness.
 
         Returns
         -------
         array of shape (round(size · n_samples), n_features), or data frame
-            In the container of X, with its types.
+            The made-up rows, in the container of X and with its types.
 
         Raises
         ------
         TypeError
-            If X is no array and no data frame of pandas or polars.
+            If X is neither an array nor a pandas or polars data frame.
         ValueError
-            If there are fewer than two rows, or no row is to be made.
+            If there are fewer than two rows, or ``size`` makes no row.
         """
         if not isinstance(X, np.ndarray) and not hasattr(X, "columns"):
             raise TypeError(
-                f"rows are made up of arrays and of data frames of pandas or polars, and X is a "
+                f"rows are made up from arrays and from data frames of pandas or polars, but X is a "
                 f"{type(X).__name__}. Give X as one of these."
             )
         n, n_made = len(X), round(self.size * len(X))
         if n < 2 or n_made < 1:
             raise ValueError(
-                f"no rows can be made up: D_train has {n} rows and size={self.size}. At least two rows and "
-                "one to be made are needed."
+                f"no rows can be made up: D_train has {n} rows and size={self.size}. D_train needs at least "
+                "two rows, and size must give at least one."
             )
         columns, whole = _columns_of(X)
         categories = self._are_categories(X, columns, whole)
@@ -136,7 +140,7 @@ class Munge(BaseEstimator):
         for column, is_whole, is_category in zip(columns, whole, categories, strict=True):
             mixed = rng.random(n_made) < self.p
             if is_category:
-                made.append(np.where(mixed, near, base))  # the rows that the values are taken from
+                made.append(np.where(mixed, near, base))  # indices of the rows to take values from
                 continue
             own, other = column[base], column[near]
             drawn = rng.normal(other, np.abs(np.nan_to_num(own - other)) / self.s)
@@ -147,12 +151,12 @@ class Munge(BaseEstimator):
         return _in_container(X, made, categories, base)
 
     def _are_categories(self, X: Any, columns: Sequence[np.ndarray], whole: Sequence[bool]) -> list[bool]:
-        """Return whether each column is of categories.
+        """Return whether each column holds categories.
 
         Raises
         ------
         ValueError
-            If ``categorical_features`` names a column that is not there.
+            If ``categorical_features`` names a column that does not exist.
         """
         given = self.categorical_features
         if isinstance(given, str) and given == "auto":
@@ -184,13 +188,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _columns_of(X: Any) -> tuple[list[np.ndarray], list[bool]]:
-    """Return the columns as arrays, numbers as floats with NaN, and which are of integers."""
+    """Return the columns as arrays, numbers as floats with NaN, and whether each holds integers."""
     series = _series_of(X)
     return [_numbers_or_values(values) for values in series], [_kind(values) in "iu" for values in series]
 
 
 def _series_of(X: Any) -> list[Any]:
-    """Return the columns of an array or of a data frame as they are."""
+    """Return the columns of an array or a data frame as they are."""
     if isinstance(X, np.ndarray):
         return list(X.T)
     if hasattr(X, "iloc"):
@@ -211,7 +215,7 @@ def _numbers_or_values(values: Any) -> np.ndarray:
 
 
 def _kind(values: Any) -> str:
-    """Return NumPy's kind of the values of a column: "i", "u" or "f" for numbers, "O" for others."""
+    """Return the NumPy kind of a column's values: "i", "u" or "f" for numbers, "O" for others."""
     dtype = values.dtype
     if hasattr(dtype, "is_integer"):  # polars
         return "i" if dtype.is_integer() else "f" if dtype.is_float() else "O"
@@ -225,7 +229,7 @@ def _looks_categorical(column: np.ndarray, is_whole: bool) -> bool:
 
 
 def _in_container(X: Any, made: list[np.ndarray], categories: list[bool], base: np.ndarray) -> Any:
-    """Return made-up columns, of numbers or of rows that values are taken from, in the container of X."""
+    """Return made-up columns, given as numbers or as indices of rows, in the container of X."""
     if isinstance(X, np.ndarray):
         columns = [X[rows, j] if by_row else rows for j, (rows, by_row) in _numbered(made, categories)]
         return np.stack(columns, axis=1).astype(X.dtype)
@@ -254,13 +258,13 @@ def _numbered(made: list[np.ndarray], categories: list[bool]) -> Any:
 
 
 def joined(X: Any, more: Any) -> Any:
-    """Return the rows of two tables in one, in the container of the first.
+    """Concatenate the rows of two tables in the container of the first.
 
     Parameters
     ----------
     X : array of shape (n, n_features), or data frame
     more : array, sparse matrix or data frame
-        With the same columns, in the same order.
+        A table with the same columns, in the same order.
     """
     if isinstance(X, np.ndarray):
         return np.concatenate([X, more.toarray() if sparse.issparse(more) else np.asarray(more)])
@@ -271,14 +275,14 @@ def joined(X: Any, more: Any) -> Any:
         more = more.copy(deep=False)
         for j, kind in enumerate(X.dtypes):
             if hasattr(kind, "categories"):
-                # Categories that X lacks are missing values, as a teacher that is fitted on X sees them.
+                # Categories that X lacks become missing values, as for a teacher that is fitted on X.
                 more.isetitem(j, _in_categories(more.iloc[:, j], kind))
         return module.concat([X, more], ignore_index=True)
     return module.concat([X, more], how="vertical_relaxed")
 
 
 def _as_frame(more: Any, X: Any) -> Any:
-    """Return an array, a sparse matrix or another library's frame as a frame of the kind and names of X."""
+    """Convert an array, a sparse matrix or another library's frame to a frame like X, with its names."""
     series = _series_of(more.toarray() if sparse.issparse(more) else more)
     columns = dict(zip(X.columns, map(_plain_values, series), strict=True))
     frame = type(X)(columns)
@@ -286,7 +290,7 @@ def _as_frame(more: Any, X: Any) -> Any:
 
 
 def _plain_values(column: Any) -> Any:
-    """Return the values of a column; those of objects as a list, None where missing."""
+    """Return a column's values: numbers of an array as they are, else a list with None for missing ones."""
     if _kind(column) in "iuf" and isinstance(column, np.ndarray):
         return column
     values = np.array(column, dtype=object)
@@ -295,7 +299,7 @@ def _plain_values(column: Any) -> Any:
 
 
 def _in_categories(values: Any, kind: Any) -> Any:
-    """Return pandas' values as of these categories, others as missing."""
+    """Convert pandas values to a categorical type; values of other categories become missing."""
     return values.astype(object).where(values.isin(kind.categories)).astype(kind)
 
 
@@ -322,7 +326,7 @@ def _nearest(
 
 
 def _encoded(column: np.ndarray, is_category: bool) -> np.ndarray:
-    """Return a column for distances, shape (n, .), float32."""
+    """Encode a column for distances, float32, shape (n, .)."""
     if not is_category:
         known = np.isfinite(column)
         if not known.any():
@@ -337,4 +341,4 @@ def _encoded(column: np.ndarray, is_category: bool) -> np.ndarray:
         rank = np.argsort(np.argsort(-counts, kind="stable"), kind="stable")
         codes = np.minimum(rank, _MOST_TOLD_APART)[codes]
     one_hot: np.ndarray = np.eye(codes.max() + 1, dtype=np.float32)[codes]
-    return one_hot * np.float32(np.sqrt(0.5))  # two that differ are at distance 1
+    return one_hot * np.float32(np.sqrt(0.5))  # two different categories are at distance 1

@@ -1,4 +1,4 @@
-"""Rows that are not one float matrix: several arrays or tensors with the same rows, or integers alone."""
+"""Hold rows that are not one float array: several arrays or tensors with the same rows, or integers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LABEL_KEYS = ("labels", "label")
 
 
 class PartShape(NamedTuple):
-    """The shape of a row in one part, and the type of its numbers: "float32", "int64" or "bool"."""
+    """Shape of a row in one part, and the type of its numbers: "float32", "int64" or "bool"."""
 
     sizes: tuple[int, ...]
     dtype: str
@@ -26,13 +26,13 @@ class PartShape(NamedTuple):
 
 
 class RowShape:
-    """The shape of a row of :class:`Parts`, in place of the shape of a sample.
+    """Shape of a row of :class:`Parts`, which takes the place of a sample's shape.
 
     Parameters
     ----------
     keys : tuple of str, int or None
-        The names of the parts, of which a student is called as ``forward(**parts)``; the number of the parts,
-        ``forward(*parts)``; or None, one part that is the input: ``forward(part)``.
+        Names of the parts, if the student is called as ``forward(**parts)``; their number, if it is called
+        as ``forward(*parts)``; or None for a single part, ``forward(part)``.
     parts : tuple of PartShape
     """
 
@@ -53,19 +53,19 @@ class RowShape:
 
     @property
     def names(self) -> list[str | int]:
-        """The names of the parts in messages."""
+        """Names of the parts in messages."""
         if isinstance(self.keys, tuple):
             return list(self.keys)
         return list(range(len(self.parts)))
 
     def with_values(self, values: Sequence[Any]) -> Any:
-        """Return the values of the parts as the user's functions take them: a dict, a tuple, or one alone."""
+        """Return values of the parts in the form that user functions take: dict, tuple or single value."""
         if self.keys is None:
             return values[0]
         return dict(zip(self.keys, values, strict=True)) if isinstance(self.keys, tuple) else tuple(values)
 
     def zeros(self, n_rows: int, device: str = "cpu") -> Parts:
-        """Return rows of zeros, expanded from one number for each part."""
+        """Return rows of zeros, each part expanded from one number."""
         parts = [
             torch.zeros((), dtype=getattr(torch, part.dtype), device=device).expand(n_rows, *part.sizes)
             for part in self.parts
@@ -74,18 +74,18 @@ class RowShape:
 
 
 def row_shape_of(sample_shape: tuple[Any, ...]) -> RowShape | None:
-    """Return the shape of rows in parts; None for that of rows of one float array."""
+    """Return the RowShape in a sample shape; None if rows are one float array."""
     return sample_shape[0] if sample_shape and type(sample_shape[0]) is RowShape else None
 
 
 def are_integers(sample_shape: tuple[Any, ...]) -> bool:
-    """Return whether rows are one tensor of integers that keeps its type."""
+    """Return True if rows are one tensor of integers that keeps its type."""
     shape = row_shape_of(sample_shape)
     return shape is not None and shape.keys is None
 
 
 def plain_sizes(sample_shape: tuple[Any, ...]) -> tuple[int, ...]:
-    """Return the sizes of a sample's only tensor; none where it has several parts."""
+    """Return the sizes of a sample's only tensor; () if it has several parts."""
     shape = row_shape_of(sample_shape)
     if shape is None:
         return sample_shape
@@ -93,15 +93,15 @@ def plain_sizes(sample_shape: tuple[Any, ...]) -> tuple[int, ...]:
 
 
 class Parts:
-    """Several arrays, or several tensors, with the same rows: taken, moved and copied as one.
+    """Several arrays or tensors with the same rows, indexed, moved and copied as one.
 
-    It has those methods of a tensor that code uses which passes rows on. Floats stay float32 in all of them,
-    integers int64 and booleans bool.
+    It has the tensor methods needed by code that passes rows on. All of them keep floats as float32,
+    integers as int64 and booleans as bool.
 
     Parameters
     ----------
     keys : tuple of str, int or None
-        As of :class:`RowShape`.
+        As in :class:`RowShape`.
     values : sequence of ndarray or of Tensor
         Float32, int64 or bool, of shape (n, ...).
     """
@@ -110,30 +110,30 @@ class Parts:
         self.keys, self.values = keys, tuple(values)
 
     # ----------------------------------------------------------------------------------
-    # What there is
+    # Contents
 
     def __len__(self) -> int:
         return len(self.values[0])
 
     @property
     def row_shape(self) -> RowShape:
-        """The shape of a row."""
+        """Shape of a row."""
         kinds = [PartShape(tuple(v.shape[1:]), str(v.dtype).removeprefix("torch.")) for v in self.values]
         return RowShape(self.keys, tuple(kinds))
 
     @property
     def shape(self) -> tuple[int, RowShape]:
-        """The number of rows, and the shape of one, where a tensor has sizes."""
+        """Number of rows, and the shape of a row in place of a tensor's further sizes."""
         return len(self), self.row_shape
 
     @property
     def nbytes(self) -> int:
-        """The memory of all parts."""
+        """Memory of all parts in bytes."""
         return sum(v.nbytes for v in self.values)
 
     @property
     def device(self) -> torch.device:
-        """The device of the tensors."""
+        """Device of the tensors."""
         return self.values[0].device
 
     @property
@@ -143,18 +143,18 @@ class Parts:
 
     @property
     def floats(self) -> list[Tensor]:
-        """The parts of floating-point numbers."""
+        """Parts that hold floating-point numbers."""
         return [v for v in self.values if v.is_floating_point()]
 
     def equals(self, other: Parts) -> bool:
-        """Return whether other tensors have the same names, types and numbers."""
+        """Return True if the other tensors have the same names, types and numbers."""
         return self.shape == other.shape and all(map(torch.equal, self.values, other.values))
 
     # ----------------------------------------------------------------------------------
-    # What users see
+    # In the user's form
 
     def given(self) -> Any:
-        """Return the parts as the user's functions take them: a dict, a tuple, or one alone."""
+        """Return the parts in the form that user functions take: dict, tuple or single value."""
         return RowShape(self.keys, ()).with_values(self.values)
 
     def feed(self, function: Callable[..., Any]) -> Any:
@@ -163,13 +163,13 @@ class Parts:
         return function(*args, **kwargs)
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Return the arguments of a network's call."""
+        """Return positional and keyword arguments for calling a network."""
         if isinstance(self.keys, tuple):
             return (), dict(zip(self.keys, self.values, strict=True))
         return self.values, {}
 
     # ----------------------------------------------------------------------------------
-    # Rows, as of a tensor
+    # Methods of a tensor
 
     def map(self, function: Callable[[Any], Any]) -> Parts:
         """Return the parts with ``function`` applied to each."""
@@ -191,15 +191,15 @@ class Parts:
         return self.map(torch.clone)
 
     def float(self) -> Parts:
-        """Return the same rows: their floats are float32, and other numbers keep their type."""
+        """Return the same rows: floats are already float32, and other numbers keep their type."""
         return self
 
     def to(self, where: torch.device | str, *_: Any, **settings: Any) -> Parts:
-        """Return the rows on another device; types are left as they are."""
+        """Return the rows on another device, with the same types."""
         return self.map(lambda v: v.to(where, **settings))
 
     def with_floats_as(self, dtype: torch.dtype) -> Parts:
-        """Return the rows with their floating-point numbers in another type."""
+        """Return the rows with floating-point numbers cast to another type."""
         return self.map(lambda v: v.to(dtype) if v.is_floating_point() else v)
 
     def copy_(self, other: Parts) -> None:
@@ -208,23 +208,23 @@ class Parts:
             own.copy_(given)
 
     def pin_memory(self, *_: Any) -> Parts:
-        """Return a copy in pinned memory, as DataLoaders make it."""
+        """Return a copy in pinned memory; DataLoaders call it."""
         return self.map(lambda v: v.pin_memory())
 
     def usable(self) -> Parts:
-        """Return the tensors of a user's item in the types of a batch, without gradient history."""
+        """Return a user's tensors in the types of a batch, without gradient history."""
         return self.map(lambda v: in_batch_type(v.clone() if v.is_inference() else v.detach()))
 
 
 def in_batch_type(values: Tensor) -> Tensor:
-    """Return a tensor as float32, int64 or bool."""
+    """Cast a tensor to float32, int64 or bool."""
     if values.dtype is torch.bool:
         return values
     return values.float() if values.is_floating_point() else values.long()
 
 
 def parts_of_output(made: Any, like: Parts) -> Parts | None:
-    """Return what a user's function made of :meth:`Parts.given`; None if it is no structure of that kind."""
+    """Convert a user function's output to parts like ``like``; None if it has another structure."""
     if like.keys is None:
         values = [made]
     elif isinstance(like.keys, tuple):
@@ -241,7 +241,7 @@ def parts_of_output(made: Any, like: Parts) -> Parts | None:
 
 
 def concatenated(rows: Sequence[Any]) -> Any:
-    """Return the rows of several tensors, or of several :class:`Parts` of tensors, one after another."""
+    """Concatenate the rows of several tensors, or of several :class:`Parts` of tensors."""
     first = rows[0]
     if not isinstance(first, Parts):
         return torch.cat(list(rows))
@@ -250,7 +250,7 @@ def concatenated(rows: Sequence[Any]) -> Any:
 
 
 def varied_rows(rows: Any, factors: Tensor) -> Any:
-    """Return one row for each factor: those of ``rows`` in turn, their floats times the factor."""
+    """Return one row per factor: the rows in turn, with floats multiplied by the factor."""
     if isinstance(rows, Parts):
         return rows.map(lambda v: varied_rows(v, factors))
     n_rows = len(factors)
@@ -259,5 +259,5 @@ def varied_rows(rows: Any, factors: Tensor) -> Any:
 
 
 def shared_rows(rows: np.ndarray | Parts) -> Tensor | Parts:
-    """Return rows as tensors of their own memory, which nothing may write into."""
+    """Return rows as tensors that share their memory; nothing may write into it."""
     return rows.map(shared_tensor) if isinstance(rows, Parts) else shared_tensor(rows)

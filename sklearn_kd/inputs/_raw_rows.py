@@ -1,4 +1,4 @@
-"""Rows as the user gave them, which ``student_preprocessing`` turns into numbers."""
+"""Hold rows as the user gave them, until ``student_preprocessing`` converts them to numbers."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ PARAMETER = "student_preprocessing"
 
 
 class Preprocessing(Protocol):
-    """A fitted transformer of scikit-learn's kind."""
+    """A fitted scikit-learn transformer."""
 
     def transform(self, X: Any) -> Any:
         """Return the rows of a table as numbers."""
 
 
 class RawRows:
-    """Rows that are no numbers yet: a table, an array of objects, or a list of texts.
+    """Rows that are not numbers yet: a table, an array of objects, or a list of texts.
 
     Parameters
     ----------
     X : DataFrame, array or sparse matrix
-        As given, of any shape (n, ...); anything sparse as CSR, whose rows can be picked.
+        X as given, of any shape (n, ...). A sparse matrix is in CSR format, whose rows can be indexed.
     name : str
-        What messages call it.
+        Name of X in messages.
     """
 
     def __init__(self, X: Any, name: str = "X") -> None:
@@ -43,18 +43,18 @@ class RawRows:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The shape (n, ...) of X as given."""
+        """Shape (n, ...) of X as given."""
         return tuple(self.X.shape)
 
     def __len__(self) -> int:
         return int(self.X.shape[0])
 
     def __getitem__(self, places: np.ndarray) -> RawRows:
-        """Return the rows at these places, in this order."""
+        """Return the rows at these positions, in this order."""
         return RawRows(safe_indexing(self.X, places), self.name)
 
     def described(self) -> list[Any]:
-        """Return names, types and values of the columns, by which a checkpoint recognises the rows."""
+        """Return the names, types and values of the columns, by which a checkpoint recognises the rows."""
         X = self.X
         if sparse.issparse(X):
             return SparseRows(X).described()
@@ -66,27 +66,27 @@ class RawRows:
 
 
 def checked_raw_rows(estimator: BaseEstimator, X: Any, name: str, *, reset: bool) -> RawRows:
-    """Return rows in the user's container, of which only the form and the names of columns are checked.
+    """Return rows in the user's container, after checking only their form and column names.
 
     Parameters
     ----------
     estimator : BaseEstimator
-        ``reset=True`` sets its ``n_features_in_`` and ``feature_names_in_``, else they are compared.
+        With ``reset=True`` its ``n_features_in_`` and ``feature_names_in_`` are set, else compared.
     X : array-like, DataFrame, sparse matrix, or list of texts
     name : str
-        What messages call X.
+        Name of X in messages.
     reset : bool
 
     Raises
     ------
     ValueError
-        If X has no rows, no rows and columns, or not the columns that ``fit`` saw.
+        If X has no rows or no columns, rows of differing lengths, or other columns than in ``fit``.
     TypeError
         If X is a single value.
     """
     X = from_torch(X, name)
     if sparse.issparse(X):
-        X = X.tocsr()  # whose rows can be picked
+        X = X.tocsr()  # whose rows can be indexed
     elif not hasattr(X, "shape"):
         X = _array_of_list(X, name)
     if len(X.shape) == 0:
@@ -109,7 +109,7 @@ def checked_raw_rows(estimator: BaseEstimator, X: Any, name: str, *, reset: bool
 
 
 def _array_of_list(X: Any, name: str) -> np.ndarray:
-    """Return a list of rows, or of texts, as an array; numbers beside strings stay numbers."""
+    """Convert a list of rows or texts to an array, in which numbers beside strings stay numbers."""
     try:
         array = np.asarray(X)
         return np.asarray(X, dtype=object) if array.dtype.kind in "US" and array.ndim > 1 else array
@@ -124,14 +124,14 @@ def _array_of_list(X: Any, name: str) -> np.ndarray:
 
 
 def fit_preprocessing(transformer: Any, rows: RawRows, y: np.ndarray) -> Preprocessing:
-    """Return a clone of a transformer, fitted on the rows of D_train and their labels.
+    """Fit a clone of a transformer on the rows of D_train and their labels, and return it.
 
     Parameters
     ----------
     transformer : transformer
     rows : RawRows
     y : ndarray of shape (n,)
-        Labels, as the user gave them.
+        Labels as the user gave them.
     """
     with _naming_parameter():
         preprocessing = clone(transformer)
@@ -141,7 +141,7 @@ def fit_preprocessing(transformer: Any, rows: RawRows, y: np.ndarray) -> Preproc
 
 @contextmanager
 def _naming_parameter() -> Iterator[None]:
-    """Name ``student_preprocessing`` in errors of a transformer; others become ValueErrors."""
+    """Name ``student_preprocessing`` in a transformer's errors; unusual ones become ValueErrors."""
     try:
         with error_context(PARAMETER):
             yield
@@ -152,19 +152,19 @@ def _naming_parameter() -> Iterator[None]:
 
 
 def transformed(preprocessing: Preprocessing, rows: RawRows) -> np.ndarray | SparseRows:
-    """Return rows as numbers for the student: float32, or as the transformer made them if they are many.
+    """Convert rows to numbers for the student: float32, or the transformer's type if they are many.
 
     Parameters
     ----------
     preprocessing : Preprocessing
-        Fitted.
+        Fitted transformer.
     rows : RawRows
 
     Raises
     ------
     ValueError, TypeError
-        If the transformer fails, or makes other rows, or what are no finite numbers; the message begins
-        with ``student_preprocessing``.
+        If the transformer fails, changes the number of rows, or leaves anything but finite numbers. The
+        message begins with ``student_preprocessing``.
     """
     with _naming_parameter():
         made = preprocessing.transform(rows.X)
@@ -174,7 +174,7 @@ def transformed(preprocessing: Preprocessing, rows: RawRows) -> np.ndarray | Spa
         found = _numbers(made, rows.name)
     if found.ndim < 2 or len(found) != len(rows):
         raise ValueError(
-            f"{PARAMETER} must make one row of numbers of each row of {rows.name}: from {len(rows)} rows "
+            f"{PARAMETER} must turn each row of {rows.name} into one row of numbers: from {len(rows)} rows "
             f"it made an array of shape {found.shape}."
         )
     if 0 in found.shape[1:]:
@@ -184,21 +184,21 @@ def transformed(preprocessing: Preprocessing, rows: RawRows) -> np.ndarray | Spa
         )
     if not all_finite(found.values if isinstance(found, SparseRows) else found):
         raise ValueError(
-            f"{PARAMETER} left NaN or infinity in {rows.name}, or numbers beyond float32. Let it impute and "
+            f"{PARAMETER} left NaN or infinity in {rows.name}, or numbers beyond float32. Have it impute and "
             "limit them, as 'auto' does for missing values."
         )
     return found
 
 
 def _numbers(made: Any, name: str) -> np.ndarray:
-    """Return what a transformer made as an array that torch can pick rows of."""
+    """Convert a transformer's output to an array whose rows torch can index."""
     array = np.asarray(from_torch(made, PARAMETER))
-    if array.dtype == object and array.ndim > 1:  # as of a frame with columns of several types
+    if array.dtype == object and array.ndim > 1:  # from a data frame with several types
         with suppress(ValueError, TypeError):
             array = array.astype(np.float32)
     if array.dtype.kind not in "fiub":
         raise ValueError(
-            f"{PARAMETER} must make numbers of {name}; it made {array.dtype}. Encode words as numbers, as "
+            f"{PARAMETER} must turn {name} into numbers; it made {array.dtype}. Encode words as numbers, as "
             "'auto' does."
         )
     return kept_or_float32(array) if array.ndim > 1 else array

@@ -1,4 +1,4 @@
-"""The data set of sparse rows, which become dense batch by batch."""
+"""Hold sparse rows as a data set, and make them dense batch by batch."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.inputs._sparse_rows import SparseRows
 from sklearn_kd.tasks._targets import Targets
 
-# Bytes of dense rows that are read at a time: making them takes longer than reading them from memory.
+# Bytes of dense rows to make at a time; making them takes longer than reading them from memory.
 _PART = 2**23
 
 
 class SparseData(DistillationData):
-    """Sparse rows, kept on the CPU; batches are dense float32, on the device, and so are the targets.
+    """Sparse rows on the CPU, whose batches are dense float32 on the device of the targets.
 
     Parameters
     ----------
     rows : SparseRows
     targets : Targets
-        Of all rows, on the device.
+        Targets of all rows, on the device.
     seed : int, default=0
         Seeds the order of the batches.
     """
@@ -35,12 +35,12 @@ class SparseData(DistillationData):
 
     @property
     def device(self) -> torch.device:
-        """The device of the batches."""
+        """Device of the batches."""
         return self._targets.labels.device
 
     @property
     def X(self) -> Any:
-        """The data set itself, which skorch's scoring callbacks give the net to predict."""
+        """The data set itself, which skorch's scoring callbacks pass to the net's ``predict``."""
         return self
 
     @property
@@ -52,24 +52,24 @@ class SparseData(DistillationData):
         raise TypeError("Sparse rows come in batches: iterate over net.get_iterator(dataset).")
 
     def iter_inputs(self) -> Iterator[Tensor]:
-        """Yield the inputs of all rows, in order, dense, some mebibytes at a time."""
+        """Yield the dense inputs of all rows in order, a few mebibytes at a time."""
         yield from self.iter_batches(max(1, _PART // (4 * self.shape[1])))
 
     def has_inputs_of(self, other: DistillationData) -> bool:
-        """Return whether the inputs are those of another data set."""
+        """Return True if the inputs equal those of another data set."""
         if not isinstance(other, SparseData) or self.rows.shape != other.rows.shape:
             return False
         ours, theirs = self.rows.described()[1:], other.rows.described()[1:]
         return all(map(np.array_equal, ours, theirs))
 
     def share_inputs_of(self, other: DistillationData) -> bool:
-        """Hold the rows of another data set if they are equal; return whether they are."""
+        """Use the rows of another data set in place of equal ones; return True if they are equal."""
         if not self.has_inputs_of(other):
             return False
         self.rows = other.rows
         return True
 
     def _inputs_of(self, places: slice | Tensor) -> Tensor:
-        """Return some rows, dense, on the device."""
+        """Return some rows as a dense tensor on the device."""
         found = places if isinstance(places, slice) else places.cpu().numpy()
         return self.rows.dense(found).to(self.device)

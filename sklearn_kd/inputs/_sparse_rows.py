@@ -1,4 +1,4 @@
-"""Rows of sparse matrices: kept sparse until they are batches."""
+"""Keep the rows of sparse matrices sparse until they become batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from scipy import sparse
 from torch import Tensor
 
-# Bytes of dense rows that are predicted for at a time.
+# Most bytes of dense rows to predict at a time.
 _PART = 2**25
 
 
@@ -20,7 +20,7 @@ class SparseRows:
     Parameters
     ----------
     matrix : scipy sparse array or matrix, CSR
-        Of shape (n, n_features), float32.
+        Float32, of shape (n, n_features).
     """
 
     ndim = 2
@@ -40,7 +40,7 @@ class SparseRows:
 
     @property
     def nbytes(self) -> int:
-        """Bytes that the matrix takes."""
+        """Memory of the matrix in bytes."""
         return self.matrix.data.nbytes + self.matrix.indices.nbytes + self.matrix.indptr.nbytes
 
     def __len__(self) -> int:
@@ -51,29 +51,29 @@ class SparseRows:
         return SparseRows(self.matrix[places])
 
     def described(self) -> list[Any]:
-        """Return shape and content, by which a checkpoint recognises the rows."""
+        """Return the shape and contents, by which a checkpoint recognises the rows."""
         return [self.shape, self.matrix.data, self.matrix.indices, self.matrix.indptr]
 
     def dense(self, places: slice | np.ndarray = slice(None)) -> Tensor:
-        """Return some rows as a dense float32 tensor, which is the caller's own."""
+        """Return some rows as a new dense float32 tensor."""
         return torch.from_numpy(self.matrix[places].toarray())
 
     def dense_parts(self, most: int) -> Iterator[Tensor]:
-        """Yield all rows dense, in order, at most so many and about 32 MiB at a time."""
+        """Yield all rows dense, in order, at most ``most`` rows and about 32 MiB at a time."""
         n_rows = max(1, min(most, _PART // (4 * self.shape[1])))
         for start in range(0, len(self), n_rows):
             yield self.dense(slice(start, start + n_rows))
 
 
 def sparse_rows(matrix: Any) -> SparseRows:
-    """Return any sparse matrix as rows: CSR, float32, with entries of one place summed.
+    """Convert any sparse matrix to rows: CSR, float32, with duplicate entries summed.
 
-    Shares the memory of the given one where it is so already.
+    The memory is shared if the matrix already has this form.
     """
-    with np.errstate(over="ignore"):  # what overflows is not finite, which is checked
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is checked
         rows = sparse.csr_array(matrix, dtype=np.float32)
     if not rows.has_canonical_format:
-        rows = rows.copy()  # which may have been the user's own
+        rows = rows.copy()  # the original may be the user's own
         rows.sum_duplicates()
     return SparseRows(rows)
 

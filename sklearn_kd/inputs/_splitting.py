@@ -1,4 +1,4 @@
-"""From validated inputs to D_train and D_val on the device."""
+"""Split validated inputs into D_train and D_val on the device."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from sklearn_kd.tasks._targets import Targets
 
 
 class HoldOut(NamedTuple):
-    """The share of X that is held out as D_val where none is given.
+    """The share of X that is held out as D_val if none is given.
 
     Attributes
     ----------
     fraction : float
         Share of the rows.
     seed : int
-        Of the split.
+        Seed of the split.
     otherwise : str
-        What a message says needs no D_val.
+        Alternative without a D_val, for a message.
     """
 
     fraction: float
@@ -57,12 +57,12 @@ def split_data(
     ----------
     inputs : ValidatedInputs
     hold_out : HoldOut or None
-        None: D_val is the given one, or there is none. A given one is always used.
+        None: hold nothing out. A given D_val is always used.
     train_seed, valid_seed : int
-        Of the order in which batches are drawn.
+        Seeds of the order in which batches are drawn.
     device : torch.device
     batch_size : int
-        For messages where memory runs out.
+        Named in messages if memory runs out.
     """
     places, held_out = split_places(inputs, hold_out)
     valid = inputs.valid
@@ -85,7 +85,7 @@ def split_data(
 
 
 def split_places(inputs: ValidatedInputs, hold_out: HoldOut | None) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return the places of D_train's rows in X, and of D_val's where it is held out, else None."""
+    """Return the places in X of D_train's rows, and of D_val's if it is held out, else None."""
     weight, codes = inputs.weight, inputs.codes
     counting = None if weight is None else np.flatnonzero(weight)
     if inputs.valid is not None or hold_out is None:
@@ -103,20 +103,20 @@ def make_data(
 ) -> DistillationData:
     """Return rows with their targets as a data set.
 
-    On a CPU it keeps the arrays whole, without a copy; on other devices it has copies of its rows. Rows of a
-    Dataset are copied batch by batch later. Weights are scaled to mean 1.
+    On a CPU the data set shares the whole arrays without a copy; on other devices it copies its rows. Rows
+    of a Dataset are copied later, batch by batch. Weights are scaled to mean 1.
 
     Parameters
     ----------
     given : ValidationRows
     seed : int
-        Of the order of the batches.
+        Seed of the order of the batches.
     device : torch.device
     places : ndarray or None, default=None
         Indices of the rows to take. None: all.
     """
     rows, codes, weight = given
-    assert not isinstance(rows, RawRows)  # student_preprocessing has made numbers of them
+    assert not isinstance(rows, RawRows)  # student_preprocessing has converted them to numbers
     if places is not None and len(places) == len(codes) and (np.diff(places) == 1).all():
         places = None
     scaled = None
@@ -138,7 +138,7 @@ def make_data(
 
 
 def _in_student_type(codes: np.ndarray) -> np.ndarray:
-    """Return encoded targets as the student learns them: numbers as float32, class codes as they are."""
+    """Return encoded targets in the student's type: numbers as float32, class codes as they are."""
     return codes.astype(np.float32, copy=False) if codes.dtype.kind == "f" else codes
 
 

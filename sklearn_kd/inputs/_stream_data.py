@@ -1,4 +1,4 @@
-"""D_train as a stream: its head in memory, as a sample, and batches read while the student trains."""
+"""Hold D_train as a stream: its head in memory as a sample, its batches read during training."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sklearn_kd.tasks._targets import Targets
 
 @dataclass(frozen=True, eq=False)
 class BoundStream:
-    """A stream, and what a fit knows of its items.
+    """A stream, with what a fit knows about its items.
 
     Attributes
     ----------
     stream : Stream
     encode : callable(ndarray) -> ndarray
-        Returns the codes of labels; raises ValueError for one that is not among the classes.
+        Returns the codes of labels; raises ValueError for a label that is not among the classes.
     sample_shape : tuple
-        That each sample must have.
+        Shape that each sample must have.
     keeps_integers : bool
-        Whether the student looks up integers, which keep their type.
+        Whether integers keep their type, because the student looks them up.
     """
 
     stream: Stream
@@ -40,7 +40,7 @@ class BoundStream:
     keeps_integers: bool = False
 
     def collation(self, collate_fn: Callable | None) -> Collation:
-        """Return what makes chunks of its items."""
+        """Return a collation that makes chunks of the stream's items."""
         shape = None if self.keeps_integers else self.sample_shape
         return Collation(
             "X", collate_fn, labelled=True, sample_shape=shape, keeps_integers=self.keeps_integers
@@ -48,12 +48,12 @@ class BoundStream:
 
 
 class StreamData(DistillationData):
-    """The head of a stream as tensors, a sample for every check; training batches come from the stream.
+    """The head of a stream as tensors, used in every check; training batches come from the stream.
 
     Parameters
     ----------
     head : DistillationData
-        Of the stream's first rows.
+        The stream's first rows.
     bound : BoundStream
     """
 
@@ -66,7 +66,7 @@ class StreamData(DistillationData):
         return StreamBatches(self, **settings)
 
     def check_divided(self, ranks: Ranks, loader: Mapping[str, Any]) -> None:
-        """Raise ValueError, in all processes, if two workers or processes would read the same rows."""
+        """Raise ValueError in all processes if two workers or processes would read the same rows."""
         share = Share(ranks.rank, ranks.size)
         check_divided(
             self.bound.stream,
@@ -83,7 +83,7 @@ class StreamData(DistillationData):
 
 
 class StreamBatches:
-    """Reads a pass of a stream for each epoch, in batches of the sizes that :class:`BatchOrder` has.
+    """Reads one pass of a stream per epoch, in batches of the sizes given by :class:`BatchOrder`.
 
     Parameters
     ----------
@@ -92,7 +92,7 @@ class StreamBatches:
     batch_size, drop_last, ranks
         As in :class:`BatchOrder`.
     shuffle : bool, default=False
-        Without effect: rows come in the order of the stream.
+        No effect: rows come in the order of the stream.
     collate_fn : callable or None, default=None
         Makes a list of items into a batch.
     **loader
@@ -124,7 +124,7 @@ class StreamBatches:
         return {"workers": {"generator": self._generator.get_state(), "n_passes": self._n_passes}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of :meth:`state_dict`; the next pass is the one that followed it."""
+        """Restore a state of :meth:`state_dict`, so that the next pass is the one that followed it."""
         self._generator.set_state(state["workers"]["generator"])
         self._n_passes = state["workers"]["n_passes"]
 
@@ -152,19 +152,19 @@ class StreamBatches:
         whence = "len(dataset)" if self._stream.is_counted else "n_rows"
         mend = (
             "Do the workers of iterator_train__num_workers read the same items, or parts of a part? See "
-            "stride of Stream. Else give n_rows as it is."
+            "stride of Stream. Otherwise correct n_rows."
         )
         return f"X {what} rows of a pass{own}, and {whence} says that an epoch has {self.order.n:,}. {mend}"
 
 
 class _Rows:
-    """Cuts the rows of chunks of any size into batches of the sizes asked for."""
+    """Regroups the rows of chunks of any size into batches of given sizes."""
 
     def __init__(self, chunks: Iterator[Any]) -> None:
         self._chunks, self._waiting, self.n_taken = chunks, [], 0  # type: ignore[var-annotated]
 
     def take(self, n_rows: int) -> tuple[Any, np.ndarray]:
-        """Return the inputs and labels of the next rows; of fewer where the stream ends."""
+        """Return the inputs and labels of the next rows, fewer if the stream ends."""
         n_waiting = sum(len(labels) for _, labels in self._waiting)
         while n_waiting < n_rows and (chunk := next(self._chunks, None)) is not None:
             self._waiting.append((chunk.x, labels_of(chunk.labels)))
@@ -180,5 +180,5 @@ class _Rows:
         return x[:n_rows], labels[:n_rows]
 
     def at_end(self) -> bool:
-        """Return whether there are no more rows."""
+        """Return True if there are no more rows."""
         return not self._waiting and next(self._chunks, None) is None

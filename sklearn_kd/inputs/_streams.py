@@ -1,11 +1,12 @@
-"""Streams: rows that come one after another, more of them than memory holds.
+"""Read streams: rows that come one after another, more than fit into memory.
 
-A stream is read in chunks. What a fit needs to know beforehand is stated by the user (:class:`Stream`), or
-is read from its first rows, the head.
+A stream is read in chunks. The user states what a fit must know beforehand (:class:`Stream`); the rest is
+read from the first rows, the head.
 """
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from itertools import chain, islice, repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -24,47 +25,46 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-# The head: at most so many rows, and of large rows so many bytes, but never fewer than the third number.
+# The head: at most this many rows and bytes, but at least the third number of rows.
 _HEAD_ROWS, _HEAD_BYTES, _HEAD_LEAST = 1024, 2**26, 16
 _HEAD_CHUNK = 16
-WITHOUT_LABELS = "Let each item be (x, label), or a dict with the label as 'label'."
-# First rows of each reader that are compared; with ``stride`` their labels.
+WITHOUT_LABELS = "Make each item (x, label), or a dict with the label as 'label'."
+# Number of first rows of each reader to compare; with ``stride``, number of labels.
 _COMPARED, _COMPARED_LABELS = 8, 64
 
 
 class Stream:
-    """Rows for ``fit`` that are read one after another, epoch by epoch, and never held all at once.
+    """Rows for ``fit`` that are read one after another in each epoch, and never all held in memory.
 
-    It says of a stream what no one can count or look up: how many rows an epoch has, and which labels there
-    are.
+    A stream cannot be counted or searched. Therefore a ``Stream`` states how many rows an epoch has, and
+    which labels exist.
 
     Parameters
     ----------
     dataset : torch.utils.data.IterableDataset, or another iterable that can be begun again
-        Each ``iter(dataset)`` begins a pass. Its items are ``(x, label)``, or a dict with the label as
-        "labels" or "label", as those of a map-style Dataset are. They come in the order in which the student
-        is trained on them: shuffle them in the dataset. Where it has a method ``set_epoch``, that is called
-        with the number of the pass, from 0, before each.
+        Each ``iter(dataset)`` begins a pass. Items are ``(x, label)``, or a dict with the label as "labels"
+        or "label", as in a map-style Dataset. The student is trained on them in this order: shuffle them in
+        the dataset. If the dataset has a method ``set_epoch``, it is called before each pass with the number
+        of the pass, from 0.
     n_rows : int or None, default=None
-        Rows of an epoch, at least 2. None: ``len(dataset)``, of which each pass must then have exactly so
-        many. A stated number cuts an endless or a long stream; a pass that ends before is refused.
+        Number of rows in an epoch, at least 2. None: ``len(dataset)``, and each pass must have exactly that
+        many. A stated number cuts an endless or a long stream; a shorter pass is refused.
     classes : array-like of shape (n_classes,) or None, default=None
-        All labels. None: those of D_val, given as ``X_val`` and ``y_val``. A label of the stream that is not
-        among them ends the fit.
+        All labels. None: those of D_val, given as ``X_val`` and ``y_val``. Any other label in the stream
+        ends the fit with an error.
     stride : bool, default=False
-        Which part of the rows each worker of a DataLoader (``iterator_train__num_workers``), and each process
-        of a fit in several, reads. False: what the dataset gives it, which must divide its items by
-        ``torch.utils.data.get_worker_info()`` and by the rank, as ``datasets`` and WebDataset do by worker.
-        True: each reads all items and takes its own, which is right for every dataset that gives all of them
-        in one order, and reads each item several times. The order is then that of one process without
-        workers.
+        How rows are divided among the workers of a DataLoader (``iterator_train__num_workers``) and the
+        processes of a fit. False: the dataset divides them, by ``torch.utils.data.get_worker_info()`` and by
+        the rank, as ``datasets`` and WebDataset do by worker. True: each worker and process reads all items
+        and takes its own. This works for every dataset that gives all items in one order, but reads each
+        item several times. The order is then that of one process without workers.
 
     Raises
     ------
     TypeError
-        If the dataset cannot be begun again, or ``n_rows`` is no integer.
+        If the dataset cannot be begun again, or ``n_rows`` is not an integer.
     ValueError
-        If the rows of an epoch are not known, or are fewer than 2, or there are fewer than two classes.
+        If the number of rows in an epoch is unknown or below 2, or there are fewer than two classes.
 
     See Also
     --------
@@ -72,12 +72,12 @@ class Stream:
 
     Notes
     -----
-    The first rows, at most 1,024 and 64 MiB, stay in memory as a sample of the others: the layer of
-    ``standardize=True`` is fitted to them, and what ``fit`` checks of X it checks of them. So they must not
-    be sorted.
+    The first rows, at most 1,024 rows and 64 MiB, stay in memory as a sample of the stream. The layer of
+    ``standardize=True`` is fitted to them, and ``fit`` checks only them. Therefore the stream must not be
+    sorted.
 
     Nothing is held out of a stream: a strategy that learns from D_val needs ``X_val`` and ``y_val``. The
-    teacher comes trained, and is asked about each batch.
+    teacher must come trained, and is asked about each batch.
 
     Examples
     --------
@@ -107,8 +107,8 @@ class Stream:
         is_iterator = hasattr(dataset, "__next__") and not isinstance(dataset, IterableDataset)
         if is_iterator or not hasattr(dataset, "__iter__"):
             raise TypeError(
-                f"Stream: dataset is a {type(dataset).__name__}, which cannot be begun again, as each epoch "
-                "does. Give an IterableDataset, whose __iter__ makes a new iterator."
+                f"Stream: dataset is a {type(dataset).__name__}, which cannot be begun again for each epoch. "
+                "Give an IterableDataset, whose __iter__ makes a new iterator."
             )
         self.dataset, self.classes, self.stride = dataset, classes, stride
         self.is_counted = n_rows is None
@@ -122,8 +122,21 @@ class Stream:
         if classes is not None and len(np.unique(np.asarray(classes))) < 2:
             raise ValueError(f"Stream: classes={classes!r} must be two or more labels.")
 
+    def __repr__(self) -> str:
+        classes = (
+            "" if self.classes is None else f", classes={reprlib.repr(np.asarray(self.classes).tolist())}"
+        )
+        stride = ", stride=True" if self.stride else ""
+        return f"Stream({type(self.dataset).__name__}, n_rows={self.n_rows}{classes}{stride})"
+
     def begin_pass(self, number: int) -> None:
-        """Tell the dataset which pass is to begin, if it has a ``set_epoch``."""
+        """Tell the dataset which pass begins, if it has a ``set_epoch``.
+
+        Parameters
+        ----------
+        number : int
+            Number of the pass, from 0.
+        """
         set_epoch = getattr(self.dataset, "set_epoch", None)
         if callable(set_epoch):
             set_epoch(number)
@@ -134,13 +147,13 @@ def _checked_length(dataset: Any) -> int:
         return len(dataset)
     except TypeError as error:
         raise ValueError(
-            f"Stream: {type(dataset).__name__} has no __len__, so that nobody knows when an epoch ends. Give "
+            f"Stream: {type(dataset).__name__} has no __len__, so it is not known when an epoch ends. Give "
             "n_rows, the rows of an epoch."
         ) from error
 
 
 class Share(NamedTuple):
-    """The part of the rows that a process reads: that of process ``rank`` of ``size``."""
+    """The part of the rows read by process ``rank`` of ``size``."""
 
     rank: int = 0
     size: int = 1
@@ -150,7 +163,7 @@ ALL = Share()
 
 
 class Chunk(NamedTuple):
-    """Rows that a worker has read: its number, their inputs, and their labels or None."""
+    """Rows read by a worker: its number, their inputs, and their labels or None."""
 
     worker: int
     x: Any
@@ -161,9 +174,9 @@ class Chunk(NamedTuple):
 
 
 class _Chunks(IterableDataset):
-    """Reads a stream in chunks of several rows: the part of the process and of the worker it is in.
+    """Reads one worker's part of a stream in chunks of several rows.
 
-    With ``stride`` a process takes its rows of each batch, and worker j of W batches j, j + W, ….
+    With ``stride`` a process takes its rows of each batch, and worker j of W takes batches j, j + W, ….
     """
 
     def __init__(self, stream: Stream, collate: Collation, sizes: Sequence[int], share: Share) -> None:
@@ -185,7 +198,7 @@ class _Chunks(IterableDataset):
 
 
 def _cut(items: Iterator[Any], sizes: Iterable[int]) -> Iterator[list[Any]]:
-    """Yield lists of so many items, until there are no more."""
+    """Yield lists of items of these sizes, until there are no more items."""
     for size in sizes:
         part = list(islice(items, size))
         if not part:
@@ -209,12 +222,12 @@ def chunk_loader(
     stream : Stream
     collate : Collation
     sizes : sequence of int
-        Rows of each batch of an epoch, of all processes together.
+        Number of rows in each batch of an epoch, of all processes together.
     share : Share
     generator : torch.Generator or None, default=None
         Seeds the workers.
     **settings
-        Of the DataLoader, such as ``num_workers``.
+        Settings of the DataLoader, such as ``num_workers``.
     """
     chunks = _Chunks(stream, collate, sizes, share)
     loader = DataLoader(chunks, batch_size=None, generator=generator, **settings)
@@ -226,21 +239,21 @@ def chunk_loader(
 
 
 class Head(NamedTuple):
-    """The first rows of a stream: inputs as arrays, or in the parts of an item, and labels."""
+    """The first rows of a stream: inputs, as one array or in the parts of an item, and labels."""
 
     x: Any
     labels: np.ndarray
 
 
 def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
-    """Read the first rows of a stream, in this process and under a fixed random state.
+    """Read the first rows of a stream, in this process and with a fixed random state.
 
     Raises
     ------
     TypeError
         If the dataset cannot be begun again.
     ValueError
-        If there are fewer than 2, they make no batches, share one memory, or all have one label.
+        If there are fewer than 2 rows, they make no batches, share memory, or all have one label.
     """
     collate = Collation("X", collate_fn, labelled=True, without_labels=WITHOUT_LABELS)
     parts: list[Any] = []
@@ -272,12 +285,12 @@ def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
 
 
 def labels_of(labels: Any) -> np.ndarray:
-    """Return the labels of a chunk as an array of one for each row.
+    """Return the labels of a chunk as an array with one label for each row.
 
     Raises
     ------
     ValueError
-        If rows have several labels, or maps.
+        If rows have several labels or maps.
     """
     found = np.asarray(from_torch(labels, "The labels in X"))
     if found.ndim != 1:
@@ -298,28 +311,28 @@ def _input_of(item: Any) -> Any:
 
 
 def _check_are_tensors(item: Any) -> None:
-    """Refuse rows that are lists of numbers, which torch would take for as many inputs."""
+    """Refuse rows that are lists of numbers, since torch would read each number as an input."""
     x = _input_of(item)
     for row in x.values() if isinstance(x, Mapping) else [x]:
         if isinstance(row, list) and row and np.isscalar(row[0]):
             raise ValueError(
                 f"The items of X have a list of {len(row)} numbers as x. Give a tensor or an array; a "
-                "dataset of Hugging Face does after with_format('torch')."
+                "Hugging Face dataset does so after with_format('torch')."
             )
 
 
 def _check_memory(items: list[Any]) -> None:
-    """Refuse rows that are all in one memory, of which only the last would be left."""
+    """Refuse rows that all use the same memory, so that only the last would remain."""
     at = {_memory_of(_input_of(item)) for item in items}
     if len(items) > 1 and len(at) == 1 and None not in at:
         raise ValueError(
-            f"The first {len(items)} rows of X are in the same memory, so that each batch would have its "
-            "last row again and again. Let the dataset give a copy of each row, as x.copy() or x.clone()."
+            f"The first {len(items)} rows of X are in the same memory, so each batch would repeat its last "
+            "row. Have the dataset give a copy of each row, as x.copy() or x.clone()."
         )
 
 
 def _memory_of(row: Any) -> int | None:
-    """Return the address of the first numbers in a row; None where they are in no tensor or array."""
+    """Return the address of a row's first numbers; None if they are in no tensor or array."""
     if isinstance(row, Mapping):
         row = next((part for part in row.values() if isinstance(part, (Tensor, np.ndarray))), None)
     if isinstance(row, Tensor):
@@ -328,7 +341,7 @@ def _memory_of(row: Any) -> int | None:
 
 
 def _check_begins_again(stream: Stream, items: Any, first: Any, collate: Collation) -> None:
-    """Refuse a dataset whose ``__iter__`` gives the iterator that it has given before, where that goes on."""
+    """Refuse a dataset whose ``__iter__`` returns the same iterator, which continues where it was."""
     if iter(stream.dataset) is not items:
         return
     with preserved_random_state(torch.device("cpu"), seed=0):
@@ -337,7 +350,7 @@ def _check_begins_again(stream: Stream, items: Any, first: Any, collate: Collati
     if again is None or _bytes_of(*collate([again])[::-1]) != _bytes_of(*collate([first])[::-1]):
         raise TypeError(
             f"X: {type(stream.dataset).__name__}.__iter__ gives the same iterator each time, which goes on "
-            "where it was, as each epoch must not. Let it make a new one, as a generator function does."
+            "where it was; each epoch must begin anew. Return a new one, as a generator function does."
         )
 
 
@@ -345,7 +358,7 @@ def _check_is_mixed(labels: np.ndarray) -> None:
     if len(labels) > 1 and len(np.unique(labels)) == 1:
         raise ValueError(
             f"The first {len(labels)} rows of X all have the label {labels.tolist()[0]!r}. A student is "
-            "trained on a stream in its order: shuffle it, as by a buffer or by the order of its files."
+            "trained on a stream in its order: shuffle it, by a buffer or by the order of its files."
         )
 
 
@@ -356,16 +369,16 @@ def check_divided(
     share: Share,
     collate: Collation,
 ) -> None:
-    """Refuse a stream of which two workers, or two processes, give the same rows.
+    """Refuse a stream if two workers or processes would read the same rows.
 
-    With ``stride`` they must, and a stream is refused of which they give other ones. Their first rows are
-    compared; that costs one start of the workers.
+    With ``stride`` they must read the same rows, and a stream is refused if they do not. Their first rows
+    are compared, which costs one start of the workers.
 
     Parameters
     ----------
     stream : Stream
     n_workers : int
-        Of the DataLoader of each process.
+        Workers of each process's DataLoader.
     gather : callable(object) -> list
         Returns the objects of all processes.
     share : Share
@@ -374,12 +387,12 @@ def check_divided(
     Raises
     ------
     ValueError
-        On all processes alike.
+        In all processes, if rows are divided wrongly.
     """
     if n_workers < 2 and share.size == 1:
         return
     firsts = dict.fromkeys(range(max(1, n_workers)), b"") if stream.stride else {}
-    # With stride an order that is drawn from a global generator would be another one in each process.
+    # With stride, different seeds reveal an order that is drawn from a global generator.
     seed = share.rank if stream.stride else 0
     with preserved_random_state(torch.device("cpu"), seed=seed):
         stream.begin_pass(0)
@@ -406,7 +419,7 @@ def check_divided(
 
 
 class _Firsts(IterableDataset):
-    """The first rows that each reader of a stream is given, as one chunk."""
+    """The first rows that each reader of a stream gets, as one chunk."""
 
     def __init__(self, stream: Stream, collate: Collation) -> None:
         self.dataset, self.collate = stream.dataset, collate
@@ -433,20 +446,20 @@ def _names_of(first: tuple[int, int], second: tuple[int, int], n_processes: int)
 def _message_of_orders(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
     names = _names_of(first, second, n_processes)
     return (
-        f"X gives {names[0]} and {names[1]} other first rows, and stride=True of Stream needs all items in "
-        "one order: some would be trained on several times in an epoch, others not at all. Draw the order "
-        "from a generator that set_epoch seeds, not from a global one; where the dataset divides its items "
+        f"X gives {names[0]} and {names[1]} different first rows, but stride=True of Stream needs all items "
+        "in one order: some would be trained on several times in an epoch, others not at all. Draw the order "
+        "from a generator that set_epoch seeds, not from a global one; if the dataset divides its items "
         "itself, leave stride=False."
     )
 
 
 def _message_of_repeats(first: tuple[int, int], second: tuple[int, int], n_processes: int) -> str:
     names = _names_of(first, second, n_processes)
-    # Without workers several processes would still read the same rows.
+    # Even without workers, several processes would read the same rows.
     no_workers = "" if n_processes > 1 else ", or set iterator_train__num_workers=0"
     return (
         f"X gives {names[0]} and {names[1]} the same first rows, so that each row would be trained on "
         "several times in an epoch. Divide the items in the dataset, by torch.utils.data.get_worker_info() "
-        "and the rank, or give Stream(..., stride=True), with which each reads all of them and takes its "
+        "and the rank, or give Stream(..., stride=True), with which each reads all items and takes its "
         f"own{no_workers}."
     )

@@ -1,4 +1,4 @@
-"""Read dicts, tuples and ``datasets.Dataset`` that a user gives as X; check their parts."""
+"""Read dicts, tuples and ``datasets.Dataset`` given as X, and check their parts."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._large_arrays import all_finite
 from sklearn_kd.inputs._parts import LABEL_KEYS, Parts, RowShape
 
-# Each type may be given where a later one is known.
+# Each type is accepted where a later one is expected.
 _WIDTHS = ("bool", "int64", "float32")
 
 
 def is_hub_dataset(X: Any) -> bool:
-    """Return whether X is a ``datasets.Dataset``, without importing that package."""
+    """Return True if X is a ``datasets.Dataset``, without importing that package."""
     return is_instance(X, "datasets.arrow_dataset", "Dataset")
 
 
 def is_structure(X: Any) -> bool:
-    """Return whether X has several parts: a mapping, a tuple of arrays, or a ``datasets.Dataset``.
+    """Return True if X has several parts: a mapping, a tuple of arrays, or a ``datasets.Dataset``.
 
-    A tuple is one if all that it holds are arrays or tensors, and not all of one dimension: those are rows.
+    A tuple has parts if it holds only arrays or tensors, and not only one-dimensional ones, which are rows.
     """
     if isinstance(X, Mapping):
-        return not sparse.issparse(X)  # a matrix as a dict of keys is one
+        return not sparse.issparse(X)  # a dok_matrix is a mapping too
     if is_hub_dataset(X):
         return True
     if type(X) is not tuple or not X or not all(isinstance(v, (np.ndarray, Tensor)) for v in X):
@@ -38,7 +38,7 @@ def is_structure(X: Any) -> bool:
 
 
 def own_labels(X: Any) -> Any:
-    """Return the label column of a ``datasets.Dataset``; None of anything else, and where it has none."""
+    """Return the label column of a ``datasets.Dataset``; None if it has none or X is anything else."""
     found = [key for key in LABEL_KEYS if key in X.column_names] if is_hub_dataset(X) else []
     return np.asarray(X.with_format("numpy")[found[0]][:]) if found else None
 
@@ -49,16 +49,16 @@ def read_structure(X: Any, name: str = "X") -> Parts:
     Parameters
     ----------
     X : mapping of str to array-like, tuple of array-like, or datasets.Dataset
-        The label column of the latter is left out.
+        The label column of a ``datasets.Dataset`` is left out.
     name : str, default="X"
-        What messages call it.
+        Name of X in messages.
 
     Raises
     ------
     ValueError
-        If there is no part, a part holds no finite numbers, or parts have different numbers of rows.
+        If there is no part, a part has anything but finite numbers, or parts have different numbers of rows.
     TypeError
-        If a key is no string.
+        If a key is not a string.
     """
     if is_hub_dataset(X):
         columns = X.with_format("numpy")
@@ -90,12 +90,12 @@ def _check_names(names: list[Any], name: str) -> None:
     if wrong:
         raise TypeError(
             f"{name} is a mapping with the key {wrong[0]!r}, where names of arguments of the student's "
-            "forward are needed. Let all keys be strings."
+            "forward are needed. Make all keys strings."
         )
 
 
 def _checked_part(given: Any, name: str) -> np.ndarray:
-    """Return a part as an array of finite numbers."""
+    """Check a part and return it as an array of finite numbers."""
     given = from_torch(given, name)
     try:
         values = np.asarray(given)
@@ -116,7 +116,7 @@ def _checked_part(given: Any, name: str) -> np.ndarray:
 
 
 def _what_is_wrong(given: Any, values: np.ndarray) -> str:
-    """Say why a part is no array of numbers, and how to mend it."""
+    """Explain why a part is not an array of numbers, and how to mend it."""
     if isinstance(given, (str, bytes)):
         return f"is the string {given!r:.60}, where one number or array a row is required."
     rows = given if hasattr(given, "__iter__") else []
@@ -136,14 +136,14 @@ def _what_is_wrong(given: Any, values: np.ndarray) -> str:
 
 
 def check_row_shape(rows: Parts, fitted: RowShape, name: str, estimator: object) -> Parts:
-    """Return rows with their parts in the order and the types of ``fit``.
+    """Return rows with their parts in the order and the types seen in ``fit``.
 
-    Booleans may stand for integers, and both for floats.
+    Booleans are accepted as integers, and both as floats.
 
     Raises
     ------
     ValueError
-        If a part is missing, was not there, or has another shape or type; the message names it.
+        If a part is missing, is new, or has another shape or type. The message names it.
     """
     who = type(estimator).__name__
     if isinstance(fitted.keys, tuple) != isinstance(rows.keys, tuple) or rows.keys is None:
@@ -176,7 +176,7 @@ def check_row_shape(rows: Parts, fitted: RowShape, name: str, estimator: object)
 
 
 def some_rows(X: Any, places: np.ndarray) -> Any:
-    """Return some rows of X in the form in which it was given."""
+    """Return some rows of X in the form in which X was given."""
     if is_hub_dataset(X):
         return X.select(places)
     if isinstance(X, Mapping):

@@ -1,7 +1,7 @@
-"""Load the rows of a user's ``torch.utils.data.Dataset`` by a DataLoader.
+"""Load the rows of a user's ``torch.utils.data.Dataset`` with a DataLoader.
 
 The items are ``(x, label)``, or a dict with the label as "labels" or "label". If the labels are given
-separately, they may also be x alone, or x followed by anything. x is a tensor, or a dict or a tuple of
+separately, an item may also be x alone, or x followed by anything. x is a tensor, or a dict or a tuple of
 tensors.
 """
 
@@ -20,12 +20,12 @@ from torch.utils.data import ConcatDataset, DataLoader, Dataset, IterableDataset
 from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.inputs._parts import LABEL_KEYS, Parts, in_batch_type
 
-# Arguments of a DataLoader that make_loader sets itself: random_state seeds the order of the rows.
+# Arguments of a DataLoader that make_loader sets itself. random_state seeds the order of the rows.
 _SET_HERE = {"dataset", "sampler", "batch_sampler", "generator"}
 
 
 def is_dataset(X: Any) -> bool:
-    """Return whether X is a torch Dataset, whose rows are loaded item by item."""
+    """Return True if X is a torch Dataset, whose rows are loaded item by item."""
     return isinstance(X, Dataset)
 
 
@@ -42,23 +42,23 @@ class DatasetRows(Dataset):
     dataset : torch.utils.data.Dataset
         Map-style: with ``__getitem__`` and ``__len__``.
     collate_fn : callable or None, default=None
-        Makes a list of items into a batch, for the check of the first items.
+        Makes a batch of a list of items, to check the first items.
     name : str, default="X"
-        Names the Dataset in messages.
+        Name of the Dataset in messages.
 
     Attributes
     ----------
     samples : Tensor of shape (2, ...) or Parts of 2 rows
         The first two rows, or the only one.
     keeps_integers : bool
-        True: items that are one tensor of integers keep their type.
+        Whether items that are one tensor of integers keep their type.
 
     Raises
     ------
     TypeError
         If the dataset cannot be counted and indexed.
     ValueError
-        If it is empty, or its items cannot be made a batch.
+        If the dataset is empty, or its items do not make a batch.
     """
 
     samples: Any
@@ -69,9 +69,9 @@ class DatasetRows(Dataset):
         if isinstance(dataset, IterableDataset) or not hasattr(dataset, "__len__"):
             raise TypeError(
                 f"{name} is a {type(dataset).__name__}, whose rows cannot be counted and picked by "
-                "index, as a split and cached teacher logits need it. Give a map-style Dataset, "
-                "with __len__ and __getitem__, or to fit of a classifier sklearn_kd.Stream(dataset, "
-                "n_rows=..., classes=...)."
+                "index, which a split and cached teacher logits need. Give a map-style Dataset, with "
+                "__len__ and __getitem__, or, to fit a classifier, sklearn_kd.Stream(dataset, n_rows=..., "
+                "classes=...)."
             )
         if len(dataset) == 0:
             raise ValueError(f"{name} is empty: {type(dataset).__name__} has 0 samples (items).")
@@ -82,18 +82,18 @@ class DatasetRows(Dataset):
             return
         if self.samples.is_meta:
             raise ValueError(
-                f"{name} has items on the device 'meta', which hold no numbers. Let it make them on a CPU, "
-                "outside torch.device('meta')."
+                f"{name} has items on the device 'meta', which hold no numbers. Make them on a CPU, outside "
+                "torch.device('meta')."
             )
         if self.samples.is_complex():
             raise ValueError(
                 f"{name} has complex items, of {self.samples.dtype}, and students take real numbers. Give "
-                "real and imaginary part as two channels, as torch.view_as_real does."
+                "real and imaginary parts as two channels, as torch.view_as_real does."
             )
 
     @property
     def shape(self) -> tuple[Any, ...]:
-        """The shape (n, ...) of an array with these rows."""
+        """Shape (n, ...) of an array with these rows."""
         return len(self), *self.samples.shape[1:]
 
     def __len__(self) -> int:
@@ -102,11 +102,11 @@ class DatasetRows(Dataset):
     def __getitem__(self, rows: np.ndarray) -> DatasetRows:
         """Return the rows at these indices, in this order."""
         some = copy.copy(self)
-        some.dataset = Subset(self.dataset, rows.tolist())  # plain: not every Dataset takes NumPy's integers
+        some.dataset = Subset(self.dataset, rows.tolist())  # not every Dataset takes NumPy's integers
         return some
 
     def with_integers(self) -> DatasetRows:
-        """Return the same rows, of one tensor of integers, as rows that keep their type."""
+        """Return the same rows, whose items are one tensor of integers, as rows that keep this type."""
         kept = copy.copy(self)
         kept.samples = Parts(None, [in_batch_type(self.samples)])
         kept.sample_shape, kept.keeps_integers = tuple(kept.samples.shape[1:]), True
@@ -116,8 +116,8 @@ class DatasetRows(Dataset):
 def concatenated_rows(parts: Sequence[DatasetRows]) -> DatasetRows:
     """Return the rows of several Datasets, one after another, under the name of the first.
 
-    Their items may be of several forms, x and ``(x, anything)``: batches are made of x alone, but by a
-    ``collate_fn`` of the user's, which is given items as they are.
+    Their items may have different forms, x and ``(x, anything)``: batches are made of x alone. Only a
+    ``collate_fn`` of the user's gets items as they are.
     """
     all_rows = copy.copy(parts[0])
     all_rows.dataset = ConcatDataset([part.dataset for part in parts])
@@ -125,22 +125,22 @@ def concatenated_rows(parts: Sequence[DatasetRows]) -> DatasetRows:
 
 
 class Collation:
-    """Makes a list of items into ``(x, labels)``, and checks what they make.
+    """Collates a list of items into ``(x, labels)``, and checks the result.
 
     Parameters
     ----------
     name : str
-        Names the Dataset in messages.
+        Name of the Dataset in messages.
     collate_fn : callable or None, default=None
-        Makes a list of items into a batch; None: torch's ``default_collate``.
+        Makes a batch of a list of items. None: torch's ``default_collate``.
     labelled : bool, default=False
-        Return the labels of the items; otherwise ``labels`` is None.
+        Whether to return the labels of the items; otherwise ``labels`` is None.
     sample_shape : tuple or None, default=None
         Shape that every sample must have. None: any.
     keeps_integers : bool, default=False
-        True: items that are one tensor of integers keep their type.
+        Whether items that are one tensor of integers keep their type.
     without_labels : str
-        What a message advises where items have no label.
+        Advice in the message if items have no label.
     """
 
     def __init__(
@@ -169,26 +169,26 @@ class Collation:
             got = f"shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(
                 f"{n_rows} items of {self.name} must make a batch of inputs, a tensor of shape "
-                f"({n_rows}, ...) with at least two dimensions; got {got}. Let the items be "
+                f"({n_rows}, ...) with at least two dimensions; got {got}. Make the items "
                 "(x, label) or x, with x a tensor or an array, or give iterator_train__collate_fn "
                 "and iterator_valid__collate_fn."
             )
         if self.sample_shape is not None and tuple(x.shape[1:]) != self.sample_shape:
             raise ValueError(
-                f"{self.name} has samples of shape {tuple(x.shape[1:])}, and of shape "
-                f"{self.sample_shape}, its first ones. They must have one shape: resize or crop them "
-                "in the Dataset or in a collate_fn."
+                f"{self.name} has samples of shape {tuple(x.shape[1:])}, but its first ones have shape "
+                f"{self.sample_shape}. All must have one shape: resize or crop them in the Dataset or in "
+                "a collate_fn."
             )
         if self.labelled and len(rest) != 1:
             raise ValueError(
-                f"The items of {self.name} must be pairs (x, label) where no labels are given beside "
-                f"it; they have {1 + len(rest)} part(s). {self.without_labels}"
+                f"The items of {self.name} must be pairs (x, label) if labels are not given separately; "
+                f"they have {1 + len(rest)} part(s). {self.without_labels}"
             )
         labels = rest[0] if self.labelled else None
         if labels is not None and len(labels) != n_rows:
             raise ValueError(
-                f"The items of {self.name} must be pairs (x, label) with one number or string as label, "
-                "of several labels a tensor of 0 and 1, or a map of integers; "
+                f"The items of {self.name} must be pairs (x, label). The label is a number or a string, a "
+                "tensor of 0 and 1 for several labels, or a map of integers; "
                 f"{n_rows} items made a batch of {len(labels)} labels."
             )
         return x, labels
@@ -201,8 +201,8 @@ class Collation:
                 got = f"shape {tuple(part.shape)}" if isinstance(part, Tensor) else type(part).__name__
                 raise ValueError(
                     f"{n_rows} items of {self.name} must make a batch whose parts are tensors of {n_rows} "
-                    f"rows; {self.name}[{key!r}] made {got}. Leave it out of the items, or make numbers of "
-                    "it."
+                    f"rows; {self.name}[{key!r}] made {got}. Leave it out of the items, or turn it into "
+                    "numbers."
                 )
         keys = tuple(map(str, given)) if isinstance(x, Mapping) else len(given)
         return Parts(keys, [in_batch_type(part) for part in given.values()])
@@ -216,16 +216,16 @@ class Collation:
             return default_collate(items)
         except (RuntimeError, TypeError, ValueError, KeyError) as error:
             raise ValueError(
-                f"Items of {self.name} cannot be made a batch: {error}. Are they of differing "
-                "shape? Give iterator_train__collate_fn and iterator_valid__collate_fn, which "
-                "make a list of items into a batch."
+                f"Items of {self.name} cannot be made a batch: {error}. Are they of differing shapes? Give "
+                "iterator_train__collate_fn and iterator_valid__collate_fn, which make a batch of a list "
+                "of items."
             ) from error
 
 
 class BatchFetcher(Dataset):
     """Loads whole batches: ``fetcher[indices]`` is (x, labels, indices).
 
-    A batch carries its indices, so that the targets of its rows are found for any order and any number of
+    A batch carries its indices, so that the targets of its rows can be found for any order and any number of
     workers.
 
     Parameters
@@ -245,7 +245,7 @@ class BatchFetcher(Dataset):
 
 
 def _without_label(batch: Mapping[str, Any]) -> list[Any]:
-    """Return the inputs in a batch of dicts, and the labels if they are in it."""
+    """Return the inputs of a batch of dicts, and the labels if it has any."""
     labels = [batch[key] for key in LABEL_KEYS if key in batch]
     return [{key: part for key, part in batch.items() if key not in LABEL_KEYS}, *labels[:1]]
 
@@ -259,7 +259,7 @@ def make_loader(
     collate_fn: Callable | None = None,
     **settings: Any,
 ) -> DataLoader:
-    """Return a DataLoader of (x, labels or None, indices), with the batches of ``order``.
+    """Return a DataLoader of (x, labels or None, indices) with the batches of ``order``.
 
     Parameters
     ----------
@@ -267,7 +267,7 @@ def make_loader(
     order : iterable of lists of int
         The indices of each batch.
     seed : int, default=0
-        Seeds the workers. A DataLoader would otherwise draw their seed from torch's global generator.
+        Seed of the workers. A DataLoader would otherwise draw it from torch's global generator.
     labelled, collate_fn
         As in :class:`BatchFetcher`.
     **settings
@@ -281,7 +281,7 @@ def make_loader(
 def make_ordered_loader(
     rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any
 ) -> DataLoader:
-    """Return a loader of all rows in their order, in batches of ``batch_size`` (−1: all at once)."""
+    """Return a loader of all rows in order, in batches of ``batch_size`` (−1: all at once)."""
     size = len(rows) if batch_size == -1 else batch_size
     starts = range(0, len(rows), size)
     order = [list(range(start, min(start + size, len(rows)))) for start in starts]
@@ -301,21 +301,21 @@ def labelled_rows(
     Parameters
     ----------
     dataset : Dataset
+    check : callable
+        ``check(labels, n_rows, name of the labels, name of the rows)`` returns the checked labels.
     y : array-like of shape (n,) or None, default=None
-        None: the labels are read from the Dataset.
+        None: read the labels from the Dataset.
     name : str, default="X"
-        Names the Dataset in messages.
+        Name of the Dataset in messages.
     **settings
         As in :func:`make_ordered_loader`.
-
-    ``check(labels, n_rows, name of the labels, name of the rows)`` returns the checked labels.
 
     Raises
     ------
     TypeError
         If the dataset cannot be counted and indexed.
     ValueError
-        If its items cannot be made batches, or y has another length or more dimensions.
+        If its items do not make batches, or y has another length or more dimensions.
     """
     rows = DatasetRows(dataset, settings.get("collate_fn"), name)
     called = "y" if name == "X" else "y_val"

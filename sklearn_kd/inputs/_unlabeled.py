@@ -1,4 +1,4 @@
-"""Rows without labels: their place in D_train, behind the rows that have labels."""
+"""Append unlabelled rows to D_train, after its labelled rows."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
 @dataclass(frozen=True, eq=False)
 class UnlabeledRows:
-    """Rows without labels, from one source.
+    """Unlabelled rows from one source.
 
     Attributes
     ----------
     name : str
-        What messages call the source.
+        Name of the source in messages.
     given : object
-        The rows in the user's container, for a teacher that is asked about it.
+        The rows in the user's container, for a teacher that is asked about X as given.
     rows : ndarray of shape (n, ...), SparseRows, DatasetRows, or RawRows
-        The same, as the student takes them.
+        The same rows in the student's form.
     teacher_logits : ndarray of shape (n, n_outputs) or None, default=None
         Given logits.
     places : ndarray of shape (n,) or None, default=None
-        Where each row is in the source, for messages. None: in order.
+        Position of each row in the source, for messages. None: in order.
     """
 
     name: str
@@ -52,12 +52,12 @@ class UnlabeledRows:
 
     @property
     def names(self) -> tuple[str, np.ndarray]:
-        """The source, and the place of each row in it."""
+        """Name of the source, and the position of each row in it."""
         return self.name, np.arange(len(self)) if self.places is None else self.places
 
 
 class _Mixed:
-    """Overrides of a data set whose first ``n_labelled`` rows have labels; those of the others are −1.
+    """Mixin for a data set whose first ``n_labelled`` rows have labels; the labels of the others are −1.
 
     Parameters
     ----------
@@ -92,17 +92,17 @@ class _Mixed:
 
     @property
     def X(self) -> Any:
-        """The rows that have labels, which skorch's scoring callbacks give the net to predict."""
+        """The labelled rows, which skorch's scoring callbacks pass to the net's ``predict``."""
         return self.labelled
 
     @property
     def y(self) -> Tensor:
-        """The labels of the rows that have them, under the name that skorch's callbacks read."""
+        """Labels of the labelled rows, under the name that skorch's callbacks read."""
         return self._targets.labels[: self.n_labelled]
 
     @property
     def weight(self) -> Tensor | None:
-        """The weights of the rows that have labels, or None."""
+        """Weights of the labelled rows, or None."""
         weight = self._targets.weight
         return None if weight is None else weight[: self.n_labelled]
 
@@ -112,11 +112,11 @@ class _Mixed:
 
     @property
     def labelled(self) -> DistillationData:
-        """The rows that have labels, as a data set without a copy."""
+        """The labelled rows as a data set, without a copy."""
         return self._part(slice(0, self.n_labelled))
 
     def parts(self, sizes: Sequence[int]) -> Iterator[DistillationData]:
-        """Yield data sets of so many rows each, one after another, without a copy."""
+        """Yield consecutive data sets of these sizes, without a copy."""
         start = 0
         for size in sizes:
             yield self._part(slice(start, start + size))
@@ -131,11 +131,11 @@ class _Mixed:
 
 
 class MixedData(_Mixed, DistillationData):
-    """D_train as tensors: rows with labels, followed by rows without."""
+    """D_train as tensors: labelled rows, followed by unlabelled ones."""
 
     @property
     def X(self) -> Tensor:
-        """The inputs of the rows that have labels, under the name that skorch's callbacks read."""
+        """Inputs of the labelled rows, under the name that skorch's callbacks read."""
         return self._inputs[: self.n_labelled].float()
 
     def _part(self, rows: slice) -> DistillationData:
@@ -143,14 +143,14 @@ class MixedData(_Mixed, DistillationData):
 
 
 class MixedSparseData(_Mixed, SparseData):
-    """D_train as sparse rows: rows with labels, followed by rows without."""
+    """D_train as sparse rows: labelled rows, followed by unlabelled ones."""
 
     def _part(self, rows: slice) -> SparseData:
         return SparseData(self.rows[rows], self._first_targets(rows), self.seed)
 
 
 class MixedLoadedData(_Mixed, LoadedData):
-    """D_train as the rows of Datasets: rows with labels, followed by rows without."""
+    """D_train as rows of Datasets: labelled rows, followed by unlabelled ones."""
 
     def _part(self, rows: slice) -> LoadedData:
         places = np.arange(rows.start, rows.stop)
@@ -160,16 +160,16 @@ class MixedLoadedData(_Mixed, LoadedData):
 def with_unlabeled(
     train: DistillationData, further: Sequence[UnlabeledRows], unlabeled_share: float | str
 ) -> DistillationData:
-    """Return D_train with further rows behind its own; the one given where there are none.
+    """Return D_train with further rows after its own, or D_train itself if there are none.
 
     Parameters
     ----------
     train : DistillationData
-        Without a teacher's logits.
+        D_train without a teacher's logits.
     further : sequence of UnlabeledRows
-        Sparse or dense, as train or not.
+        Sparse or dense, whatever the form of D_train.
     unlabeled_share : float or "auto"
-        The share of rows without labels in a batch.
+        The share of unlabelled rows in a batch.
     """
     if not further:
         return train
@@ -192,6 +192,6 @@ def with_unlabeled(
 def given_logits(
     own: np.ndarray, places: np.ndarray, further: Sequence[UnlabeledRows], device: torch.device
 ) -> Tensor:
-    """Return given logits of D_train's rows, which are at ``places`` in X, and of further rows."""
+    """Return the given logits of D_train's rows, at ``places`` in X, and of further rows."""
     parts = [own[places], *(cast(np.ndarray, part.teacher_logits) for part in further)]
     return as_tensor(np.concatenate(parts)).to(device)

@@ -1,4 +1,4 @@
-"""Check what is given to ``fit`` and ``predict``: rows, targets and weights."""
+"""Check the inputs of ``fit`` and ``predict``: rows, targets and weights."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ValidationRows(NamedTuple):
 
 
 class Loading(NamedTuple):
-    """Settings for reading the rows of a Dataset: the device of the fit, and the DataLoaders' settings."""
+    """Settings for reading a Dataset: the device of the fit, and the settings of the DataLoaders."""
 
     device: torch.device
     train: Mapping[str, Any]
@@ -66,7 +66,7 @@ class Loading(NamedTuple):
 
 
 class Continued(NamedTuple):
-    """A fit that ``warm_start=True`` goes on with: its task, and the shape of its samples."""
+    """A fit that ``warm_start=True`` continues: its task, and the shape of its samples."""
 
     task: Task
     sample_shape: tuple[Any, ...]
@@ -74,23 +74,23 @@ class Continued(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ValidatedInputs:
-    """Everything that ``fit`` was given, checked.
+    """All arguments of ``fit``, checked.
 
     Attributes
     ----------
     X_given : object
         X as given, for a teacher that is fitted on it and for callbacks.
     rows : ndarray of shape (n, ...), SparseRows, DatasetRows, RawRows, or Parts of arrays
-        Float32, or other numbers if they are many; parts keep integers and booleans. RawRows:
-        ``student_preprocessing``, fitted when D_train is known, has yet to make numbers of them.
+        Float32, or another type if they are many; parts keep integers and booleans. RawRows are converted to
+        numbers later, by ``student_preprocessing``, which is fitted once D_train is known.
     codes : ndarray of shape (n,) or (n, n_targets)
         Encoded targets.
     weight : ndarray of shape (n,) or None
-        Of the rows in training and in D_val: ``sample_weight`` times the weights of classes.
+        Weights of the rows in training and in D_val: ``sample_weight`` times the class weights.
     valid : ValidationRows or None
         The given D_val.
     task : Task
-        What kind of target y is.
+        The kind of target in y.
     teacher_columns : list or None
         ``teacher_classes``, if given: the class of each column of the teacher's logits.
     teacher_logits : ndarray of shape (n, n_outputs), float32, or None
@@ -100,11 +100,11 @@ class ValidatedInputs:
     unlabeled : UnlabeledRows or None, default=None
         ``X_unlabeled``, with the given logits of its rows.
     sample_weight : ndarray of shape (n,) or None
-        As given, for the teacher and for callbacks.
+        Weights as given, for the teacher and for callbacks.
     groups : ndarray of shape (n,) or None
-        Code of the group of each row.
+        Code of each row's group.
     stream : BoundStream or None, default=None
-        X, whose first rows ``rows`` are then.
+        X if it is a stream; ``rows`` are then its first rows.
     """
 
     X_given: Any
@@ -123,7 +123,7 @@ class ValidatedInputs:
 
     @property
     def n_rows(self) -> int:
-        """Number of rows given to ``fit``, of a stream of an epoch; without those of a given D_val."""
+        """Number of rows given to ``fit``, for a stream those of an epoch; a given D_val does not count."""
         n = len(self.rows) if self.stream is None else self.stream.stream.n_rows
         return n + (0 if self.unlabeled is None else len(self.unlabeled))
 
@@ -134,15 +134,15 @@ class ValidatedInputs:
 
     @property
     def sample_shape(self) -> tuple[Any, ...]:
-        """Shape of a sample; of parts, their :class:`RowShape` alone."""
+        """Shape of a sample, or the :class:`RowShape` of parts."""
         return tuple(self.rows.shape[1:])
 
     def given_rows(self, places: np.ndarray) -> Any:
-        """Return some rows of X in the form in which it was given."""
+        """Return some rows of X in the form in which X was given."""
         return self.rows[places] if self.is_loaded else some_rows(self.X_given, places)
 
     def with_numbers(self, transform: Callable[[RawRows], np.ndarray | SparseRows]) -> ValidatedInputs:
-        """Return the inputs with numbers in place of all raw rows."""
+        """Return the inputs with all raw rows converted to numbers."""
 
         def numbers(rows: Rows) -> Rows:
             return transform(rows) if isinstance(rows, RawRows) else rows
@@ -156,7 +156,7 @@ class ValidatedInputs:
         )
 
     def targets(self, places: np.ndarray | slice = slice(None)) -> np.ndarray:
-        """Return the targets of some rows, in the user's terms."""
+        """Return the targets of some rows, in the user's labels or units."""
         return self.task.decode(self.codes[places])
 
 
@@ -177,7 +177,7 @@ def check_same_form(X: Any, X_val: Any, X_unlabeled: Any = None) -> bool:
         if given is not None and is_dataset(given) != loaded:
             raise TypeError(
                 f"X is {'a' if loaded else 'no'} Dataset and {name} is {'no' if loaded else 'a'} Dataset; "
-                "give both in one form. torch.utils.data.TensorDataset makes arrays a Dataset."
+                "give both in one form. torch.utils.data.TensorDataset makes a Dataset of arrays."
             )
     return loaded
 
@@ -201,7 +201,7 @@ def validate_fit_inputs(
 ) -> ValidatedInputs:
     """Check the data of a fit.
 
-    Sets ``n_features_in_`` and, where X has names, ``feature_names_in_`` of the estimator, as
+    This sets the estimator's ``n_features_in_`` and, if X has names, ``feature_names_in_``, as
     scikit-learn's ``validate_data`` does.
 
     Parameters
@@ -209,22 +209,22 @@ def validate_fit_inputs(
     estimator : BaseEstimator
         Named in messages.
     X, y, sample_weight, X_val, y_val, X_unlabeled, sample_weight_val, groups
-        As ``fit`` was given them.
+        As given to ``fit``.
     task_type : TaskMaker
         Makes the task from y.
     loading : Loading
-        For Datasets.
+        Settings for reading Datasets.
     continued : Continued or None, default=None
-        The fit that this one goes on with.
+        The fit that this one continues.
     raw : bool, default=False
-        Whether rows stay as given, for ``student_preprocessing`` to make numbers of them.
+        Whether rows stay as given, for ``student_preprocessing`` to convert.
     keeps_integers : callable or None, default=None
-        Says whether a table of integers keeps its type. None: it becomes float32.
+        Decides whether a table of integers keeps its type. None: it becomes float32.
 
     Raises
     ------
     ValueError, TypeError
-        If any of it cannot be used; the message names the argument.
+        If an argument cannot be used. The message names it.
     """
     X_given, rows, targets = _checked_rows(estimator, X, y, task_type, loading, raw)
     if 0 in rows.shape[1:]:
@@ -260,8 +260,8 @@ def _checked_rows(
     if is_structure(X):
         if raw:
             raise TypeError(
-                f"X is a {type(X).__name__} of several parts, and student_preprocessing makes numbers of one "
-                "table. Set student_preprocessing=None, or give X as a table."
+                f"X is a {type(X).__name__} of several parts, but student_preprocessing takes one table. "
+                "Set student_preprocessing=None, or give X as a table."
             )
         return _checked_parts(estimator, X, y, task_type)
     X_given, y = from_torch(X, "X"), from_torch(y, "y")
@@ -298,7 +298,7 @@ def _require_targets(estimator: Any, y: Any) -> None:
 
 
 def _checked_parts(estimator: Any, X: Any, y: Any, task_type: TaskMaker) -> tuple[Any, Parts, np.ndarray]:
-    """Return X with several parts as given, its rows, and the targets; it has no number of features."""
+    """Return X with several parts as given, its rows and the targets; ``n_features_in_`` is not set."""
     rows = read_structure(X)
     y = own_labels(X) if y is None else from_torch(y, "y")
     _require_targets(estimator, y)
@@ -310,7 +310,7 @@ def _checked_parts(estimator: Any, X: Any, y: Any, task_type: TaskMaker) -> tupl
 def _with_integers(
     rows: Rows, X: Any, task: Task, continued: Continued | None, keeps_integers: KeepsIntegers | None
 ) -> Rows:
-    """Return rows of integers as such if the student is to have them, other rows as they are."""
+    """Return rows of integers as integers if the student needs them, and other rows as they are."""
     kept: Rows
     if keeps_integers is None or not isinstance(rows, (np.ndarray, DatasetRows)):
         return rows
@@ -331,7 +331,7 @@ def _with_integers(
 def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray | SparseRows:
     """Return rows of finite numbers, checked by scikit-learn: large arrays themselves, else float32.
 
-    ``reset`` sets the features that the estimator is fitted with; else they are compared.
+    With ``reset`` the estimator's features are set, else compared.
     """
     if sparse.issparse(X):
         return sparse_rows(validate_data(estimator, X, accept_sparse="csr", dtype=np.float32, reset=reset))
@@ -340,14 +340,14 @@ def _numeric_rows(estimator: Any, X: Any, *, reset: bool) -> np.ndarray | Sparse
         rows = kept_or_float32(rows)
         if all_finite(rows):
             return rows
-    # Converts what is no numbers yet, or says what is wrong.
+    # This converts anything that is not numbers yet, or raises an error that explains.
     return validate_data(estimator, X, dtype=np.float32, allow_nd=True, reset=reset)
 
 
 def _checked_weight(
     sample_weight: Any, targets: np.ndarray, name: str = "sample_weight"
 ) -> np.ndarray | None:
-    """Return the weights of the rows, float64, or None; ``name`` is what messages call them."""
+    """Return the weights of the rows, float64, or None; ``name`` names them in messages."""
     if sample_weight is None:
         return None
     with error_context(name):
@@ -365,7 +365,7 @@ def _weighted_validation_rows(valid: ValidationRows | None, sample_weight_val: A
     Raises
     ------
     ValueError
-        If there are weights and no rows to be weighted, or the weights cannot be used.
+        If there are weights but no rows, or the weights cannot be used.
     """
     if sample_weight_val is None:
         return valid
@@ -378,7 +378,7 @@ def _weighted_validation_rows(valid: ValidationRows | None, sample_weight_val: A
 
 
 def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
-    """Return the code of the group of each row, or None.
+    """Return the code of each row's group, or None.
 
     Raises
     ------
@@ -392,14 +392,14 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
     found = from_torch(groups, "groups")
     if np.ndim(found) != 1 and np.shape(found)[1:] != (1,):
         raise ValueError(
-            f"groups must be one entry for each row of X, shape ({n_rows},); got shape {np.shape(found)}."
+            f"groups must have one entry for each row of X, shape ({n_rows},); got shape {np.shape(found)}."
         )
     with error_context("groups"):
         found = column_or_1d(found)
     if len(found) != n_rows:
         raise ValueError(
-            f"groups has {len(found)} entries and X {n_rows} rows; they must be as many. Give the group of "
-            "each row."
+            f"groups has {len(found)} entries and X {n_rows} rows; both must have the same number. Give the "
+            "group of each row."
         )
     if missing_among(found).any():
         raise ValueError("groups contains NaN or None. Give every row a group, its own if it has no other.")
@@ -412,7 +412,7 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
 
 
 def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, ...]) -> None:
-    """Refuse to go on with a student of other data."""
+    """Refuse to continue with a student of other data."""
     before, now = ((each.outputs_noun, each.output_labels) for each in (continued.task, task))
     same = type(task) is type(continued.task) and now[1].tolist() == before[1].tolist()
     if not same or sample_shape != continued.sample_shape or task.map_shape != continued.task.map_shape:
@@ -450,7 +450,7 @@ def _checked_validation_rows(
         rows = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(rows, sample_shape, "X_val", estimator)
     elif not is_structure(X_val) and (X_val.shape[0] if sparse.issparse(X_val) else len(X_val)) == 0:
-        raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, better 100.")
+        raise ValueError("D_val is empty: X_val has 0 rows. Give at least one, preferably 100.")
     else:
         rows = validate_further_rows(estimator, X_val, sample_shape, "X_val", raw=raw)
         y_val = own_labels(X_val) if y_val is None else y_val
@@ -466,7 +466,7 @@ def _checked_unlabeled_rows(
     loading: Loading,
     raw: bool,
 ) -> UnlabeledRows | None:
-    """Return the given rows without labels, or None."""
+    """Return the given unlabelled rows, or None."""
     if X_unlabeled is None:
         return None
     if is_dataset(X_unlabeled):
@@ -486,7 +486,7 @@ def _checked_unlabeled_rows(
 
 
 def _as_given(X: Any, rows: Rows) -> Any:
-    """Return X in a container whose rows can be picked."""
+    """Return X in a container whose rows can be indexed."""
     if isinstance(rows, RawRows):
         return rows.X
     if is_structure(X):
@@ -504,7 +504,7 @@ def _as_given(X: Any, rows: Rows) -> Any:
 def validate_further_rows(
     estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str, *, raw: bool
 ) -> np.ndarray | SparseRows | RawRows | Parts:
-    """Return rows given beside those of ``fit``, checked to have the same features and samples.
+    """Check that further rows have the features and sample shape seen in ``fit``, and return them.
 
     Parameters
     ----------
@@ -512,11 +512,11 @@ def validate_further_rows(
         Its ``n_features_in_`` and ``feature_names_in_`` are compared.
     X : array-like, sparse matrix, DataFrame, mapping or tuple of arrays
     sample_shape : tuple of int, or of a RowShape
-        Shape of the samples that ``fit`` saw; not compared if ``raw``.
+        Sample shape seen in ``fit``; not compared if ``raw``.
     name : str
-        What messages call X.
+        Name of X in messages.
     raw : bool
-        Whether they stay as given, for ``student_preprocessing`` to make numbers of them.
+        Whether rows stay as given, for ``student_preprocessing`` to convert.
 
     Raises
     ------
@@ -546,9 +546,9 @@ def validate_further_rows(
 def validate_predict_inputs(
     estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...], name: str = "X", any_size: bool = False
 ) -> np.ndarray | SparseRows | Parts:
-    """Return X, checked to have features and samples as ``fit`` saw them; float32, or as given if large.
+    """Check that X has the features and sample shape seen in ``fit``; return float32, or X if large.
 
-    The fitted ``student_preprocessing_``, if there is one, makes numbers of it. Parts of X, and integers
+    The fitted ``student_preprocessing_``, if there is one, converts X to numbers. Parts of X, and integers
     that the student looks up, are returned as :class:`Parts` of arrays.
 
     Parameters
@@ -557,9 +557,9 @@ def validate_predict_inputs(
         Its ``n_features_in_`` and ``feature_names_in_`` are compared.
     X : array-like, mapping or tuple of arrays
     sample_shape : tuple of int, or of a RowShape
-        Shape of the samples that ``fit`` saw.
+        Sample shape seen in ``fit``.
     name : str, default="X"
-        What messages call X.
+        Name of X in messages.
     any_size : bool, default=False
         Whether images that ``student_preprocessing_`` makes may have any height and width.
 
@@ -579,22 +579,23 @@ def validate_predict_inputs(
     numbers = transformed(preprocessing, rows)
     if any_size and numbers.ndim == 4:
         sample_shape = sample_shape[0], *numbers.shape[2:]
-    check_sample_shape(numbers, sample_shape, f"{name} behind student_preprocessing", estimator)
+    check_sample_shape(numbers, sample_shape, f"{name} after student_preprocessing", estimator)
     return numbers
 
 
 def _plain_rows(estimator: BaseEstimator, X: Any, sample_shape: tuple[Any, ...]) -> np.ndarray | None:
-    """Return what ``validate_data`` would where it would find nothing to say, else None.
+    """Return what ``validate_data`` would return, if X needs no conversion or message; else None.
 
-    That is for an array of floats of the shape that ``fit`` saw, without names of features, all of it finite.
-    ``validate_data`` asks what else X might be, which takes longer than a small student's answer for a row.
+    X must be a finite float array of the sample shape seen in ``fit``, without feature names.
+    ``validate_data`` also tests what else X might be, which takes longer than a small student's prediction
+    for a row.
     """
     if type(X) is not np.ndarray or X.dtype not in _PLAIN_FLOATS or not X.size:
         return None
     if X.shape[1:] != sample_shape or "feature_names_in_" in vars(estimator):
         return None
-    # What overflows float32 is not finite; infinities of both signs sum to NaN.
+    # Overflow of float32 becomes infinity; infinities of both signs sum to NaN.
     with np.errstate(all="ignore"):
         rows = X.astype(np.float32, copy=False)
-        # A sum is finite only where all of its terms are.
+        # A sum is finite only if all its terms are.
         return rows if math.isfinite(rows.sum()) else None

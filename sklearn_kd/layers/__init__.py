@@ -1,1 +1,1 @@
-"""Layers of a network by name, and the feature maps that pass through them."""
+"""Find a network's layers by name, and capture their feature maps."""

@@ -1,4 +1,4 @@
-"""Choose layers of a network that are not named: its stages, one of them, or its embedding."""
+"""Choose a network's layers automatically: its stages, one of them, or its embedding."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from sklearn_kd.layers._hints import listed, table_hint, unsure_message
 from sklearn_kd.layers._trace import Call, FoundLayer, Size, Trace, named_with_order
 
-# Outputs to take of a network whose blocks all have one size.
+# Number of outputs to take from a network whose blocks all have one size.
 DEFAULT_STAGES = 4
 
 
 def choose_layers(
     trace: Trace, auto: str, samples: Tensor, name: str, *, of_maps: bool, n_stages: int = DEFAULT_STAGES
 ) -> dict[str, FoundLayer]:
-    """Return the layers that "auto" stands for, as :func:`sklearn_kd.layers._find.find_layers` documents."""
+    """Return the layers for "auto", as documented in :func:`sklearn_kd.layers._find.find_layers`."""
     if auto == "embedding":
         return _embedding(trace, name)
     calls = stage_calls(trace, of_maps=of_maps, n_stages=n_stages)
@@ -37,7 +37,7 @@ def stage_calls(trace: Trace, *, of_maps: bool, n_stages: int = DEFAULT_STAGES) 
 
 
 def _blocks_of_one_size(trace: Trace, size: Size | None) -> list[Call]:
-    """Return the outermost calls of one class that follow each other, as the blocks of a transformer."""
+    """Return the outermost consecutive calls of one class, such as the blocks of a transformer."""
     level = [trace.root]
     while level:
         groups: dict[tuple[int, type], list[Call]] = {}
@@ -53,7 +53,7 @@ def _blocks_of_one_size(trace: Trace, size: Size | None) -> list[Call]:
 
 
 def _is_block(call: Call) -> bool:
-    """Return True if a class of its own, around layers with weights. Any layers may be in a Sequential."""
+    """Return True for a module around layers with weights, except a Sequential, which can hold any layers."""
     return bool(call.children) and not isinstance(call.module, nn.Sequential) and call.has_weights()
 
 
@@ -88,7 +88,7 @@ def _embedding(trace: Trace, name: str) -> dict[str, FoundLayer]:
     ends = "has no weights" if last is None else f"ends with {trace.name_of_call(last)!r}, {_described(last)}"
     candidates = [trace.name_of_call(call) for call in trace.calls if call.output_rows is not None]
     raise ValueError(
-        f"{name}='auto' takes the rows (n, D) that the last linear layer is given, but "
+        f"{name}='auto' takes the input rows (n, D) of the last linear layer, but "
         f"{type(trace.named).__name__} {ends}. Layers that give rows: {listed(candidates)}. Name one of "
         f"them, or the input of one as 'layer:input', {name}=[...]."
     )
@@ -97,7 +97,7 @@ def _embedding(trace: Trace, name: str) -> dict[str, FoundLayer]:
 def _has_matrix(call: Call) -> bool:
     """Return True if a call itself mixes its input by weights, and no call inside it does.
 
-    A network inside may have weights of its own, such as positions, which it uses before its last layer.
+    A network inside may have its own weights, such as position embeddings, used before its last layer.
     """
     if isinstance(call.module, nn.Linear):
         return True
@@ -107,4 +107,4 @@ def _has_matrix(call: Call) -> bool:
 
 def _described(call: Call) -> str:
     kind = type(call.module).__name__
-    return f"a {kind} that is given no rows" if isinstance(call.module, nn.Linear) else f"a {kind}"
+    return f"a {kind} whose input is not rows" if isinstance(call.module, nn.Linear) else f"a {kind}"

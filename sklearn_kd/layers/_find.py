@@ -1,4 +1,4 @@
-"""Find the layers that a user names, or choose layers of a network, by a trial forward pass."""
+"""Find the layers that a user names, or choose layers automatically, by a trial forward pass."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sklearn_kd.layers._trace import Call, FeatureMap, ForwardFn, FoundLayer, Si
 
 
 def layer_shapes(found: Mapping[str, FoundLayer]) -> dict[str, Size]:
-    """Return the shape of one sample's features by layer: (channels, height, width), or (D,) of rows."""
+    """Return the shape of one sample's features by layer: (channels, height, width), or (D,) for rows."""
     return {name: layer.map.sample_shape for name, layer in found.items()}
 
 
@@ -40,39 +40,39 @@ def find_layers(
     ----------
     network : nn.Module
     layers : "auto" or sequence of str
-        "auto": as ``auto`` says.
+        Names, or "auto" for the layers chosen by ``auto``.
     samples : Tensor of shape (2, ...)
         Rows to run the network on.
     name : str
         Name of the parameter ``layers`` in messages.
     run : callable or None, default=None
-        Runs the network; None: the network itself.
+        Runs the network. None: the network itself.
     of_maps : bool, default=False
-        Whether a map that the network returns is its prediction, and so no stage of "auto".
+        Whether a map returned by the network is its prediction, and therefore no stage for "auto".
     kinds : sequence of {"maps", "rows"}, default=("maps",)
-        Kinds of features that are taken. The first that a layer has counts, unless its name states one.
+        Kinds of features to take. The first kind that a layer has is taken, unless its name states one.
         Tokens that are a grid of patches are maps.
     auto : {"stages", "middle stage", "last stage", "embedding"}, default="stages"
-        What "auto" stands for. "stages": the feature maps after each down-sampling stage, see
-        :meth:`Trace.stages`; of a network whose blocks all have one size, such as a vision transformer, the
-        outputs of some of its blocks, evenly spaced, with the last. "middle stage", "last stage": one of
-        these; of an even number, the second of the two in the middle. "embedding": the rows that the last
-        linear layer is given.
+        Layers to choose for "auto". "stages": the feature maps after each down-sampling stage, see
+        :meth:`Trace.stages`. In a network whose blocks all have one size, such as a vision transformer,
+        these are the outputs of some evenly spaced blocks, including the last. "middle stage", "last stage":
+        one of these; if their number is even, the middle one is the second of the two in the middle.
+        "embedding": the input rows of the last linear layer.
     n_stages : int or None, default=None
-        Number of outputs to take of a network whose blocks all have one size; all of them if it has fewer.
-        None: four.
+        Number of outputs to take from a network whose blocks all have one size, at most one per block. None:
+        four.
 
     Returns
     -------
     dict of str to FoundLayer
-        By the name of the layer. The name ends in ``":nhwc"`` if the channels come last, in ``":tokens"``
-        for tokens, and in ``":rows"`` for rows.
+        Layers by name. A name ends in ``":nhwc"`` if the channels come last, in ``":tokens"`` for tokens,
+        and in ``":rows"`` for rows.
 
     Raises
     ------
     ValueError
-        If a layer is not known or does not run, has no features of these kinds, or the order of its
-        axes cannot be told; if "auto" finds fewer than two stages, or no embedding.
+        If a layer is unknown or does not run, has no features of these kinds, or has axes of unknown order;
+        if "auto" finds fewer than two stages, or no embedding.
     TypeError
         If ``layers`` is neither "auto" nor a sequence of names.
     """
@@ -93,7 +93,7 @@ def find_layers(
 def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool = False) -> None:
     """Raise ValueError for a compiled network, whose code runs without hooks.
 
-    ``name`` is the parameter in the message. ``runs_uncompiled`` says that ``torch.compile`` is
+    ``name`` is the name of the parameter in the message. ``runs_uncompiled`` means that ``torch.compile`` is
     switched off while the network runs.
     """
     network = named_network(network)
@@ -105,8 +105,8 @@ def check_not_compiled(network: nn.Module, name: str, *, runs_uncompiled: bool =
     compiled = network._compiled_call_impl is not None or hasattr(network, "_orig_mod")
     if compiled and not runs_uncompiled:
         raise ValueError(
-            f"{name}: {type(network).__name__} has been compiled by torch.compile, whose code leaves out the "
-            "hooks by which maps are captured. Give the module as it was before."
+            f"{name}: {type(network).__name__} has been compiled by torch.compile, whose code skips the "
+            "hooks that capture maps. Give the module as it was before."
         )
 
 
@@ -143,7 +143,7 @@ def _check_known(
     if any(layer.path == path or layer.path.startswith(f"{path}.") for path in inside):
         raise ValueError(
             f"{argument}: layer {name!r} of {type(network).__name__} is TorchScript, which runs in compiled "
-            "code, where its map cannot be captured. Name the layer before it or behind it, as "
+            "code, where its map cannot be captured. Name the layer before it, or the one after it as "
             "'layer:input', or give the nn.Module that it was made from."
         )
 
@@ -157,11 +157,11 @@ def _list_nearest(path: str, known: Sequence[str]) -> str:
 def _find_layer(
     name: str, layer: LayerName, trace: Trace, argument: str, kinds: Sequence[str]
 ) -> tuple[str, FoundLayer]:
-    """Return a layer with its full name, which ends in the order of its axes where that is not the usual."""
+    """Return a layer with its full name, which ends in the order of its axes if that is unusual."""
     call = _call_of(name, layer, trace, argument)
     found = _features_of(call, layer, kinds)
     if found is None:
-        got = "is given no such tensor" if layer.of_input else f"gives {call.output_type}"
+        got = "gets no such tensor" if layer.of_input else f"gives {call.output_type}"
         raise ValueError(
             f"{argument}: layer {name!r} of {type(trace.named).__name__} {got}{_missing(layer, kinds)} "
             f"{table_hint(argument)}"
@@ -175,7 +175,7 @@ def _find_layer(
 
 
 def _features_of(call: Call, layer: LayerName, kinds: Sequence[str]) -> FeatureMap | None:
-    """Return the first of ``kinds`` that a layer has, or of the kind that its name states."""
+    """Return the first of ``kinds`` that a layer has, or the kind stated by its name."""
     maps, rows = (call.features(of_input=layer.of_input, order=order) for order in (layer.order, "rows"))
     if maps is None and layer.order is None:  # no map for certain
         tokens = call.features(of_input=layer.of_input, order="tokens")
@@ -187,11 +187,11 @@ def _features_of(call: Call, layer: LayerName, kinds: Sequence[str]) -> FeatureM
 
 
 def _stated_grid(name: str, layer: LayerName, found: FeatureMap, argument: str) -> Grid:
-    """Return height and width of the grid of tokens that a name states."""
+    """Return the height and width of the grid of tokens that a name states."""
     grid = layer.grid or square_grid(found.shape[1])
     if grid is None:
         raise ValueError(
-            f"{argument}: layer {name!r} gives {found.shape[1]} tokens, which are no square grid behind at "
+            f"{argument}: layer {name!r} gives {found.shape[1]} tokens, which are not a square grid after at "
             f"most {MOST_OTHERS} others. State height and width in patches: '{name}=7x14'."
         )
     if grid[0] * grid[1] > found.shape[1]:
@@ -213,7 +213,7 @@ def _missing(layer: LayerName, kinds: Sequence[str]) -> str:
             ", where rows of shape (n, D) are needed, one for each sample. Name the input of a linear layer, "
             "such as 'fc:input', or a layer that flattens or pools its input;"
         )
-    return ", and ':rows' in its name is no feature map. Feature maps are compared here: leave ':rows' out;"
+    return ", and ':rows' means no feature map. Feature maps are compared here: leave ':rows' out;"
 
 
 def _call_of(name: str, layer: LayerName, trace: Trace, argument: str) -> Call:

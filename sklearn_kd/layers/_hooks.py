@@ -15,7 +15,7 @@ from sklearn_kd.layers._trace import first_tensor
 
 
 class _LayerMaps(dict[str, Tensor]):
-    """Feature maps by layer; a missing one raises a ValueError that explains it."""
+    """Feature maps by layer; a missing one raises a ValueError with an explanation."""
 
     def __missing__(self, layer: str) -> Tensor:
         raise ValueError(
@@ -28,18 +28,18 @@ class _LayerMaps(dict[str, Tensor]):
 def feature_hooks(network: nn.Module, layers: Sequence[str]) -> Iterator[dict[str, Tensor]]:
     """Hook layers of a network and collect their feature maps, or rows, during one forward pass.
 
-    Run the network once inside the context. If a module runs more than once, keep the map of the
-    call in the layer's name, or of the last call. Take the first tensor of four dimensions from a
-    tuple, list or dict; of two dimensions if the name ends in ``":rows"``, of three if in ``":tokens"``.
-    Permute maps whose channels come last, and grids of tokens, to (n, channels, height, width).
-    Copy each map: a later module may write into the original, as an in-place ReLU does. Remove the
-    hooks at the end, so that the network can be copied, pickled and exported.
+    Run the network once inside the context. If a module runs more than once, the map of the call named by
+    the layer is kept, or that of the last call. From a tuple, list or dict the first tensor of four
+    dimensions is taken, of two if the name ends in ``":rows"``, of three if it ends in ``":tokens"``.
+    Channels-last maps and grids of tokens are permuted to (n, channels, height, width). Each map is copied,
+    because a later module may write into the original, as an in-place ReLU does. The hooks are removed at
+    the end, so that the network can be copied, pickled and exported.
 
     Parameters
     ----------
     network : nn.Module
     layers : sequence of str
-        Names of its layers, as :func:`find_layers` returns them.
+        Names of its layers, as returned by :func:`find_layers`.
 
     Yields
     ------

@@ -1,12 +1,11 @@
-"""Names of layers.
+"""Parse names of layers.
 
-A layer is named by the path of a module in ``named_modules()``. ``"layer2"`` is the output of that
-module and ``"layer2:input"`` its input. ``"relu#2"`` is the output of its second call in a forward
-pass. ``":nhwc"`` at the end says that the channels come last, ``":nchw"`` that they come first, and
-``":rows"`` that the tensor of two dimensions is meant, (n, D). ``":tokens"`` says that the tensor of three
-dimensions is meant, (n, N, C), whose last tokens are a square grid of patches; ``":tokens=7x14"`` states
-its height and width. If a module's own path is ``"relu#2"``, that name is the module and ``"relu#02"`` the
-call.
+A layer is named by the path of a module in ``named_modules()``. ``"layer2"`` means the output of that module
+and ``"layer2:input"`` its input. ``"relu#2"`` means the output of its second call in a forward pass. At the
+end, ``":nhwc"`` says that the channels come last, and ``":nchw"`` that they come first. ``":rows"`` selects
+the tensor of two dimensions, (n, D). ``":tokens"`` selects the tensor of three dimensions, (n, N, C), whose
+last tokens are a square grid of patches; ``":tokens=7x14"`` states the height and width of the grid. If a
+module's own path is ``"relu#2"``, that name means the module, and ``"relu#02"`` the call.
 """
 
 from __future__ import annotations
@@ -24,9 +23,9 @@ _SYNTAX = re.compile(
 
 
 def named_network(network: nn.Module) -> nn.Module:
-    """Return the module by whose paths layers are named: the network, or the one that it names instead.
+    """Return the module whose paths name the layers: the network, or its ``named_network``.
 
-    A network with something of the library around it has it as ``named_network``.
+    The library's wrappers have an attribute ``named_network``, the network inside.
     """
     return getattr(network, "named_network", network)
 
@@ -39,13 +38,13 @@ class LayerName(NamedTuple):
     path : str
         Path of the module.
     number : int or None
-        Number of the call, from 1. None: the name has no number, which means the last call.
+        Number of the call, from 1. None: the name has no number and means the last call.
     of_input : bool
         True for the input of the module, False for its output.
     order : "nchw", "nhwc", "rows", "tokens" or None
-        Order of the axes that the name states; "rows": (n, D); "tokens": (n, N, C).
+        Order of the axes stated by the name. "rows": (n, D). "tokens": (n, N, C).
     grid : tuple of (int, int) or None
-        Height and width of the grid of tokens that the name states.
+        Height and width of the grid of tokens, if the name states them.
     """
 
     path: str
@@ -61,7 +60,7 @@ class LayerName(NamedTuple):
         if found is None:
             return cls(name)
         path, number = found["path"], found["number"]
-        if number is not None and f"{path}#{number}" in paths:  # a module whose own name ends so
+        if number is not None and f"{path}#{number}" in paths:  # a module's own name ends like this
             path, number = f"{path}#{number}", None
         grid = None if found["height"] is None else (int(found["height"]), int(found["width"]))
         call = None if number is None else int(number)

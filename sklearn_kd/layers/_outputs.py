@@ -1,4 +1,4 @@
-"""Find tensors in the output of a network: a tensor alone, or a nested structure of them."""
+"""Find the tensors in a network's output, a single tensor or a nested structure."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-# Deeper than the output of any network; the limit ends the search in an output that contains itself.
+# Deeper than any network's output; the limit ends the search in an output that contains itself.
 _DEEPEST = 10
-# How far a row of probabilities may be from a sum of 1: bfloat16 has three digits.
+# Largest distance of a row's sum of probabilities from 1; bfloat16 has three digits.
 SUM_TOLERANCE = 0.02
 
 
 def tensors_in(value: Any, where: str = "", depth: int = 0) -> Iterator[tuple[str, Tensor]]:
-    """Yield all tensors of nested tuples, lists, mappings and dataclasses, each with its place: ``"[0]"``."""
+    """Yield all tensors in nested tuples, lists, mappings and dataclasses, with places such as ``"[0]"``."""
     if isinstance(value, Tensor):
         yield where, value
     elif depth < _DEEPEST:
@@ -41,7 +41,7 @@ def are_probabilities(values: Tensor) -> bool:
     """Return True if each row is a distribution over at least two classes: ≥ 0, with sum 1."""
     if values.shape[1] < 2 or len(values) == 0:
         return False
-    # Most logits have a negative number, which shows in a tenth of the time. NaN is no minimum ≥ 0 either.
+    # Most logits include a negative number; finding it takes a tenth of the time. NaN fails here too.
     if not bool(values.amin() >= 0):
         return False
     return bool(((values.sum(dim=1) - 1).abs() <= SUM_TOLERANCE).all())

@@ -1,4 +1,4 @@
-"""Trace one forward pass: the calls of all modules, their feature maps, and the stages for "auto"."""
+"""Trace a forward pass: the calls of all modules, their feature maps, and the stages for "auto"."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn_kd.runtime._module_attributes import preserved_attributes
 ForwardFn = Callable[[Tensor], Any]
 Size = tuple[int, ...]
 
-# torch's modules that take and return (n, channels, height, width) only.
+# torch's modules that take and return only (n, channels, height, width).
 _CHANNELS_FIRST = (
     nn.Conv2d, nn.ConvTranspose2d, nn.BatchNorm2d, nn.SyncBatchNorm, nn.InstanceNorm2d, nn.GroupNorm,
     nn.MaxPool2d, nn.AvgPool2d, nn.LPPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d,
@@ -40,19 +40,19 @@ def _tensors_of(value: Any, ndim: int) -> Iterator[tuple[str, Tensor]]:
 
 @dataclass(eq=False)
 class FeatureMap:
-    """Shape of an input or an output of a call: a map of four dimensions, tokens of three, or rows of two.
+    """Shape of a call's input or output: a map of four dimensions, tokens of three, or rows of two.
 
     Attributes
     ----------
     shape : tuple of int
-        With the batch dimension.
+        Shape, including the batch dimension.
     where : str
-        Place in a tuple, list or dict, such as ``"[0]"``; empty for a tensor alone.
+        Place in a tuple, list or dict, such as ``"[0]"``; empty for a single tensor.
     order : {"nchw", "nhwc", "tokens", "rows", "none", "unsure"}
         Order of the axes. "tokens": (n, N, C). "rows": (n, D). "none": apparently no image, such as
         attention weights.
     grid : tuple of (int, int), default=(0, 0)
-        Height and width in patches, of tokens.
+        Height and width of tokens, in patches.
     """
 
     shape: Size
@@ -62,7 +62,7 @@ class FeatureMap:
 
     @property
     def sample_shape(self) -> Size:
-        """(channels, height, width), or (D,) of rows; if the order is not known, the axes as they are."""
+        """(channels, height, width), or (D,) for rows; the axes as they are if the order is unknown."""
         if self.order == "tokens":
             return (self.shape[2], *self.grid)
         return (self.shape[3], *self.shape[1:3]) if self.order == "nhwc" else self.shape[1:]
@@ -70,9 +70,9 @@ class FeatureMap:
 
 @dataclass(eq=False)
 class Call:
-    """One call of a module, with its ``number`` among the calls of that module, and the calls inside it.
+    """One call of a module, with its ``number`` among the module's calls, and the calls inside it.
 
-    ``input`` and ``output`` are maps, of tokens too where these are a grid for certain.
+    ``input`` and ``output`` are maps, or tokens if these are certainly a grid.
     """
 
     path: str
@@ -90,11 +90,11 @@ class Call:
 
     @property
     def size(self) -> Size | None:
-        """(height, width) of the output; None for no map, a map of 1×1, or the maps of several stages."""
+        """(height, width) of the output; None if it is no map, a 1×1 map, or the maps of several stages."""
         return None if self.returns_stages else _size(self.output)
 
     def features(self, *, of_input: bool, order: str | None) -> FeatureMap | None:
-        """Return what the call was given or returned: rows, tokens, or a map for any other ``order``."""
+        """Return the call's input or output: rows, tokens, or, for any other ``order``, a map."""
         if order == "rows":
             return self.input_rows if of_input else self.output_rows
         if order == "tokens":
@@ -102,18 +102,18 @@ class Call:
         return self.input if of_input else self.output
 
     def inner(self) -> Iterator[Call]:
-        """Yield this call and all calls made inside."""
+        """Yield this call and all calls inside it."""
         yield self
         for child in self.children:
             yield from child.inner()
 
     def has_weights(self) -> bool:
-        """Return True if a convolution or linear layer runs inside."""
+        """Return True if the call is, or runs inside it, a convolution or linear layer."""
         return any(isinstance(call.module, _WEIGHTS) for call in self.inner())
 
 
 class FoundLayer(NamedTuple):
-    """A layer of a traced network: its call, and the map or the rows that the call was given or returned."""
+    """A layer of a traced network: its call, and the call's input or output, a map or rows."""
 
     call: Call
     map: FeatureMap
@@ -136,13 +136,13 @@ class Trace:
     Attributes
     ----------
     named : nn.Module
-        The module by whose paths the layers are named.
+        The module whose paths name the layers.
     root : Call
         The call of the network itself.
     calls : list of Call
         All other calls, in the order in which they ended.
     returns_maps : bool
-        Whether the network returned maps of one size, and nothing else.
+        Whether the network returned only maps of one size.
     """
 
     def __init__(self, network: nn.Module):
@@ -151,14 +151,14 @@ class Trace:
 
     @classmethod
     def of_trial(cls, network: nn.Module, samples: Tensor, run: ForwardFn | None = None) -> Trace:
-        """Trace a forward pass in evaluation mode and find the order of the axes of every map.
+        """Trace a forward pass in evaluation mode, and determine the order of every map's axes.
 
         Parameters
         ----------
         network : nn.Module
         samples : Tensor of shape (n, ...)
         run : callable or None, default=None
-            Runs the network; None: the network itself.
+            Runs the network. None: the network itself.
         """
         trace = cls(network)
         with isolated_eval_mode(network, samples.device):
@@ -168,7 +168,7 @@ class Trace:
         return trace
 
     def record(self, samples: Tensor, run: ForwardFn) -> None:
-        """Run the network and record its calls; after an error, the calls that had ended."""
+        """Run the network and record its calls; if it fails, the calls that had ended."""
         handles, stack, runs = list[RemovableHandle](), [self.root], dict[str, int]()
         n = len(samples)
 
@@ -184,7 +184,7 @@ class Trace:
             return hook
 
         def ends(module: nn.Module, args: Any, output: Any) -> None:
-            while stack[-1].module is not module:  # drop calls that raised while their caller went on
+            while stack[-1].module is not module:  # drop calls whose error the caller caught
                 stack.pop()
             call = stack.pop()
             call.output, call.output_type = _map_in(output), shape_or_type(output)
@@ -223,24 +223,24 @@ class Trace:
         return name
 
     def with_maps(self) -> list[Call]:
-        """Return the calls whose output is a map, of tokens too, other than one of 1×1."""
+        """Return the calls whose output is a map, including grids of tokens, but not 1×1 maps."""
         return [call for call in self.calls if call.output is not None and not _is_one_pixel(call.output)]
 
     def with_unsure_tokens(self) -> list[Call]:
-        """Return the calls whose output is tokens that may be a grid."""
+        """Return the calls whose output is tokens that might be a grid."""
         return [c for c in self.calls if c.output_tokens is not None and c.output_tokens.order == "unsure"]
 
     def stages(self, *, of_maps: bool = False) -> list[Call]:
         """Return, for each spatial size, the last call that ended before the next size began.
 
-        A block that changes the size counts as a whole: its work at the old size belongs to the
-        next stage. The order is that in which the sizes first occur.
+        A block that changes the size counts as a whole: its work at the old size belongs to the next stage.
+        The stages are in the order in which the sizes first occur.
 
         Parameters
         ----------
         of_maps : bool, default=False
-            Whether a map that the network returns is its prediction. The last call with weights, which gives
-            it, is no stage then; nor is what follows when the network goes back to a size that it has left.
+            Whether a map returned by the network is its prediction. Then the last call with weights, which
+            gives it, is no stage, nor is anything after the network returns to an earlier size.
         """
         ended = _stage_candidates(self.root, set())
         if of_maps and self.returns_maps:
@@ -253,12 +253,12 @@ class Trace:
         ]
 
     def unsure(self) -> list[Call]:
-        """Return the outermost calls whose order of axes is not known."""
+        """Return the outermost calls whose order of axes is unknown."""
         return list(_unsure(self.root))
 
 
 def named_with_order(name: str, found: FeatureMap | None) -> str:
-    """Return a layer's name with the order of its axes, where feature_hooks cannot do without."""
+    """Return a layer's name, with the order of its axes if feature_hooks needs it."""
     if found is None or found.order not in ("nhwc", "rows", "tokens"):
         return name
     if found.order == "tokens" and found.grid != square_grid(found.shape[1]):
@@ -305,13 +305,13 @@ def _of_samples(value: Any, ndim: int, n: int, order: str) -> FeatureMap | None:
 
 
 def _are_maps_alone(value: Any) -> bool:
-    """Return True if an output has maps of one size, and nothing else."""
+    """Return True if an output consists only of maps of one size."""
     sizes = {tuple(tensor.shape[2:]) if tensor.ndim == 4 else None for _, tensor in tensors_in(value)}
     return len(sizes) == 1 and None not in sizes
 
 
 def _returns_stages(value: Any, call: Call) -> bool:
-    """Return True if a call returned the maps of several stages inside it."""
+    """Return True if a call returned maps of several of the stages inside it."""
     sizes = {tuple(tensor.shape[2:]) for _, tensor in _tensors_of(value, 4)}
     inner = {c.output.shape[2:] for child in call.children for c in child.inner() if c.output is not None}
     return len(sizes & inner) > 1
@@ -322,7 +322,7 @@ def _returns_stages(value: Any, call: Call) -> bool:
 
 
 def _stage_candidates(call: Call, seen: set[Size]) -> list[Call]:
-    """Return the calls, this one or inside it, whose maps may be the output of a stage."""
+    """Return the calls, among this one and those inside it, whose maps may be a stage's output."""
     inner: list[Call] = []
     for child in call.children:
         inner += _stage_candidates(child, seen | {c.size for c in inner if c.size is not None})
@@ -340,13 +340,13 @@ def _stage_candidates(call: Call, seen: set[Size]) -> list[Call]:
 
 
 def _without_head(ended: Sequence[Call]) -> list[Call]:
-    """Leave out the last call with weights, and what follows it, such as an enlargement."""
+    """Leave out the last call with weights and those after it, such as an upsampling."""
     heads = [place for place, call in enumerate(ended) if call.has_weights()]
     return list(ended[: heads[-1]] if heads else ended)
 
 
 def _down_sampling(ended: Sequence[Call]) -> list[Call]:
-    """Return the calls up to the last new size and at it, before another one comes back, as in a decoder."""
+    """Return the calls up to and at the last new size, before an earlier size returns, as in a decoder."""
     sizes = [call.size for call in ended]
     if not sizes:
         return []
@@ -356,18 +356,18 @@ def _down_sampling(ended: Sequence[Call]) -> list[Call]:
 
 
 def _changes_to_one_pixel(call: Call, inner: Sequence[Call], seen: set[Size]) -> bool:
-    """Return True if a call is a block that only changes the size to 1×1, which is no stage."""
+    """Return True if a call is a block that only reduces the size to 1×1, which is no stage."""
     one_pixel = call.output is not None and _is_one_pixel(call.output)
     sizes = {c.size for c in inner}
     return one_pixel and len(sizes) == 1 and sizes <= seen and _is_unit(call, inner)
 
 
 def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
-    """Return True if the work of a call before it changes the size belongs to its own stage.
+    """Return True if a call's work before it changes the size belongs to the stage of its output.
 
-    True for inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at the
-    old size is pointwise, and for blocks that go on after the change. False for a chain that works
-    at the old size and for a block that ends with its pooling.
+    True for inverted residuals, bottlenecks and the transitions of a DenseNet, whose work at the old size is
+    pointwise, and for blocks that continue after the change. False for a chain that works at the old size,
+    and for a block that ends with its pooling.
     """
     places = [place for place, c in enumerate(inner) if c.size != call.size]
     if not any(_works_on_neighbours(inner[place]) for place in places):
@@ -379,7 +379,7 @@ def _is_unit(call: Call, inner: Sequence[Call]) -> bool:
 
 
 def _works_on_neighbours(call: Call) -> bool:
-    """Return True if a call mixes pixels, by a convolution wider than 1×1 or by a block of its own."""
+    """Return True if a call mixes pixels, by a convolution wider than 1×1 or as a block with weights."""
     calls = list(call.inner())
     if any(isinstance(c.module, nn.Conv2d) and max(_pair(c.module.kernel_size)) > 1 for c in calls):
         return True
@@ -405,11 +405,11 @@ def _maps(trace: Trace) -> Iterator[tuple[_Key, Call, FeatureMap]]:
 
 
 def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
-    """Set the order of the axes of every map.
+    """Set the order of every map's axes.
 
-    Maps of torch's convolutions and poolings are "nchw" and give the sizes of the images. If the
-    shape of another map allows both orders, run the network on images of half the height: the axis
-    that changes is the height.
+    Maps of torch's convolutions and poolings are "nchw" and show the sizes of the images. If the shape of
+    another map allows both orders, the network is run on images of half the height: the axis that changes is
+    the height.
     """
     sizes = {tuple(samples.shape[2:])} if samples.ndim == 4 else set()
     sizes |= {m.shape[2:] for _, call, m in _maps(trace) if isinstance(call.module, _CHANNELS_FIRST)}
@@ -432,7 +432,7 @@ def _find_orders(trace: Trace, samples: Tensor, run: ForwardFn) -> None:
 
 
 def _shapes_at_norm(trace: Trace, n: int) -> set[Size]:
-    """Return the shapes of maps of ``n`` samples whose last axis alone a LayerNorm normalises."""
+    """Return the shapes of maps of ``n`` samples of which a LayerNorm normalises only the last axis."""
     norms = (
         c for c in trace.calls if isinstance(c.module, nn.LayerNorm) and len(c.module.normalized_shape) == 1
     )
@@ -440,7 +440,7 @@ def _shapes_at_norm(trace: Trace, n: int) -> set[Size]:
 
 
 def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
-    """Return the order of a map from the ``sizes`` of images and of maps of convolutions."""
+    """Return the order of a map, given the ``sizes`` of images and of convolutions' maps."""
     first, last = shape[1:3] in sizes, shape[2:] in sizes
     if last and not first:
         return "nchw"
@@ -450,7 +450,7 @@ def _order_by_shape(shape: Size, sizes: set[Size], channels_last: bool) -> str:
 
 
 def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None:
-    """Return the order of a map from the axes that changed with the height, here and in convolutions."""
+    """Return the order of a map, given the axes that changed with the height here and in convolutions."""
     if not changed:
         return None
     if changed in usual:
@@ -463,10 +463,10 @@ def _order_by(changed: frozenset[int], usual: set[frozenset[int]]) -> str | None
 def _axes_of_height(
     trace: Trace, samples: Tensor, run: ForwardFn
 ) -> tuple[dict[_Key, frozenset[int]], set[frozenset[int]]]:
-    """Return the axes that change with the height, by map as far as the network runs, and of convolutions."""
+    """Return the axes that change with the height: by map, if the network ran so far, and in convolutions."""
     other = Trace(trace.network)
     if samples.ndim == 4 and samples.shape[2] > 1:
-        # A network may fail for another size; the calls before the failure are recorded.
+        # A network may fail for another size; the calls before the failure are still recorded.
         with suppress(Exception), preserved_attributes(trace.network):
             other.record(samples[:, :, : samples.shape[2] // 2].contiguous(), run)
     shapes = {key: found.shape for key, _, found in _maps(other)}
@@ -491,10 +491,10 @@ def _takes_channels_last(call: Call) -> bool:
 
 
 def _find_tokens(trace: Trace, *, of_images: bool) -> None:
-    """Set the order of all tensors of three dimensions; take those that are a grid as maps.
+    """Set the order of all tensors of three dimensions, and treat those that are a grid as maps.
 
     They are a grid of patches if a layer that works on the last axis takes or gives this shape, and the
-    sizes of convolutions' maps allow one grid.
+    sizes of convolutions' maps allow exactly one grid.
     """
     calls = list(trace.root.inner())
     sizes = {(m.shape[2], m.shape[3]) for _, c, m in _maps(trace) if isinstance(c.module, _CHANNELS_FIRST)}
@@ -505,7 +505,7 @@ def _find_tokens(trace: Trace, *, of_images: bool) -> None:
         if tokens is None:
             return found
         grids = possible_grids(tokens.shape[1], sizes)
-        # Channels may be as many as patches; torch's LayerNorm is not used on transposed tokens.
+        # The number of channels may look like one of patches; LayerNorm is not used on transposed tokens.
         transposed = bool(possible_grids(tokens.shape[2], sizes))
         known = tokens.shape in by_norm or (tokens.shape in by_linear and not transposed)
         if len(grids) == 1 and known:
@@ -520,6 +520,6 @@ def _find_tokens(trace: Trace, *, of_images: bool) -> None:
 
 
 def _shapes_at(calls: Sequence[Call], kind: type[nn.Module]) -> set[Size]:
-    """Return the shapes of tokens that modules of a kind were given or returned."""
+    """Return the shapes of the tokens that modules of a kind took or returned."""
     sides = (side for c in calls if isinstance(c.module, kind) for side in (c.input_tokens, c.output_tokens))
     return {side.shape for side in sides if side is not None}

@@ -23,14 +23,14 @@ def check_training_mode(
 ) -> None:
     """Check that each layer has the same number of calls and channels in both modes.
 
-    Run a copy of the network. Run it several times if it draws random numbers: such a network may
-    leave out a block now and then.
+    A copy of the network is run, several times if it draws random numbers, since it may then skip a block
+    now and then.
 
     Parameters
     ----------
     network : nn.Module
     layers : mapping of str to tuple of (int, int, int)
-        (channels, height, width), or (D,) of rows, in evaluation mode by layer.
+        Shape in evaluation mode by layer: (channels, height, width), or (D,) for rows.
     samples : Tensor of shape (n, ...)
     name : str
         Name of the parameter ``layers`` in messages.
@@ -38,7 +38,7 @@ def check_training_mode(
     Raises
     ------
     ValueError
-        If a layer does not run, runs another number of times, or gives other channels.
+        If a layer does not run, runs another number of times, or has other channels.
     """
     network = copied_module(network).eval()
     rows = (
@@ -70,7 +70,7 @@ def _check_calls(
     if len(calls) != len(usual):
         raise ValueError(
             f"{argument}: layer {name!r} runs {len(usual)} time(s) in evaluation mode and {len(calls)} in "
-            "training mode, so that its map would be missing or another one. Name a layer that runs as "
+            "training mode, so its map would be missing or a different one. Name a layer that runs equally "
             "often in both, such as the block around it."
         )
     call = calls[-1 if layer.number is None else layer.number - 1]
@@ -93,12 +93,12 @@ def _check_as_many_tokens(
     if before is not None and found is not None and before.shape[1] != found.shape[1]:
         raise ValueError(
             f"{argument}: layer {name!r} has {before.shape[1]} tokens in evaluation mode and "
-            f"{found.shape[1]} in training mode, so that they are no grid. Train without dropping patches."
+            f"{found.shape[1]} in training mode, so they are not a grid. Train without dropping patches."
         )
 
 
 def _generator_states(device: torch.device) -> list[Any]:
-    """Return the state of every generator that a forward pass may draw from."""
+    """Return the states of all generators from which a forward pass may draw."""
     of_host = host_random_state()
     kind, keys, *rest = of_host["numpy"]
     torch_states = [state.tolist() for state in random_state(device).values()]

@@ -1,4 +1,4 @@
-"""Training losses with named metaparameters: the library's own, and the base of yours."""
+"""Training losses with named metaparameters: the library's own, and base classes for yours."""
 
 from sklearn_kd.losses._attention_transfer import AttentionTransfer
 from sklearn_kd.losses._correlation import CorrelationDistillation

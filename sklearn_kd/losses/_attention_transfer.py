@@ -1,4 +1,4 @@
-"""The term "attention": where in a map the activations are large."""
+"""The term "attention": match the places where activations are large."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from sklearn_kd.losses._unit_rows import unit_rows
 class AttentionTransfer(FeatureTerm):
     """Mean squared difference of the attention maps of student and teacher: "attention".
 
-    The attention map of a layer is the sum over the channels of the squared activations, one number for each
-    pixel [1]_. It is divided by its Euclidean norm over the pixels, so that only its form counts. The term
-    has nothing to learn beside the student, since channels are summed.
+    The attention map of a layer is the sum of its squared activations over the channels, one number for each
+    pixel [1]_. It is divided by its Euclidean norm over the pixels, so that only its pattern counts. The
+    term has no weights of its own to train.
 
     Parameters
     ----------
     weight : float, default=1000.0
-        Weight of the term, or where it starts. 1000 is what the authors' code and RepDistiller use, with the
-        mean over rows and pixels that is taken here.
+        Weight of the term, or its initial value if learned. The authors' code and RepDistiller use 1000,
+        with the same mean over rows and pixels.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         As in :class:`FeatureTerm`.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return maps, paired in their order; the losses of the pairs are added. "auto": the maps
-        after each down-sampling stage.
+        Layers that return maps, paired in order; the losses of the pairs are added. "auto": the maps after
+        each down-sampling stage.
 
     Notes
     -----
-    Where the two maps differ in height or width, the larger attention map is averaged to the smaller one's
-    size. The paper compares norms of the difference; its authors' code, as this class, their squares. A map
-    of zeros has an attention of zeros, with derivatives of 0.
+    If the two maps differ in height or width, both attention maps are averaged to the smaller height and
+    width. The paper compares norms of the difference; its authors' code, like this class, compares their
+    squares. A map of zeros has an attention map of zeros, with derivatives of 0.
 
     Time and memory: two passes over the maps, and one array of the size of a map for the gradient.
 
@@ -47,7 +47,7 @@ class AttentionTransfer(FeatureTerm):
 
     Examples
     --------
-    A student that looks at the same place has nothing to learn, at whatever scale:
+    A student that attends to the same place, at any scale, has nothing to learn:
 
     >>> import torch
     >>> from sklearn_kd.losses import AttentionTransfer
@@ -80,8 +80,8 @@ class AttentionTransfer(FeatureTerm):
         for s, t in zip(student, teacher, strict=True):
             if 1 in (s[1] * s[2], t[1] * t[2]):
                 raise ValueError(
-                    "AttentionTransfer compares where in a map the activations are large. Of the student's "
-                    f"map of shape {tuple(s)} and the teacher's of shape {tuple(t)} one has a single pixel. "
+                    "AttentionTransfer compares where in a map the activations are large, but the student's "
+                    f"map of shape {tuple(s)} or the teacher's of shape {tuple(t)} has a single pixel. "
                     "Name layers with larger maps in student_layers and teacher_layers."
                 )
 
@@ -93,7 +93,7 @@ class AttentionTransfer(FeatureTerm):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the sum over the layers of the mean squared differences."""
+        """Return the sum of the layers' mean squared differences."""
         losses = [_layer_loss(s, t, row_weight) for s, t in zip(student, teacher, strict=True)]
         return torch.stack(losses).sum(dim=0)
 
@@ -104,8 +104,8 @@ def _layer_loss(student: Tensor, teacher: Tensor, row_weight: Tensor | None) -> 
 
 
 def _attention(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the attention of maps of shape (B, C, H, W) at a size, as rows of norm 1."""
-    # The mean over the channels in place of the sum: the norm is 1 in either case.
+    """Return the attention maps of maps (B, C, H, W) at a size, as rows of norm 1."""
+    # The mean over the channels serves as well as the sum, since the norm becomes 1.
     energy = maps.square().mean(dim=1)
     if tuple(energy.shape[1:]) != size:
         energy = F.adaptive_avg_pool2d(energy, size)

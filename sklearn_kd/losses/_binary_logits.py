@@ -1,4 +1,4 @@
-"""The training loss of several labels, and its closed-form derivatives.
+"""The training loss for several labels, and its closed-form derivatives.
 
 Student logits z, teacher logits f, labels y of 0 and 1, all of shape (B, k); metaparameters lambda1 and T,
 each one number or one for each label. With the sigmoid σ, p = σ(z), q = σ(z/T), t = σ(f/T):
@@ -13,10 +13,11 @@ each one number or one for each label. With the sigmoid σ, p = σ(z), q = σ(z/
     r1 = ∂r/∂lambda1  = [A − s/T · D] / (B k)
     r2 = ∂r/∂T        = (1 − lambda1) · [(s'/T − s/T²) · D − s/T³ · E] / (B k)
 
-These are the lines of ``_logits`` with a sigmoid in the place of the softmax. A number for each label changes
-the column of its label alone. Row weights multiply each row, and ``label_weight`` BCE and A of each row.
+These are the equations of ``_logits`` with a sigmoid in place of the softmax. A metaparameter of one label
+changes only the column of its label. Row weights multiply each row, and ``label_weight`` multiplies BCE and
+A of each row.
 
-A teacher's logit of −inf is a probability of 0: t and t (1 − t) f are 0 there.
+A teacher's logit of −inf means a probability of 0: t and t (1 − t) f are 0 there.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def bernoulli_divergence(f: Tensor, z: Tensor) -> Tensor:
 
 
 def finite(f: Tensor) -> Tensor:
-    """Return logits with finite numbers in the place of infinite ones, whose products with 0 are 0."""
+    """Replace infinite logits by finite numbers, whose products with 0 are 0."""
     largest = torch.finfo(f.dtype).max
     return f.clamp(min=-largest, max=largest)
 
@@ -49,16 +50,16 @@ def finite(f: Tensor) -> Tensor:
 class BinaryTrainingLoss:
     """L_train of one batch and its derivatives, without building a graph; an :class:`Evaluation`.
 
-    Of S students at once where all are stacked: logits of shape (S, B, k), targets likewise,
-    metaparameters of shape (S, 1, 1).
+    For S stacked students at once, logits have shape (S, B, k), targets likewise, and metaparameters shape
+    (S, 1, 1).
 
     Parameters
     ----------
     logits : Tensor of shape (B, k)
     targets : Targets
-        Without a teacher's logits the labels are all there is.
+        Without a teacher's logits the loss is that of the labels alone.
     values : mapping of str to float or Tensor of shape () or (k,)
-        lambda1 and temperature, in this order; for the labels alone any.
+        lambda1 and temperature, in this order; anything for the loss of the labels alone.
     scaling : {"hinton", "none"}
         s(T).
 
@@ -74,7 +75,7 @@ class BinaryTrainingLoss:
     ) -> None:
         z, (y, f, weight, label_weight) = logits.detach(), targets
         if label_weight is not None:
-            y = y.clamp(min=0)  # any label will do: the label term of a row without labels counts 0
+            y = y.clamp(min=0)  # any label will do, since the label term of an unlabelled row has weight 0
         self._z, self._f, self._weight, self._values = z, f, weight, values
         losses, self._A = label_losses(z, y)
         if label_weight is not None:
@@ -92,11 +93,11 @@ class BinaryTrainingLoss:
         self.gradients = [self._shared(r)]
 
     def _shared(self, rows: Tensor) -> Tensor:
-        """Return the derivative of the mean over rows and labels times ``rows``."""
+        """Divide the derivatives of the rows by the number of labels, and average over the rows."""
         return share_of_rows(rows / rows.shape[-1], self._weight)
 
     def _by_number(self) -> list[Tensor]:
-        """Return ∂r/∂lambda1 and ∂r/∂T, each of r's shape: number by number, as they belong to its label."""
+        """Return ∂r/∂lambda1 and ∂r/∂T, each of r's shape, for the metaparameter of each column's label."""
         lambda1, T = self._values["lambda1"], self._values["temperature"]
         z, q, t, D, s = self._z, self._q, self._t, self._D, self._scale
         E = q * (1 - q) * z - t * (1 - t) * finite(self._f)  # type: ignore[arg-type]
@@ -105,7 +106,7 @@ class BinaryTrainingLoss:
         return [self._shared(r1), self._shared(r2)]
 
     def contract(self, u: Tensor) -> Tensor:
-        """Return ⟨∂r/∂a_j, u⟩ of each component, shape (m,); of S students at once, shape (m, S)."""
+        """Return ⟨∂r/∂a_j, u⟩ of each component, shape (m,), or (m, S) for S students at once."""
         if self._f is None:
             return u.new_zeros(self._n_components)
         parts = [
@@ -130,12 +131,12 @@ class BinaryTrainingLoss:
 
 
 def _is_by_label(value: Any) -> bool:
-    """Return whether a metaparameter has a number for each label; those of stacked students have 3 axes."""
+    """Return True if a metaparameter has one number per label; those of stacked students have 3 axes."""
     return isinstance(value, Tensor) and value.ndim == 1
 
 
 def _sums(products: Tensor, value: Any) -> Tensor:
-    """Return the sum of the products for each component of a metaparameter."""
+    """Sum the products for each component of a metaparameter."""
     return products.sum(dim=-2) if _is_by_label(value) else products.sum(dim=(-2, -1))[None]
 
 

@@ -1,4 +1,4 @@
-"""Terms of features, bound to the layers of a teacher and a student."""
+"""Bind terms of features to the layers of a teacher and a student."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Features = Mapping[str, Tensor]
 
 
 class BoundTerm(Protocol):
-    """A term of features with its layers and its weights, as a training uses it."""
+    """A term of features with its layers and weights, ready for training."""
 
     @property
     def name(self) -> str:
@@ -26,7 +26,7 @@ class BoundTerm(Protocol):
 
     @property
     def module_name(self) -> str:
-        """Name of the module that learns beside the student."""
+        """Name of the module that is trained with the student."""
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class BoundTerm(Protocol):
         """Return the teacher's layers that these losses compare."""
 
     def make_module(self) -> nn.Module:
-        """Return a fresh module, on the CPU."""
+        """Return a new module on the CPU."""
 
     def losses(
         self,
@@ -57,23 +57,23 @@ class BoundTerm(Protocol):
         active: Sequence[int],
         row_weight: Tensor | None = None,
     ) -> list[Tensor]:
-        """Return the losses of a batch, each of shape (), those of ``active`` alone."""
+        """Return the active losses of a batch, each of shape ()."""
 
     def entries(
         self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
     ) -> tuple[Tensor | float, ...]:
-        """Return what the history averages over the iterations of an epoch, one for each column."""
+        """Return an iteration's numbers, one for each column, which the history averages over an epoch."""
 
 
 class PairedTerm:
-    """A :class:`FeatureTerm` whose layers are paired in their order; a :class:`BoundTerm`.
+    """A :class:`FeatureTerm` with layers paired in order; a :class:`BoundTerm`.
 
     Parameters
     ----------
     name : str
     term : FeatureTerm
     student, teacher : mapping of str to tuple of int
-        Shape of one sample's features by layer; as many of both.
+        Shape of one sample's features by layer, the same number for both.
     weights : TermWeights
     """
 
@@ -99,24 +99,24 @@ class PairedTerm:
         return list(self.teacher) if active else []
 
     def make_module(self) -> nn.Module:
-        """Build what the term learns.
+        """Build the module that the term trains.
 
         Raises
         ------
         TypeError
-            If it is no module, or a lazy one.
+            If the term's ``build`` returns anything but a module, or a lazy module.
         """
         with own_code(self._who):
             made = self.term.build(list(self.student.values()), list(self.teacher.values()))
         if not isinstance(made, nn.Module):
             raise TypeError(
                 f"build of {self._who} returned {type(made).__name__}; it must return an nn.Module, "
-                "such as nn.Module() where there is nothing to learn."
+                "such as nn.Module() if there is nothing to learn."
             )
         if any(map(is_lazy, (*made.parameters(), *made.buffers()))):
             raise TypeError(
                 f"build of {self._who} returned a module with lazy weights, which have no shape yet. Make it "
-                "with the shapes that build is given."
+                "with the shapes given to build."
             )
         return made
 
@@ -128,13 +128,13 @@ class PairedTerm:
         active: Sequence[int],
         row_weight: Tensor | None = None,
     ) -> list[Tensor]:
-        """Compute the term's loss."""
+        """Compute the term's active losses."""
         if not active:
             return []
         ours = [as_float32(student[layer]) for layer in self.student]
         theirs = [as_float32(teacher[layer]) for layer in self.teacher]
         found = self._loss(ours, theirs, module, row_weight)
-        if found.numel() != self.n_losses:  # of two rows there may have been as many as there are losses
+        if found.numel() != self.n_losses:  # for the trial's two rows a loss per row may have passed
             self._check_loss(found)
         numbers = found.reshape(-1).unbind()
         return [numbers[k] for k in active]
@@ -151,9 +151,9 @@ class PairedTerm:
         Raises
         ------
         ValueError
-            If its loss has another shape, is not finite, cannot be differentiated, or writes into features.
+            If the loss has another shape, is not finite or not differentiable, or writes into features.
         TypeError
-            If its loss is no tensor.
+            If the loss is not a tensor.
         """
         ours = [as_float32(student[layer]).detach().requires_grad_() for layer in self.student]
         theirs = [as_float32(teacher[layer]).detach() for layer in self.teacher]

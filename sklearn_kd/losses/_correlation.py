@@ -1,4 +1,4 @@
-"""The loss "dist": correlations of the student's probabilities with the teacher's."""
+"""The loss "dist": correlation of the student's probabilities with the teacher's."""
 
 from __future__ import annotations
 
@@ -13,45 +13,46 @@ from sklearn_kd.losses._logit_distillation import check_temperature, lambda1_and
 from sklearn_kd.losses._logit_terms import finite_logits, label_rows, positive_number
 from sklearn_kd.meta._space import Metaparameter
 
-# Added to sums of squares: probabilities that are all equal have a correlation of 0, and finite derivatives.
+# Added to sums of squares, so that equal probabilities have correlation 0 and finite derivatives.
 _SMALLEST_SUM = 1e-10
 
 
 class CorrelationDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · T² · (beta · inter + gamma · intra): ``loss="dist"``.
 
-    A student keeps the relations of a strong teacher's probabilities rather than their values [1]_. The
-    probabilities are those at temperature T, and ρ is Pearson's correlation. Of a row, inter is 1 − ρ over
-    the classes. Of a batch, intra is the mean over the classes of 1 − ρ over the rows: which rows are more of
-    a class than others.
+    The student learns the relations of a strong teacher's probabilities rather than their values [1]_. The
+    probabilities are those at temperature T, and ρ is Pearson's correlation. inter is 1 − ρ over the classes
+    of a row. intra is the mean over the classes of 1 − ρ over the rows of a batch: it compares which rows
+    belong more to a class than others.
 
     The metaparameters are lambda1 and the temperature T, as in :class:`LogitDistillation`, and the weights
-    beta and gamma, in their logarithms, from 0.1 to 20. The paper's loss is CE + 2 · inter + 2 · intra, twice
-    this one at lambda1 = 0.5; T² is of the authors' code, whose T is 4 on CIFAR-100 and 1 on ImageNet.
+    beta and gamma, learned in their logarithms, from 0.1 to 20. The paper's loss is CE + 2 · inter + 2 ·
+    intra, twice this one at lambda1 = 0.5. The factor T² is that of the authors' code, whose T is 4 on
+    CIFAR-100 and 1 on ImageNet.
 
     Parameters
     ----------
     beta : float, default=2.0
-        Where the weight of the correlation over classes starts.
+        Initial weight of the correlation over classes.
     gamma : float, default=2.0
-        Where the weight of the correlation over rows starts.
+        Initial weight of the correlation over rows.
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them.
+        Bounds of T.
 
     Notes
     -----
-    The intra-class term belongs to the whole batch:
+    The intra-class term is computed over the whole batch:
 
-    - ``batch_size`` changes it, and a batch of one row has none. A batch should have many more rows than 2.
-    - ``sample_weight`` and ``class_weight`` are the weights of the means, variances and covariances: a row of
+    - It depends on ``batch_size``, and a batch of one row has none. Use far more than 2 rows.
+    - ``sample_weight`` and ``class_weight`` weight the means, variances and covariances: a row of
       weight 2 counts like two rows.
-    - Students that are trained in one batched run each have their own: no correlation is across students.
-    - Rows without labels take part in both terms.
+    - Students trained in one batched run each have their own term; no correlation is across students.
+    - Unlabelled rows take part in both terms.
 
-    A correlation with equal numbers, as of a class to which the teacher gives the same probability in all
-    rows, is 0 with derivatives of 0. With two classes the probabilities of a row correlate by −1 or 1, and
-    inter teaches next to nothing. A student whose logits are all equal, as at first with a head of zeros, has
-    large gradients: clip them (``max_grad_norm``).
+    A correlation with equal numbers, as for a class to which the teacher gives the same probability in all
+    rows, is 0 with derivatives of 0. With two classes the probabilities of a row have correlation −1 or 1,
+    and inter teaches next to nothing. A student whose logits are all equal, as with a head initialised to
+    zeros, has large gradients: clip them (``max_grad_norm``).
 
     Time and memory: two softmaxes and about ten elementwise passes over (B, K), and derivatives by autograd.
 
@@ -61,7 +62,7 @@ class CorrelationDistillation(DistillationLoss):
 
     Examples
     --------
-    A student that is less sure than the teacher, but agrees about what is likelier, has little to learn:
+    A student that is less confident than its teacher, but ranks the classes alike, has little to learn:
 
     >>> import torch
     >>> from sklearn_kd.losses import CorrelationDistillation
@@ -93,7 +94,7 @@ class CorrelationDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, "hinton")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature, which start where the estimator says, beta and gamma."""
+        """Return lambda1 and temperature, whose initial values the estimator sets, beta and gamma."""
         return lambda1_and_temperature(self.temperature_bounds) | {
             "beta": positive_number("beta", self.beta, WEIGHT_BOUNDS),
             "gamma": positive_number("gamma", self.gamma, WEIGHT_BOUNDS),
@@ -111,7 +112,7 @@ class CorrelationDistillation(DistillationLoss):
         gamma: Any,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the losses of the rows, each with the intra-class term of the batch added."""
+        """Return the losses of the rows, each including the batch's intra-class term."""
         q = (logits / temperature).softmax(dim=1)
         t = (finite_logits(teacher_logits) / temperature).softmax(dim=1)
         weight = q.new_ones(len(q)) if row_weight is None else row_weight.to(q)
@@ -122,13 +123,13 @@ class CorrelationDistillation(DistillationLoss):
 
 
 def correlation(a: Tensor, b: Tensor, weight: Tensor, dim: int) -> Tensor:
-    """Return Pearson's correlation along an axis, 0 where a or b does not vary.
+    """Return Pearson's correlation along an axis; 0 if a or b does not vary.
 
     Parameters
     ----------
     a, b : Tensor of shape (B, K)
     weight : Tensor of shape (B, 1) or (1, K)
-        Of the numbers along the axis.
+        Weights of the numbers along the axis.
     dim : int
     """
     total = weight.sum().clamp(min=torch.finfo(weight.dtype).tiny)

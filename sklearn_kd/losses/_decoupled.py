@@ -1,4 +1,4 @@
-"""Losses that treat a row's target class and the other classes apart: "dkd" and "nkd"."""
+"""Losses that treat a row's target class and its other classes separately: "dkd" and "nkd"."""
 
 from __future__ import annotations
 
@@ -25,35 +25,35 @@ WEIGHT_BOUNDS = (0.1, 20.0)
 class DecoupledDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · T² · (alpha · TCKD + beta · NCKD): ``loss="dkd"``.
 
-    The divergence of the softened probabilities is KD = TCKD + (1 − t) · NCKD (Eq. 6 of [1]_), where t is the
-    teacher's probability of the row's label. TCKD is the divergence of (t, 1 − t), and NCKD that of the
-    softmax over the other classes. A teacher who is sure of the label so says little about the others; here
-    NCKD has a weight of its own (Eq. 7).
+    The divergence of the softened probabilities is KD = TCKD + (1 − t) · NCKD (Eq. 6 of [1]_), where t is
+    the teacher's probability of the row's label. TCKD is the divergence of (t, 1 − t), and NCKD that of the
+    softmax over the other classes. In KD, a teacher that is sure of the label says little about the other
+    classes; here NCKD has a weight of its own (Eq. 7).
 
     The metaparameters are lambda1 and the temperature T, as in :class:`LogitDistillation`, and the weights
-    alpha and beta, in their logarithms, from 0.1 to 20. The paper's loss is CE + T² · (alpha · TCKD +
-    beta · NCKD), which is twice this one at lambda1 = 0.5; a weight w of the second term there is
-    lambda1 = 1 / (1 + w) here, and the loss is 1 / (1 + w) of the paper's. The paper's T is 4 on CIFAR-100
-    and 1 on ImageNet.
+    alpha and beta, learned in their logarithms, from 0.1 to 20. The paper's loss is CE + T² · (alpha · TCKD
+    + beta · NCKD), which is twice this one at lambda1 = 0.5. A weight w of the paper's second term
+    corresponds to lambda1 = 1 / (1 + w) here, and this loss is then 1 / (1 + w) of the paper's. The paper's
+    T is 4 on CIFAR-100 and 1 on ImageNet.
 
     Parameters
     ----------
     alpha : float, default=1.0
-        Where the weight of the target class starts.
+        Initial weight of the target class.
     beta : float, default=8.0
-        Where the weight of the other classes starts. The paper chooses it by task, from 0.5 to 10.
+        Initial weight of the other classes. The paper chooses it by task, from 0.5 to 10.
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them.
+        Bounds of T.
 
     Notes
     -----
-    A row without a label has as its target the class that the teacher holds most likely. A class of
-    probability 0 adds nothing, and where all but the target have it, NCKD is 0, as always with two classes.
-    The authors' code raises the weight of their term over the first epochs; here it is what the
-    metaparameters say. lambda1, alpha and beta are three numbers for two ratios of weights. What is left is
-    the size of the loss, which acts as a learning rate, except with Adam and its like.
+    The target of an unlabelled row is the teacher's most likely class. A class of probability 0 adds
+    nothing. If all classes except the target have probability 0, NCKD is 0, as always with two classes. The
+    authors' code raises the weight of their term over the first epochs; here the metaparameters determine
+    it. lambda1, alpha and beta are three numbers for two ratios of weights. The third degree of freedom is
+    the size of the loss, which acts like a learning rate, except with Adam and similar optimizers.
 
-    Time and memory: four passes of logsumexp or softmax over (B, K) more than "kd" has, and derivatives by
+    Time and memory: four passes of logsumexp or softmax over (B, K) more than "kd", and derivatives by
     autograd.
 
     References
@@ -62,8 +62,8 @@ class DecoupledDistillation(DistillationLoss):
 
     Examples
     --------
-    A teacher that is sure of the label, and two students that are as sure, of which one orders the other
-    classes as the teacher does. "kd" hardly tells them apart:
+    The teacher is sure of the label, and so are two students. Only one of them ranks the other classes as
+    the teacher does. "kd" hardly distinguishes them:
 
     >>> import torch
     >>> from sklearn_kd.losses import DecoupledDistillation, LogitDistillation
@@ -94,7 +94,7 @@ class DecoupledDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, "hinton")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature, which start where the estimator says, alpha and beta."""
+        """Return lambda1 and temperature, whose initial values the estimator sets, alpha and beta."""
         return lambda1_and_temperature(self.temperature_bounds) | {
             "alpha": positive_number("alpha", self.alpha, WEIGHT_BOUNDS),
             "beta": positive_number("beta", self.beta, WEIGHT_BOUNDS),
@@ -125,26 +125,27 @@ class DecoupledDistillation(DistillationLoss):
 class NormalizedDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · (t · CE + gamma · T² · CE(others, normalised)): ``loss="nkd"``.
 
-    The student's −log p of the row's label weighs t, the probability that the teacher gives the label, at
-    temperature 1. The other classes are distilled at T after their probabilities have been divided by their
-    sum, in teacher and student [1]_: else the sums differ, and no student could match all of them.
+    The student's −log p of the row's label is weighted by t, the probability that the teacher gives the
+    label, at temperature 1. The other classes are distilled at T after their probabilities have been divided
+    by their sum, in teacher and student [1]_. Otherwise these sums would differ, and no student could match
+    all probabilities.
 
     The metaparameters are lambda1 and the temperature T, as in :class:`LogitDistillation`, and the weight
-    gamma, in its logarithm, from 0.1 to 20. The paper's loss is the labels' plus that of the teacher, twice
-    this one at lambda1 = 0.5. The authors' code has gamma = 1.5 and T = 1 for ImageNet, and 3.5 and 3 for
-    CIFAR-100.
+    gamma, learned in its logarithm, from 0.1 to 20. The paper's loss is that of the labels plus that of the
+    teacher, twice this one at lambda1 = 0.5. The authors' code uses gamma = 1.5 and T = 1 for ImageNet, and
+    3.5 and 3 for CIFAR-100.
 
     Parameters
     ----------
     gamma : float, default=1.5
-        Where the weight of the other classes starts.
+        Initial weight of the other classes.
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them.
+        Bounds of T.
 
     Notes
     -----
-    Rows without labels, classes of probability 0 and two classes are treated as in
-    :class:`DecoupledDistillation`, and time and memory are the same.
+    Unlabelled rows, classes of probability 0 and two classes are treated as in
+    :class:`DecoupledDistillation`. Time and memory are the same.
 
     References
     ----------
@@ -153,7 +154,7 @@ class NormalizedDistillation(DistillationLoss):
 
     Examples
     --------
-    The teacher doubts the label of the second row, so that the row counts less there:
+    The teacher doubts the label of the second row, so that this row counts less:
 
     >>> import torch
     >>> from sklearn_kd.losses import NormalizedDistillation
@@ -177,7 +178,7 @@ class NormalizedDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, "hinton")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature, which start where the estimator says, and gamma."""
+        """Return lambda1 and temperature, whose initial values the estimator sets, and gamma."""
         gamma = positive_number("gamma", self.gamma, WEIGHT_BOUNDS)
         return lambda1_and_temperature(self.temperature_bounds) | {"gamma": gamma}
 

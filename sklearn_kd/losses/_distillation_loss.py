@@ -18,7 +18,7 @@ from sklearn_kd.tasks._targets import Targets, label_weights
 
 
 class Evaluation(Protocol):
-    """A training loss of one batch, its gradients, and how the metaparameters change these."""
+    """A batch's training loss, its gradients, and their derivatives with respect to the metaparameters."""
 
     @property
     def value(self) -> Tensor:
@@ -26,10 +26,10 @@ class Evaluation(Protocol):
 
     @property
     def gradients(self) -> list[Tensor]:
-        """∂L/∂s for each tensor s that the loss is a function of."""
+        """∂L/∂s for each tensor s on which the loss depends."""
 
     def contract(self, u: Tensor) -> Tensor:
-        """Return ⟨∂²L/∂s ∂a_j, u⟩ for each of m metaparameter components, shape (m,)."""
+        """Return ⟨∂²L/∂s ∂a_j, u⟩ for each of the m metaparameter components, shape (m,)."""
 
     def derivatives(self) -> Tensor:
         """Return ∂²L/∂s ∂a_j, shape (m, *s)."""
@@ -38,37 +38,38 @@ class Evaluation(Protocol):
 class DistillationLoss(BaseEstimator):
     """Base class of training losses with named metaparameters, for ``DistilledClassifier(loss=...)``.
 
-    A loss of your own needs two methods: :meth:`metaparameters` names what can be learned, and
-    :meth:`loss` computes the loss of a batch, in differentiable torch operations. All derivatives come
-    from autograd. Every strategy of :mod:`sklearn_kd.meta` learns the metaparameters; the path, its
-    display, checkpoints and files show and keep them.
+    A loss of your own needs two methods: :meth:`metaparameters` names what can be learned, and :meth:`loss`
+    computes the loss of a batch in differentiable torch operations. Autograd computes all derivatives. Every
+    strategy of :mod:`sklearn_kd.meta` can learn the metaparameters. The path, its display, checkpoints and
+    saved files include them.
 
-    Constructor parameters are reached as ``loss__NAME`` in a grid search, as for any estimator.
+    As for any estimator, constructor parameters are set as ``loss__NAME``, for example in a grid search.
 
     Attributes
     ----------
     needs_teacher : bool, default=True
-        False: the loss can be computed without a teacher. With ``teacher=None``, and no
-        ``teacher_logits``, its ``teacher_logits`` are None.
+        False: the loss can be computed without a teacher. With ``teacher=None`` and no ``teacher_logits``,
+        :meth:`loss` gets None as ``teacher_logits``.
     accepts_unlabeled : bool, default=False
-        True, where the class that defines :meth:`loss` says so: ``fit`` takes ``X_unlabeled`` with this loss.
-        ``labels`` is −1 then for the rows of a batch that have no label, and :meth:`loss` leaves these out of
-        what it does with labels.
+        True: ``fit`` takes ``X_unlabeled`` with this loss. A class that redefines :meth:`loss` must set it
+        again. ``labels`` is then −1 for the unlabelled rows of a batch, and :meth:`loss` must leave these
+        out of computations with labels.
     has_label_loss : bool, default=False
-        True: without a teacher, as with ``meta="none"``, :meth:`loss` is given None as ``teacher_logits`` and
-        returns the loss of the labels. False: the cross-entropy of the labels takes its place.
+        True: without a teacher, as with ``meta="none"``, :meth:`loss` gets None as ``teacher_logits`` and
+        returns the loss of the labels. False: the cross-entropy of the labels is used instead.
     stackable : bool, default=False
-        True, where the class that defines :meth:`loss` says so: its operations can be mapped by
-        :func:`torch.vmap` (no branches by values, no ``item``), and all metaparameters are numbers. Small
-        students that are tried side by side are trained in one batched run then.
+        True: the operations of :meth:`loss` can be mapped by :func:`torch.vmap` (no branches on values, no
+        ``item``), and all metaparameters are numbers. A class that redefines :meth:`loss` must set it again.
+        Small students that are tried side by side are then trained in one batched run.
     takes_row_weight : bool, default=False
-        True: :meth:`loss` is given a further keyword, ``row_weight``, shape (B,) or None: the weights of the
-        rows, for what it computes over the rows of a batch. The losses that it returns are weighted by them
-        as those of others are.
+        True: :meth:`loss` gets a further keyword ``row_weight``, shape (B,) or None: the weights of the
+        rows, for computations over the rows of a batch. The losses that it returns are weighted afterwards
+        in any case.
 
     Examples
     --------
-    Decoupled distillation (Zhao et al., 2022, Eq. 7), which is ``loss="dkd"`` too, as a class of one's own:
+    Decoupled distillation (Zhao et al., 2022, Eq. 7), which is also available as ``loss="dkd"``, as a class
+    of your own:
 
     >>> import torch
     >>> import torch.nn.functional as F
@@ -116,12 +117,12 @@ class DistillationLoss(BaseEstimator):
         Parameters
         ----------
         n_classes : int
-            Number of the student's logits, for arrays with one number for each class.
+            Number of the student's logits, for arrays with one number per class.
 
         Returns
         -------
         dict of str to Metaparameter
-            The names are the keyword arguments of :meth:`loss`. Empty where nothing is to be learned.
+            The names are the keyword arguments of :meth:`loss`. Empty if nothing can be learned.
         """
         raise NotImplementedError(f"{type(self).__name__} must define metaparameters(self, n_classes).")
 
@@ -133,22 +134,22 @@ class DistillationLoss(BaseEstimator):
         Parameters
         ----------
         logits : Tensor of shape (B, K)
-            The student's.
+            The student's logits.
         teacher_logits : Tensor of shape (B, K)
-            A logit of −inf is a probability of 0. None where there is no teacher and ``needs_teacher`` is
-            False.
+            The teacher's logits. A logit of −inf means a probability of 0. None if there is no teacher and
+            ``needs_teacher`` is False.
         labels : Tensor of shape (B,), int64, or of shape (B, K), int8
-            Class codes: places in ``classes_``. Where y has several labels, 1 for those that the row has and
-            0 for the others. −1 for a row without a label, which only losses with
-            ``accepts_unlabeled = True`` are given.
+            Class codes: indices into ``classes_``. If y has several labels: 1 for labels that the row has, 0
+            for the others. −1 for an unlabelled row, which only losses with ``accepts_unlabeled = True``
+            get.
         **metaparameters : Tensor
-            By name, each of its shape, of the type of ``logits``.
+            Metaparameters by name, each of its own shape, with the dtype of ``logits``.
 
         Returns
         -------
         Tensor of shape (B,) or ()
-            The losses of the rows, of which the (weighted) mean is minimised, or the loss of the batch.
-            Sample weights need the former.
+            The losses of the rows, whose (weighted) mean is minimised, or the loss of the batch. Sample
+            weights need losses of rows.
         """
         raise NotImplementedError(
             f"{type(self).__name__} must define loss(self, logits, teacher_logits, labels, ...)."
@@ -159,18 +160,20 @@ class DistillationLoss(BaseEstimator):
     ) -> Evaluation:
         """Return the loss of a batch with its derivatives, here by autograd.
 
-        Override it where closed forms are faster.
+        Override it if closed forms are faster.
 
         Parameters
         ----------
         logits : Tensor of shape (B, K)
+            The student's logits.
         targets : Targets
+            Labels, the teacher's logits and weights of the batch.
         values : mapping of str to float or Tensor
             The metaparameters.
         differentiable : bool, default=True
-            False: the derivatives by the metaparameters are not asked for.
+            False: derivatives with respect to the metaparameters are not needed.
         """
-        if logits.ndim == 3:  # of several students, which only losses that are stackable are given
+        if logits.ndim == 3:  # several students, which only stackable losses get
             return StackedAutogradEvaluation(self, logits, targets, values, differentiable=differentiable)
         return AutogradEvaluation(self, logits, targets, values, differentiable=differentiable)
 
@@ -198,8 +201,8 @@ class AutogradEvaluation:
         differentiable: bool,
     ):
         z = logits.detach().requires_grad_()
-        # Detached, so that nothing but this loss differentiates them; of the logits' type, so that an
-        # array of them does not promote the loss.
+        # Detached, so that only this loss differentiates them. Cast to the logits' dtype, so that an array
+        # of them does not promote the loss.
         self._values = {
             name: torch.as_tensor(value, device=z.device).detach().to(z.dtype).requires_grad_(differentiable)
             for name, value in values.items()
@@ -210,7 +213,7 @@ class AutogradEvaluation:
         self.value, self.gradients = total.detach(), [self._r.detach()]
 
     def contract(self, u: Tensor) -> Tensor:
-        """Return ⟨∂r/∂a_j, u⟩ of every component, shape (m,): one backward pass, whatever m."""
+        """Return ⟨∂r/∂a_j, u⟩ of every component, shape (m,), in one backward pass for any m."""
         with torch.enable_grad():
             return self._contracted(u, create_graph=False)
 
@@ -225,7 +228,7 @@ class AutogradEvaluation:
         return torch.cat([part.reshape(-1) for part in parts])
 
     def derivatives(self) -> Tensor:
-        """Return ∂r/∂a_j, shape (m, B, K): the contraction is linear in u, so it is differentiated by u."""
+        """Return ∂r/∂a_j, shape (m, B, K), by differentiating the contraction, which is linear in u."""
         with torch.enable_grad():
             u = torch.zeros_like(self._r).requires_grad_()
             contracted = self._contracted(u, create_graph=True)
@@ -246,16 +249,15 @@ class AutogradEvaluation:
 class StackedAutogradEvaluation(AutogradEvaluation):
     """An :class:`AutogradEvaluation` of S students at once; the value has shape (S,).
 
-    No number of one student enters another's, so that a derivative of the sum of their losses has that of
-    each.
+    The students are independent, so the derivative of the sum of their losses contains that of each.
 
     Parameters
     ----------
     loss : DistillationLoss
-        One that :func:`is_stackable`.
+        A loss that :func:`is_stackable`.
     logits : Tensor of shape (S, B, K)
     targets : Targets
-        Likewise stacked.
+        Targets, likewise stacked.
     values : mapping of str to Tensor of shape (S, 1, 1)
     differentiable : bool
     """
@@ -306,17 +308,17 @@ def call_on_copies(
 
 
 def row_weight_of(loss: DistillationLoss, targets: Targets) -> dict[str, Any]:
-    """Return the keyword with the weights of the rows for a loss that takes it, else nothing."""
+    """Return the keyword argument ``row_weight`` for a loss that takes it, else nothing."""
     return {"row_weight": targets.weight} if loss.takes_row_weight else {}
 
 
 def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
-    """Return the mean of the losses of rows, weighted if there are weights; a number as it is.
+    """Return the (weighted) mean of the losses of rows; return a single number as it is.
 
     Raises
     ------
     ValueError
-        If the losses have another shape, or are one number and the rows have weights.
+        If the losses have another shape, or are one number although the rows have weights.
     """
     n_rows = len(targets.labels)
     if losses.ndim == 0 and targets.weight is None:
@@ -331,23 +333,23 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
 
 
 def accepts_unlabeled(loss: DistillationLoss) -> bool:
-    """Return whether the class that defines ``loss``, or one derived from it, accepts rows without labels.
+    """Return whether the class that defines ``loss``, or one derived from it, accepts unlabelled rows.
 
-    A class that changes the loss of an accepting one has to say so again.
+    A subclass with another loss has to declare it again.
     """
     return declares(loss, "accepts_unlabeled")
 
 
 def is_stackable(loss: DistillationLoss) -> bool:
-    """Return whether the class that defines ``loss``, or one derived from it, says that vmap can map it.
+    """Return whether the class that defines ``loss``, or one derived from it, declares that vmap can map it.
 
-    An ``evaluate`` of its own may not know of several students.
+    A class with its own ``evaluate`` is not stackable, since that may not take several students.
     """
     return declares(loss, "stackable") and type(loss).evaluate is DistillationLoss.evaluate
 
 
 def declares(loss: Any, name: str) -> bool:
-    """Return an attribute of the class that defines ``loss``, or of one derived from it."""
+    """Return a flag set by the class that defines ``loss``, or by one derived from it."""
     for kind in type(loss).__mro__:
         if name in vars(kind):
             return bool(vars(kind)[name])
@@ -359,10 +361,10 @@ def declares(loss: Any, name: str) -> bool:
 def _unlabeled_refused(loss: DistillationLoss) -> str:
     name = type(loss).__name__
     return (
-        f"loss={name} does not say that it can be computed for rows without labels, as X_unlabeled, "
-        f"soft_validation, synthesize and ignore_index have them. Set accepts_unlabeled = True in class "
-        f"{name} if its method loss leaves rows with labels == -1 out of what it does with labels; or leave "
-        "these rows out."
+        f"loss={name} does not say that it can be computed for rows without labels, which X_unlabeled, "
+        f"soft_validation, synthesize and ignore_index bring. Set accepts_unlabeled = True in class {name} "
+        "if its method loss leaves rows with labels == -1 out of computations with labels, or give no such "
+        "rows."
     )
 
 
@@ -376,7 +378,7 @@ def check_loss(
     unlabeled: bool = False,
     labels: Tensor | None = None,
 ) -> None:
-    """Try a loss on two rows before any training; its own errors name it.
+    """Try a loss on two rows before any training; errors raised in it name the loss.
 
     Parameters
     ----------
@@ -389,19 +391,19 @@ def check_loss(
     has_teacher : bool, default=True
         Whether there will be a teacher's logits.
     unlabeled : bool, default=False
-        Whether there will be rows without labels; one of the two rows has none then.
+        Whether there will be unlabelled rows; one of the two rows is then unlabelled.
     labels : Tensor of shape (2,) or (2, m) or None, default=None
         Labels of the two rows. None: codes of the first and the last class.
 
     Raises
     ------
     TypeError
-        If :meth:`DistillationLoss.loss` does not take the metaparameters by name, or returns no tensor of
-        floating point numbers.
+        If :meth:`DistillationLoss.loss` does not take the metaparameters by name, or does not return a
+        tensor of floating-point numbers.
     ValueError
-        If it returns another shape, a number that is not finite, or nothing that depends on the logits;
-        if its own ``evaluate`` gives another loss; or if it does not accept rows without labels that there
-        will be.
+        If it returns another shape, numbers that are not finite, or a loss that does not depend on the
+        logits; if its own ``evaluate`` gives another loss; or if there will be unlabelled rows and it does
+        not accept them.
     """
     if unlabeled and not accepts_unlabeled(loss):
         raise ValueError(_unlabeled_refused(loss))
@@ -440,14 +442,14 @@ def check_loss(
             f"loss={name} does not depend on the student's logits in a way that torch can differentiate. "
             "Compute it in torch operations, without detach(), item() or NumPy."
         )
-    if not type(loss).evaluate.__module__.startswith("sklearn_kd."):  # those of the library are tested
+    if not type(loss).evaluate.__module__.startswith("sklearn_kd."):  # the library's own are tested
         _check_evaluation(loss, logits.detach(), targets, given)
 
 
 def _check_evaluation(
     loss: DistillationLoss, logits: Tensor, targets: Targets, values: Mapping[str, Tensor]
 ) -> None:
-    """Refuse an ``evaluate`` of a loss's own that is not that of its ``loss``."""
+    """Refuse a loss whose own ``evaluate`` disagrees with its ``loss``."""
     with preserved_random_state(logits.device, seed=0):
         own = loss.evaluate(logits, targets, values)
     with preserved_random_state(logits.device, seed=0):
@@ -463,5 +465,5 @@ def _check_evaluation(
             raise ValueError(
                 f"loss={type(loss).__name__}: evaluate gives another {name} than autograd for its loss: "
                 f"{found.tolist()}, not {wanted.tolist()}. A subclass that changes loss or metaparameters "
-                "needs an evaluate of its own, or DistillationLoss.evaluate."
+                "needs its own evaluate, or DistillationLoss.evaluate."
             )

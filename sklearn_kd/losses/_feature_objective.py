@@ -1,4 +1,4 @@
-"""The objective of labels, a teacher's logits and terms of features, under weights that move."""
+"""The objective of labels, a teacher's logits and terms of features, with changing weights."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.tasks._targets import Targets
 
-# Of a finite difference (see HypergradientEstimator). A term's loss is one number that changes little, so
-# that rounding weighs more than on logits: of 0.1, 0.3, 1, 3, 10 and 30 this errs least on the
+# Step of a finite difference (see HypergradientEstimator). A term's loss is one number that changes little,
+# so rounding matters more than for logits: of 0.1, 0.3, 1, 3, 10 and 30 this has the smallest error on the
 # networks of tests/distpro/test_distpro_hypergradient.py.
 LOGIT_CHANGE = 3.0
-# With lambda1 and T the first system's own share is best: of 0.1, 0.3, 1, 3 and 10 it errs least on
-# both together (tests/distpro/test_distpro_meta.py: 0.2 % in the median by lambda1 and T, 0.5 % by the
+# With lambda1 and T the share used for logits is best: of 0.1, 0.3, 1, 3 and 10 it has the smallest error on
+# both together (tests/distpro/test_distpro_meta.py: in the median 0.2 % for lambda1 and T, 0.5 % for the
 # factors).
 JOINT_LOGIT_CHANGE = 0.3
-# Beside paired terms LOGIT_CHANGE is better for all. Over seven terms on two networks their weights err by
-# 0.1 to 13 % in the median, against up to 61 % at 0.3 and 36 % at 30 (examples/evidence/term_differences.py).
+# With paired terms LOGIT_CHANGE is better for all. Over seven terms on two networks the median error of
+# their weights is 0.1 to 13 %, against up to 61 % at 0.3 and 36 % at 30
+# (examples/evidence/term_differences.py).
 
 
 class FeatureObjective:
@@ -38,30 +39,31 @@ class FeatureObjective:
         L_train = L_outputs + Σ_k α_k · loss_k,
 
     where L_outputs is a loss of the student's outputs, y and the teacher's outputs, and the losses are those
-    of all terms. It is linear in them, so that its derivatives by weights are closed forms. The outputs that
-    the hypergradient is taken through are the losses and, behind them, the student's outputs where L_outputs
-    has metaparameters that are learned.
+    of all terms. L_train is linear in them, so that its derivatives with respect to the weights are closed
+    forms. The hypergradient is taken through the losses and, after them, through the student's outputs if
+    L_outputs has learned metaparameters.
 
-    Searching and retraining differ in the metaparameters, the weights and the strategy alone. In a search an
-    iteration with a hypergradient is: a real step with the weights α_t; the gradient v of L_val (Deng et
-    al., Eq. 2) at the weights w' after it; one more forward pass (two for "central_difference") at weights
-    near w, for ∂L_val/∂a (Eq. 5); a step of the metaparameters, which the next iteration trains with.
+    Searching and retraining differ only in the metaparameters, the weights and the strategy. An iteration of
+    a search with a hypergradient consists of: a real step with the weights α_t; the gradient v of L_val
+    (Deng et al., Eq. 2) at the weights w' after it; one more forward pass (two for "central_difference") at
+    weights near w, for ∂L_val/∂a (Eq. 5); and a step of the metaparameters, with which the next iteration
+    trains.
 
     Algorithm 1 of that paper has another order: a virtual step with α_t, then a step of α̃, then the real
-    step with the new α. There a hypergradient is used in the very iteration that it was taken for, here in
-    the next one. For that one step of delay, which learning lambda1 and T has too, the virtual step costs
-    nothing: 3 forward and 2 backward passes of the student (4 and 2 for "central_difference"). Algorithm 1
-    takes a backward pass more where the graph of the forward pass at w is kept for both steps, with its
-    memory, and a forward pass more where it is not. The hypergradient itself is the same.
+    step with the new α. There a hypergradient is used in the same iteration, here in the next one. In return
+    for this delay of one step, which also applies to learning lambda1 and T, the virtual step costs nothing:
+    an iteration takes 3 forward and 2 backward passes of the student (4 and 2 for "central_difference").
+    Algorithm 1 takes another backward pass if the graph of the forward pass at w is kept in memory for both
+    steps, and another forward pass if it is not. The hypergradient itself is the same.
 
     Parameters
     ----------
     terms : sequence of BoundTerm
-        In the order of their metaparameters.
+        Terms, in the order of their metaparameters.
     teacher : FeatureTeacher or None
-        Left out of pickles once the training has begun: processes that train are sent it before.
+        It is left out of pickles once training has begun; training processes receive it before.
     output_loss : OutputLoss
-        L_outputs. Its metaparameters are behind those of the terms.
+        L_outputs. Its metaparameters come after those of the terms.
     """
 
     def __init__(self, *, terms: Sequence[BoundTerm], teacher: Any, output_loss: OutputLoss):
@@ -85,11 +87,11 @@ class FeatureObjective:
 
     @property
     def watch(self) -> Any:
-        """The watch over the teacher's answers, or None."""
+        """Watch over the teacher's answers, or None."""
         return None if self.teacher is None else self.teacher.watch
 
     def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
-        """Return fresh modules of the terms."""
+        """Return new modules of the terms."""
         with preserved_random_state(device, seed):
             return {term.module_name: term.make_module() for term in self.terms}
 
@@ -110,7 +112,7 @@ class FeatureObjective:
         row_weight = _weight_of_rows(batch.targets, x)
         logits, of_terms = self._pass(student, others, x, features, active, row_weight)
         logits = pixel_rows(logits)
-        if logits.dtype is torch.bfloat16:  # of autocast
+        if logits.dtype is torch.bfloat16:  # from autocast
             logits = logits.float()
         losses = _stacked(of_terms, logits)
         self._note(active, of_terms, values, len(x) / (batch.n_rows or len(x)))
@@ -119,7 +121,7 @@ class FeatureObjective:
         return ForwardPass(logits, tensors, (x, features, row_weight), targets, losses)
 
     def _ask(self, x: Tensor, active: Sequence[list[int]]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Ask the teacher for features and outputs, as far as they are used."""
+        """Ask the teacher for the features and outputs that are used."""
         layers = _layers(term.teacher_layers(own) for term, own in zip(self.terms, active, strict=True))
         assert self.teacher is not None
         if not layers and not (self.output_loss.asks_teacher and self.teacher.gives_outputs):
@@ -149,7 +151,7 @@ class FeatureObjective:
     def evaluate(
         self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool
     ) -> FeatureEvaluation:
-        """Return the loss with its derivatives, in closed form."""
+        """Return the loss with its closed-form derivatives."""
         losses: Tensor = passed.context
         of_outputs = self.output_loss.evaluate(
             passed.logits, passed.targets, values, differentiable=differentiable
@@ -161,14 +163,14 @@ class FeatureObjective:
         return FeatureEvaluation(value, gradients, self, of_outputs, values, losses)
 
     def joined(self, passed: ForwardPass) -> Tensor:
-        """Return the losses, and behind them the outputs where their loss has learned metaparameters."""
+        """Return the losses, followed by the outputs if their loss has learned metaparameters."""
         return self._joined(passed.logits, passed.context)
 
     def _joined(self, logits: Tensor, losses: Tensor) -> Tensor:
         return torch.cat([losses, logits.flatten()]) if self.output_loss.learned else losses
 
     def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
-        """Return the function from inputs, the teacher's features and row weights to the joined outputs."""
+        """Return a function from inputs, the teacher's features and row weights to the joined outputs."""
         every = [list(range(term.n_losses)) for term in self.terms]
 
         def outputs(x: Tensor, features: Mapping[str, Tensor], row_weight: Tensor | None = None) -> Tensor:
@@ -194,13 +196,13 @@ class FeatureObjective:
                 self._entries[column].append(entry)
 
     def begin_epoch(self) -> None:
-        """Forget what the last epoch recorded."""
+        """Clear the records of the last epoch."""
         self._entries: dict[str, list[Tensor | float]] = {column: [] for column in self.recorded}
-        self._shares: list[float] = []  # of the rows of a batch in each pass
+        self._shares: list[float] = []  # share of a batch's rows in each pass
         self._has_begun = True
 
     def epoch_record(self) -> dict[str, float]:
-        """Return the means over the epoch's iterations, by column."""
+        """Return the means over the epoch's iterations by column."""
         shares = [] if len(set(self._shares)) == 1 else self._shares
         return {column: _mean(entries, shares) for column, entries in self._entries.items()}
 
@@ -209,16 +211,16 @@ class FeatureObjective:
         self.teacher = None
 
     def batch_key(self) -> None:
-        """Return None: features of several students are not compared at once."""
+        """Return None, because features of several students are not compared at once."""
 
 
 def _weight_of_rows(targets: Targets, x: Tensor) -> Tensor | None:
-    """Return the weights of the rows of x, or None; of maps each pixel of the targets has its image's."""
+    """Return the weights of the rows of x, or None; each pixel of a map has its image's weight."""
     return None if targets.weight is None else targets.weight.reshape(len(x), -1)[:, 0]
 
 
 def _layers(of_terms: Iterable[Sequence[str]]) -> list[str]:
-    """Return the layers of all terms, each once."""
+    """Return the layers of all terms without duplicates."""
     return list(dict.fromkeys(layer for layers in of_terms for layer in layers))
 
 
@@ -229,9 +231,9 @@ def _stacked(of_terms: Sequence[Sequence[Tensor]], like: Tensor) -> Tensor:
 
 
 def _mean(entries: Sequence[Tensor | float], shares: Sequence[float]) -> float:
-    """Return the mean of tensors of shape () or of numbers, copied from the device at once; 0 for none.
+    """Return the mean of scalar tensors or numbers, copied from the device at once; 0 if there are none.
 
-    It is weighted by ``shares``, if there are any.
+    The mean is weighted by ``shares`` if there are any.
     """
     if shares:
         mean = sum(shares) / len(shares)
@@ -251,14 +253,14 @@ class FeatureEvaluation(NamedTuple):
     ----------
     value : Tensor of shape ()
     gradients : list of Tensor
-        By the logits and, where losses of terms are active, by these.
+        Gradients with respect to the logits and, if terms are active, to their losses.
     objective : FeatureObjective
     of_outputs : Evaluation
-        Of the loss on the outputs.
+        Evaluation of the loss on the outputs.
     values : mapping of str to float or Tensor
         The metaparameters.
     losses : Tensor of shape (L,)
-        Of the terms.
+        Losses of the terms.
     """
 
     value: Tensor
@@ -271,7 +273,7 @@ class FeatureEvaluation(NamedTuple):
     def derivatives(self) -> Tensor:
         """Return ∂²L_train/∂s ∂a_j, shape (m, len(s)).
 
-        No weight changes what the metaparameters of the outputs' loss do, nor they what it does.
+        The weights and the metaparameters of the outputs' loss act independently.
         """
         if not self.objective.output_loss.learned:
             return self._of_weights()
@@ -282,14 +284,14 @@ class FeatureEvaluation(NamedTuple):
         n_losses, weights = len(self.losses), self._of_weights()
         if not self.objective.output_loss.learned:
             return (weights * u).sum(dim=1)
-        # Not (derivatives() * u): beside maps of outputs the zeros of the weights' rows would be many.
-        # Rounding is the same: contiguous rows, and zeros in the place of the losses.
+        # Not (derivatives() * u): with maps of outputs the weights' rows would be mostly zeros. Contiguous
+        # rows, and zeros in place of the losses, keep the rounding the same.
         of_weights = (weights.contiguous() * u[:n_losses]).sum(dim=1)
         rows = F.pad(self.of_outputs.derivatives().flatten(start_dim=1), (n_losses, 0))
         return torch.cat([of_weights, (rows * u).sum(dim=1)])
 
     def _of_weights(self) -> Tensor:
-        """Return ∂²L_train/∂s ∂a_j of the losses of the terms, shape (m, L)."""
+        """Return ∂²L_train/∂s ∂a_j for the losses of the terms, shape (m, L)."""
         like = self.losses
         of_terms = [term.weights.derivatives(self.values, like) for term in self.objective.terms]
         if not of_terms:

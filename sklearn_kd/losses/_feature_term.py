@@ -1,4 +1,4 @@
-"""Terms of a training loss that compare layers of a student with layers of a teacher."""
+"""Terms of a training loss that compare a student's layers with a teacher's."""
 
 from __future__ import annotations
 
@@ -13,50 +13,51 @@ from torch import Tensor, nn
 from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._space import Metaparameter
 
-# Shape of one sample's features: (C, H, W) of maps, (D,) of rows.
+# Shape of one sample's features: (C, H, W) for maps, (D,) for rows.
 Shape = tuple[int, ...]
-# Group of the metaparameters that are weights of terms: they take their steps by an optimizer of their own.
+# Group of the metaparameters that are weights of terms; they have their own optimizer.
 TERM_WEIGHTS = "importance"
-# What the attributes ``auto`` and ``kinds`` may say.
+# Values of the attributes ``auto`` and ``kinds``.
 AUTO_LAYERS = ("stages", "middle stage", "last stage", "embedding")
 KINDS = ("maps", "rows")
-# A learned weight stays within these multiples of where it starts, if its bounds are not given.
+# Without given bounds, a learned weight stays within these multiples of its initial value.
 _LOWEST, _HIGHEST = 0.01, 10.0
 
 
 class FeatureTerm(BaseEstimator):
     """Base class of terms of features, for a list of losses: ``loss=["kd", Hint(weight=10)]``.
 
-    A term of your own needs a ``name`` and the method :meth:`loss`. It computes one number from features of
-    a batch, in differentiable torch operations. The training loss is the loss of logits and, for each term,
-    its weight times this number. The weight is a metaparameter, ``NAME_weight``: a strategy can learn it.
+    A term of your own needs a ``name`` and the method :meth:`loss`, which computes one number from the
+    features of a batch, in differentiable torch operations. The training loss is the loss of the logits
+    plus, for each term, its weight times this number. The weight is a metaparameter, ``NAME_weight``, which
+    a strategy can learn.
 
     Parameters
     ----------
     weight : float, default=1.0
-        Weight of the term, or where it starts.
+        Weight of the term, or its initial value if learned.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         Bounds of the weight, which is learned in its logarithm. "auto": from a hundredth of ``weight`` to
-        ten times ``weight``. "fixed": the weight stays and is no metaparameter.
+        ten times ``weight``. "fixed": the weight stays fixed and is not a metaparameter.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers of the two networks by name, as :func:`sklearn_kd.layer_table` lists them, paired in their
-        order. "auto": as ``auto`` says.
+        Names of layers of the two networks, as listed by :func:`sklearn_kd.layer_table`, paired in order.
+        "auto": the layers named by the attribute ``auto``.
 
     Attributes
     ----------
     name : str
-        Of the term, in a list of losses and in the names of its metaparameters. Each class has its own.
+        Name of the term in a list of losses and in the names of its metaparameters. Each class has its own.
     kinds : tuple of {"maps", "rows"}, default=("maps",)
         Features that the term takes: maps of shape (B, C, H, W), rows of shape (B, D).
     auto : {"stages", "middle stage", "last stage", "embedding"}, default="stages"
-        Layers that "auto" stands for. "stages": the maps after each down-sampling stage. "embedding": the
-        rows that the last linear layer is given.
+        Meaning of "auto" layers. "stages": the maps after each down-sampling stage. "middle stage", "last
+        stage": one of these. "embedding": the input rows of the last linear layer.
     weight_names : tuple of str, default=("weight",)
         Parameters of the constructor that are weights: one for each number that :meth:`loss` returns.
     takes_row_weight : bool, default=False
-        True, where the class that defines :meth:`loss` says so: :meth:`loss` is given a further keyword,
-        ``row_weight``, shape (B,) or None: the weights of the rows, with mean 1 over D_train. False: all rows
-        count alike in this term.
+        True: :meth:`loss` gets a further keyword ``row_weight``, shape (B,) or None: the weights of the
+        rows, with mean 1 over D_train. A class that redefines :meth:`loss` must set it again. False: all
+        rows count equally in this term.
 
     Examples
     --------
@@ -104,14 +105,14 @@ class FeatureTerm(BaseEstimator):
         Parameters
         ----------
         student, teacher : sequence of tuple of int
-            Shape of one sample's features, by layer; as many of both.
+            Shape of one sample's features, by layer, the same number for both.
         """
 
     def build(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> nn.Module:
-        """Return what the term learns beside the student, such as transforms; here nothing.
+        """Return a module to train with the student, such as transforms; by default an empty one.
 
         Draw initial weights from torch's global random state, which is seeded. The module is trained with
-        the student and is no part of it: prediction does not run it.
+        the student but is not a part of it: prediction does not run it.
 
         Parameters
         ----------
@@ -121,6 +122,7 @@ class FeatureTerm(BaseEstimator):
         Returns
         -------
         nn.Module
+            The module that :meth:`loss` gets.
         """
         return nn.Module()
 
@@ -130,26 +132,32 @@ class FeatureTerm(BaseEstimator):
         Parameters
         ----------
         student, teacher : list of Tensor
-            Features by layer, float32, in the order of the layers. The teacher's have no gradient. Do not
-            write into them: other terms share them.
+            Features, float32, one tensor per layer, in the order of the layers. The teacher's have no
+            gradient. Do not write into them, because other terms share them.
         module : nn.Module
-            As :meth:`build` has made it.
+            The module made by :meth:`build`.
 
         Returns
         -------
         Tensor of shape () or (len(weight_names),)
+            The loss before its weight, one number per weight.
         """
         raise NotImplementedError(f"{type(self).__name__} must define loss(self, student, teacher, module).")
 
     def metaparameters(self) -> dict[str, Metaparameter]:
-        """Return the weights that can be learned, by the names of the constructor's parameters.
+        """Return the learnable weights by the names of the constructor's parameters.
+
+        Returns
+        -------
+        dict of str to Metaparameter
+            Empty if ``weight_bounds="fixed"``.
 
         Raises
         ------
         ValueError
             If a weight is not above 0, or lies outside its bounds.
         TypeError
-            If a weight is no number.
+            If a weight is not a number.
         """
         weights = {name: self._weight(name) for name in self.weight_names}
         if isinstance(self.weight_bounds, str) and self.weight_bounds == "fixed":
@@ -165,7 +173,7 @@ class FeatureTerm(BaseEstimator):
         if isinstance(bounds, (tuple, list)) and bounds and isinstance(bounds[0], Real) and bounds[0] <= 0:
             raise ValueError(
                 f"weight_bounds={bounds!r} must be above 0: a weight is learned in its logarithm. Give a "
-                f"small number, such as {_LOWEST * weight:g}, in place of {bounds[0]!r}."
+                f"small number, such as {_LOWEST * weight:g}, instead of {bounds[0]!r}."
             )
         with error_context(name):
             return Metaparameter(weight, bounds=bounds, coordinate="log", group=TERM_WEIGHTS)

@@ -1,4 +1,4 @@
-"""The term "hint": the student's maps, transformed, are those of the teacher."""
+"""The term "hint": match the teacher's maps with transformed maps of the student."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ class Hint(FeatureTerm):
     """Mean squared difference of the teacher's maps and transformed maps of the student: "hint".
 
     The transform is a 1×1 convolution to the teacher's channels, then a resize to the teacher's height and
-    width by the nearest pixels. It learns beside the student. The term is the regression onto a hint of
-    FitNets [1]_. There it trains the lower half of the student before the rest. Here, as in most later
-    comparisons, it is added to the loss of the labels during the whole training.
+    width by nearest pixels. It is trained with the student. The term is the hint regression of FitNets [1]_.
+    There it trains the lower half of the student before the rest. Here, as in most later comparisons, it is
+    added to the loss of the labels during the whole training.
 
     Parameters
     ----------
     weight : float, default=100.0
-        Weight of the term, or where it starts. 100 is what RepDistiller uses on CIFAR-100, with the mean
-        over rows, channels and pixels that is taken here.
+        Weight of the term, or its initial value if learned. RepDistiller uses 100 on CIFAR-100, with the
+        same mean over rows, channels and pixels.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         As in :class:`FeatureTerm`.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return maps, paired in their order; the losses of several pairs are added. "auto": the
-        stage in the middle.
+        Layers that return maps, paired in order; the losses of the pairs are added. "auto": the middle
+        stage.
 
     Notes
     -----
@@ -41,7 +41,7 @@ class Hint(FeatureTerm):
 
     Examples
     --------
-    A map with half the channels and pixels of the teacher's is brought to its shape:
+    A convolution brings the student's map to the teacher's channels:
 
     >>> import torch
     >>> from sklearn_kd.losses import Hint
@@ -81,7 +81,7 @@ class Hint(FeatureTerm):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the sum over the layers of the mean squared differences."""
+        """Return the sum of the layers' mean squared differences."""
         losses = [
             mean_squared(resized(match(s).to(t.dtype), (t.shape[2], t.shape[3])), t, row_weight)
             for s, t, match in zip(student, teacher, module, strict=True)

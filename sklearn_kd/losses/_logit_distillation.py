@@ -30,7 +30,7 @@ def check_temperature(bounds: Any, scaling: Any) -> None:
 
 
 def lambda1_and_temperature(temperature_bounds: tuple[float, float]) -> dict[str, Metaparameter]:
-    """Return both metaparameters; the estimator says where they start."""
+    """Return both metaparameters; the estimator sets their initial values."""
     return {
         "lambda1": Metaparameter(bounds=LAMBDA1_BOUNDS),
         "temperature": Metaparameter(bounds=temperature_bounds, coordinate="log"),
@@ -40,16 +40,17 @@ def lambda1_and_temperature(temperature_bounds: tuple[float, float]) -> dict[str
 class LogitDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · s(T) · CE(teacher at T, student at T).
 
-    The metaparameters are lambda1, in [0, 1], and the temperature T, in its logarithm. They start
-    where ``DistilledClassifier(lambda1=..., temperature=...)`` says. Their derivatives are closed forms.
+    The metaparameters are lambda1, in [0, 1], and the temperature T, learned in its logarithm. Their initial
+    values are those of ``DistilledClassifier(lambda1=..., temperature=...)``, and their derivatives are
+    closed forms.
 
     Parameters
     ----------
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them. The paper's are (0.1, 10), whose lower end is unstable without
+        Bounds of T. The paper's are (0.1, 10), whose lower end is unstable without
         ``temperature_scaling="hinton"``.
     temperature_scaling : {"hinton", "none"}, default="hinton"
-        s(T): T², which keeps the soft gradients' size as T grows [1]_, or 1, as in [2]_.
+        s(T): T², which keeps the size of the soft gradients as T grows [1]_, or 1, as in [2]_.
 
     References
     ----------
@@ -79,7 +80,7 @@ class LogitDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, self.temperature_scaling)
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature; the estimator says where they start."""
+        """Return lambda1 and temperature; the estimator sets their initial values."""
         return lambda1_and_temperature(self.temperature_bounds)
 
     def loss(
@@ -91,7 +92,7 @@ class LogitDistillation(DistillationLoss):
         lambda1: Any,
         temperature: Any,
     ) -> Tensor:
-        """Return the losses of the rows; the form that :meth:`evaluate` has the derivatives of."""
+        """Return the losses of the rows, whose derivatives :meth:`evaluate` has in closed form."""
         scale = TEMPERATURE_SCALINGS[self.temperature_scaling][0](temperature)
         log_q = torch.log_softmax(logits / temperature, dim=1)
         soft = soft_rows(torch.softmax(finite_logits(teacher_logits) / temperature, dim=1), log_q)
@@ -100,7 +101,7 @@ class LogitDistillation(DistillationLoss):
     def evaluate(
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True
     ) -> Evaluation:
-        """Return the loss of a batch with its derivatives, in closed form; of a changed loss by autograd."""
+        """Return the loss of a batch with closed-form derivatives; a subclass's other loss uses autograd."""
         if _is_changed(type(self)):
             return super().evaluate(logits, targets, values, differentiable=differentiable)
         loss = TrainingLoss(
@@ -110,7 +111,7 @@ class LogitDistillation(DistillationLoss):
 
 
 def _is_changed(kind: type[LogitDistillation]) -> bool:
-    """Return whether a subclass has another loss or other metaparameters, which the closed form lacks."""
+    """Return True if a subclass has another loss or other metaparameters than the closed form."""
     own = LogitDistillation
     return kind.loss is not own.loss or kind.metaparameters is not own.metaparameters
 
@@ -128,7 +129,7 @@ class ClosedFormEvaluation:
         self.value, self.gradients = loss.value, [loss.r]
 
     def contract(self, u: Tensor) -> Tensor:
-        """Return ⟨∂r/∂lambda1, u⟩ and ⟨∂r/∂T, u⟩, shape (2,); of S students at once, shape (2, S)."""
+        """Return ⟨∂r/∂lambda1, u⟩ and ⟨∂r/∂T, u⟩, shape (2,), or (2, S) for S students at once."""
         return (self._loss.metaparameter_derivatives() * u).sum(dim=(-2, -1))
 
     def derivatives(self) -> Tensor:
@@ -137,14 +138,14 @@ class ClosedFormEvaluation:
 
 
 class LabelEvaluation:
-    """The :class:`Evaluation` of the cross-entropy of the labels alone, which no metaparameter changes.
+    """The :class:`Evaluation` of the labels' cross-entropy alone, which depends on no metaparameter.
 
     Parameters
     ----------
     logits : Tensor of shape (B, K)
     targets : Targets
     values : mapping of str to float or Tensor
-        The metaparameters, of m components.
+        The metaparameters, with m components.
     """
 
     def __init__(self, logits: Tensor, targets: Targets, values: Mapping[str, Any]):

@@ -1,4 +1,4 @@
-"""Parts that several losses of logits share: the labels' term, classes of probability 0, the target class."""
+"""Parts shared by losses of logits: the labels' term, classes of probability 0, the target class."""
 
 from __future__ import annotations
 
@@ -13,31 +13,31 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._space import Coordinate, Metaparameter
 from sklearn_kd.tasks._targets import label_weights
 
-# Stands for a logit of −inf, whose probability is 0. It stays finite when it is divided by T², so that no
-# derivative by T is 0 · inf.
+# Replaces a logit of −inf, whose probability is 0. It stays finite when divided by T², so that no derivative
+# with respect to T is 0 · inf.
 _SWITCHED_OFF = -1e30
-# What lies below, divided by T or not, is a logit of −inf.
+# Any logit below this, divided by T or not, counts as −inf.
 _LOWEST = -1e20
 
 
 def label_rows(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy of the labels, shape (B,): 0 for rows without one, the others weigh more."""
+    """Return the labels' cross-entropy, shape (B,): 0 for unlabelled rows, more weight for the others."""
     rows = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
     return label_weights(labels).to(logits) * rows
 
 
 def soft_rows(targets: Tensor, log_probabilities: Tensor) -> Tensor:
-    """Return the cross-entropy of the teacher's probabilities, shape (B,)."""
+    """Return the cross-entropy with the teacher's probabilities, shape (B,)."""
     return -(targets * log_probabilities).sum(dim=1)
 
 
 def finite_logits(teacher_logits: Tensor) -> Tensor:
-    """Return the teacher's logits with a large finite number in place of −inf."""
+    """Return the teacher's logits with −inf replaced by a large finite number."""
     return teacher_logits.clamp(min=_SWITCHED_OFF)
 
 
 def is_possible(logits: Tensor) -> Tensor:
-    """Return whether each logit is that of a probability above 0."""
+    """Return which logits belong to a probability above 0."""
     return logits > _LOWEST
 
 
@@ -47,20 +47,20 @@ def divergence_rows(teacher_log: Tensor, student_log: Tensor) -> Tensor:
 
 
 def target_classes(labels: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Return each row's label, or the class that the teacher holds most likely for a row without one."""
+    """Return each row's label, or, for an unlabelled row, the teacher's most likely class."""
     return torch.where(labels < 0, teacher_logits.argmax(dim=1), labels)
 
 
 class TargetAgainstOthers(NamedTuple):
-    """Log-probabilities of a row's target class, and of the others among themselves.
+    """Log-probabilities of a row's target class, and of the other classes among themselves.
 
     Attributes
     ----------
     target, others : Tensor of shape (B,)
         log p_t and log(1 − p_t).
     among_others : Tensor of shape (B, K)
-        log p̂_i of the softmax over the classes but the target; at the target far below 0. So are all where
-        no other class has a probability above 0, and then their divergence is 0.
+        log p̂_i of the softmax over all classes except the target, and a number far below 0 at the target.
+        If no other class has a probability above 0, all are far below 0, and their divergence is 0.
     """
 
     target: Tensor
@@ -69,7 +69,7 @@ class TargetAgainstOthers(NamedTuple):
 
 
 def split_off_target(logits: Tensor, target: Tensor) -> TargetAgainstOthers:
-    """Split log-probabilities into target and others, without the logarithm of a difference."""
+    """Split log-probabilities into target and others without taking the logarithm of a difference."""
     chosen = F.one_hot(target, logits.shape[1]).bool()
     without = logits.masked_fill(chosen, _SWITCHED_OFF)
     of_others, of_all = without.logsumexp(dim=1), logits.logsumexp(dim=1)
@@ -80,14 +80,14 @@ def split_off_target(logits: Tensor, target: Tensor) -> TargetAgainstOthers:
 
 
 def positive_number(name: str, start: Any, bounds: tuple[float, float]) -> Metaparameter:
-    """Return a metaparameter that is a scale, such as a weight: its steps are taken in its logarithm.
+    """Return a metaparameter that is a scale, such as a weight, learned in its logarithm.
 
     Raises
     ------
     ValueError
-        If the start lies outside the bounds, or is no single number.
+        If the initial value lies outside the bounds, or is not a single number.
     TypeError
-        If it is no number.
+        If it is not a number.
     """
     return number(name, start, bounds, coordinate="log")
 
@@ -95,7 +95,7 @@ def positive_number(name: str, start: Any, bounds: tuple[float, float]) -> Metap
 def number(
     name: str, start: Any, bounds: tuple[float, float], coordinate: Coordinate = "identity"
 ) -> Metaparameter:
-    """Return a metaparameter that is one number and starts at a parameter of its loss; errors name it."""
+    """Return a metaparameter of one number whose initial value is a parameter of its loss; errors name it."""
     with error_context(name):
         if np.ndim(start):
             raise ValueError(f"{name}={start!r} must be one number.")

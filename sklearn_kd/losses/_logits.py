@@ -16,11 +16,11 @@ With p = σ(z), q = σ(z/T), t = σ(f/T) and B rows in the batch:
 For s = 1 the last line is the paper's (lambda1 − 1)/(TB) · [D/T + E/T²], and for
 s = T² it is (1 − lambda1) · [D − E/T] / B. Row weights multiply each row.
 
-Where some rows have no label, CE(σ(z), y) and A of each row are multiplied by its ``label_weight``: the label
-term is then the mean over the rows that have labels, and the soft term stays the mean over all rows.
+If some rows have no label, CE(σ(z), y) and A of each row are multiplied by its ``label_weight``: the label
+term is then the mean over the labelled rows, and the soft term stays the mean over all rows.
 
-A teacher's logit of −inf is a probability of 0, such as that of a masked class: t and t⊙f are 0 there,
-as they are in the limit f → −inf.
+A teacher's logit of −inf means a probability of 0, as for a masked class: t and t⊙f are 0 there, as in the
+limit f → −inf.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ TEMPERATURE_SCALINGS = {
 class TrainingLoss:
     """L_train of one batch and its derivatives, without building a graph.
 
-    Of S students at once where all are stacked: logits of shape (S, B, K), targets likewise,
-    metaparameters of shape (S, 1, 1).
+    For S stacked students at once, logits have shape (S, B, K), targets likewise, and metaparameters shape
+    (S, 1, 1).
 
     Parameters
     ----------
@@ -64,10 +64,10 @@ class TrainingLoss:
     def __init__(
         self, logits: Tensor, targets: Targets, lambda1: Any, temperature: Any, *, scaling: str
     ) -> None:
-        # Nothing here has a gradient, so that no_grad, which takes its time, would change nothing.
+        # Nothing here has a gradient, so no_grad would only cost time.
         z, (y, f, weight, label_weight) = logits.detach(), targets
         if label_weight is not None:
-            y = y.clamp(min=0)  # any class will do: the label term of a row without a label counts 0
+            y = y.clamp(min=0)  # any class will do, since the label term of an unlabelled row has weight 0
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
         self._metaparameters = lambda1, temperature
         if f is None:
@@ -75,7 +75,7 @@ class TrainingLoss:
             rows, r = -log_p_y, self._A
         else:
             T, s = temperature, TEMPERATURE_SCALINGS[scaling][0](temperature)
-            at_one = isinstance(T, float) and T == 1.0  # nothing to divide, and one softmax less
+            at_one = isinstance(T, float) and T == 1.0  # no division, and one softmax less
             log_p = z.log_softmax(dim=-1)
             log_q = log_p if at_one else (z / T).log_softmax(dim=-1)
             self._q, self._t = log_q.exp(), (f if at_one else f / T).softmax(dim=-1)
@@ -90,7 +90,7 @@ class TrainingLoss:
     def metaparameter_derivatives(self) -> Tensor:
         """Return ∂r/∂lambda1 and ∂r/∂T, shape (2, B, K)."""
         z, f = self._z, self._f
-        if f is None:  # the loss of the labels alone knows no metaparameters
+        if f is None:  # the loss of the labels alone has no metaparameters
             return z.new_zeros(2, *z.shape)
         (lambda1, T), (s, ds) = self._metaparameters, TEMPERATURE_SCALINGS[self._scaling]
         s, ds = s(T), ds(T)
@@ -103,7 +103,7 @@ class TrainingLoss:
 
 
 def _weighted(hard: tuple[Tensor, Tensor], label_weight: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Return the label term of each row and its gradient, multiplied by the weights where there are any."""
+    """Return each row's label term and its gradient, multiplied by the weights if there are any."""
     if label_weight is None:
         return hard
     log_p_y, A = hard

@@ -1,4 +1,4 @@
-"""Losses as users list them: at most one loss of logits, and terms of features, by name."""
+"""Read a list of losses: at most one loss of the outputs, and terms of features, by name."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.losses._distillation_loss import DistillationLoss
 from sklearn_kd.losses._feature_term import FeatureTerm
 
-# Metaparameters of losses whose starts are parameters of the estimator.
+# Metaparameters whose initial values are parameters of the estimator.
 _OF_THE_ESTIMATOR = ("lambda1", "temperature")
 
 Makers = Mapping[str, type[BaseEstimator]]
 
 
 class ListedLosses(NamedTuple):
-    """A list of losses, checked and made objects.
+    """A checked list of losses, as objects.
 
     Attributes
     ----------
     of_outputs : DistillationLoss
         Loss of the student's outputs.
     given : object
-        This loss as it was given, such as its name.
+        This loss as given, such as its name.
     terms : dict of str to FeatureTerm
-        By name, in the order of the list.
+        Terms by name, in the order of the list.
     """
 
     of_outputs: DistillationLoss
@@ -36,19 +36,19 @@ class ListedLosses(NamedTuple):
 
 
 def is_listed(loss: Any) -> bool:
-    """Return whether a loss is given as a list."""
+    """Return True if a loss is given as a list."""
     return isinstance(loss, (list, tuple))
 
 
 def entries_of(losses: Sequence[Any]) -> list[tuple[str, Any]]:
-    """Return (name, loss) of each entry of a list; a loss may be its name.
+    """Return (name, loss) for each entry of a list; the loss may itself be a name.
 
     Raises
     ------
     TypeError
-        If an entry is neither a loss, nor its name, nor a pair of both.
+        If an entry is neither a loss, nor a name, nor a pair of both.
     ValueError
-        If two entries have one name, or a name is none.
+        If two entries have the same name, or a name is not an identifier.
     """
     entries = [_entry(item) for item in losses]
     names = [name for name, _ in entries]
@@ -59,7 +59,7 @@ def entries_of(losses: Sequence[Any]) -> list[tuple[str, Any]]:
             )
         if names.count(name) > 1:
             raise ValueError(
-                f"loss={losses!r} has several entries of the name {name!r}. Give each a name of its own: "
+                f"loss={losses!r} has several entries of the name {name!r}. Give each its own name: "
                 f"loss=[('{name}_1', ...), ('{name}_2', ...)]."
             )
     return entries
@@ -75,8 +75,8 @@ def _entry(item: Any) -> tuple[str, Any]:
     if isinstance(item, DistillationLoss):
         return _name_of_class(type(item).__name__), item
     raise TypeError(
-        f"loss: {str(item)[:200]} is no entry of a list of losses. Give losses of sklearn_kd.losses, their "
-        f"names, or pairs (name, loss).{_in_place_of(item)}"
+        f"loss: {str(item)[:200]} is not an entry of a list of losses. Give losses of sklearn_kd.losses, "
+        f"their names, or pairs (name, loss).{_in_place_of(item)}"
     )
 
 
@@ -112,16 +112,16 @@ def listed_losses(
     losses : sequence
         Objects, names, and pairs of a name and one of these.
     of_outputs, of_features : mapping of str to class
-        Losses by the names that stand for them.
+        Losses by name.
     otherwise : callable
-        Returns the loss of the outputs where the list has none, or raises an error.
+        Returns the loss of the outputs if the list has none, or raises an error.
 
     Raises
     ------
     ValueError
-        If a name is not known, there is nothing in the list, or there are several losses of logits.
+        If a name is unknown, the list is empty, or it has several losses of the outputs.
     TypeError
-        As :func:`entries_of`.
+        As in :func:`entries_of`.
     """
     found: dict[str, Any] = {}
     given: dict[str, Any] = {}
@@ -135,8 +135,8 @@ def listed_losses(
         raise ValueError("loss=[] has no entry. Give one loss of logits, terms of features, or both.")
     if len(given) > 1:
         raise ValueError(
-            f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which has the loss "
-            "of the labels in it. Give one of them, and terms of features beside it."
+            f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which includes the "
+            "loss of the labels. Give one of them, and terms of features beside it."
         )
     if not given:
         return ListedLosses(otherwise(), None, found)
@@ -155,8 +155,8 @@ def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
     makers = {**of_outputs, **of_features}
     if item not in makers:
         raise ValueError(
-            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} It is one of "
-            f"{list(of_outputs)}, which are of the outputs, or of {list(of_features)}, which are of features."
+            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} Losses of the outputs are "
+            f"{list(of_outputs)}, and terms of features {list(of_features)}."
         )
     return makers[item]()
 
@@ -166,10 +166,10 @@ def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
 
 
 def entry_params(losses: Sequence[Any]) -> dict[str, Any]:
-    """Return the entries by name, and the parameters of those that are objects; none of a wrong list."""
+    """Return the entries by name, and the parameters of objects among them; nothing for a wrong list."""
     try:
         entries = entries_of(losses)
-    except (TypeError, ValueError):  # fit says what is wrong
+    except (TypeError, ValueError):  # fit raises the error
         return {}
     found: dict[str, Any] = dict(entries)
     for name, item in entries:
@@ -179,17 +179,17 @@ def entry_params(losses: Sequence[Any]) -> dict[str, Any]:
 
 
 def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any], makers: Makers) -> list[Any]:
-    """Return the list with other entries, by NAME, and with parameters set, by NAME__PARAMETER.
+    """Return the list with entries replaced, by NAME, and parameters set, by NAME__PARAMETER.
 
-    The parameters of objects are set in place, as scikit-learn sets those of nested estimators. A name gives
-    way to the object that it stands for.
+    Parameters of objects are set in place, as scikit-learn sets those of nested estimators. A name is
+    replaced by the object that it stands for.
 
     Parameters
     ----------
     losses : sequence
     params : mapping of str to object
     makers : mapping of str to class
-        Losses by the names that stand for them.
+        Losses by name.
 
     Raises
     ------
@@ -216,13 +216,13 @@ def with_entry_params(losses: Sequence[Any], params: Mapping[str, Any], makers: 
 
 
 def _with_parameters(item: Any, key: str, makers: Makers) -> BaseEstimator:
-    """Return an entry as an object, whose parameter is to be set as ``loss__KEY``."""
+    """Return an entry as an object, to set its parameter given as ``loss__KEY``."""
     if isinstance(item, BaseEstimator):
         return item
     if isinstance(item, str) and item in makers:
         return makers[item]()
     meant = did_you_mean(item, tuple(makers)) if isinstance(item, str) else ""
-    raise ValueError(f"loss__{key}: {item!r} is no loss with parameters to set.{meant}")
+    raise ValueError(f"loss__{key}: {item!r} is not a loss with parameters to set.{meant}")
 
 
 def _check_has(item: BaseEstimator, name: str, key: str) -> None:
@@ -232,19 +232,19 @@ def _check_has(item: BaseEstimator, name: str, key: str) -> None:
         return
     mend = did_you_mean(name, own)
     if name in _OF_THE_ESTIMATOR and isinstance(item, DistillationLoss):
-        mend = f" It starts at the estimator's own: {name}=... without loss__."
+        mend = f" Its initial value is a parameter of the estimator: {name}=... without loss__."
     raise ValueError(f"loss__{key}: {item!r} has no parameter {name!r}.{mend} It has {own}.")
 
 
 def params_of_names(losses: Sequence[Any], params: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return NAME__PARAMETER as they were given to an estimator beside a list, for entries that are names.
+    """Check the NAME__PARAMETER given to an estimator beside a list, for entries that are names; return them.
 
     Raises
     ------
     ValueError
         If there is no such entry.
     TypeError
-        If the entry is an object, which has parameters of its own.
+        If the entry is an object, which has its own parameters.
     """
     items = dict(entries_of(losses))
     for key in params:
@@ -265,5 +265,5 @@ def params_of_names(losses: Sequence[Any], params: Mapping[str, Any]) -> Mapping
 
 
 def _in_form(before: Any, name: str, item: Any) -> Any:
-    """Return an entry in the form in which it was given: a pair, or the loss alone if that has the name."""
+    """Return an entry in the form in which it was given: a pair, or the loss alone if it has that name."""
     return (name, item) if isinstance(before, tuple) or _entry(item)[0] != name else item

@@ -1,4 +1,4 @@
-"""Parts that DistPro's transforms and the terms of maps share: a convolution, a resize, a distance."""
+"""Parts shared by DistPro's transforms and the terms of maps: a convolution, a resize, a distance."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 def normalised_convolution(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
-    """Return a convolution that keeps height and width, and batch normalisation behind it."""
+    """Return a convolution that keeps height and width, followed by batch normalisation."""
     # No bias: batch normalisation would subtract it.
     return nn.Sequential(
         nn.Conv2d(c_in, c_out, kernel, padding=kernel // 2, bias=False), nn.BatchNorm2d(c_out)
@@ -15,18 +15,18 @@ def normalised_convolution(c_in: int, c_out: int, kernel: int) -> nn.Sequential:
 
 
 def resized(x: Tensor, size: tuple[int, int]) -> Tensor:
-    """Return the map at another height and width, by its nearest pixels."""
+    """Resize a map to another height and width, by nearest pixels."""
     return x if tuple(x.shape[2:]) == tuple(size) else F.interpolate(x, size=size, mode="nearest")
 
 
 def mean_squared(student: Tensor, teacher: Tensor, row_weight: Tensor | None = None) -> Tensor:
-    """Return the mean squared difference, shape (), of arrays of shape (B, ...) whose rows may have weights.
+    """Return the mean squared difference of two arrays, shape (); rows may have weights.
 
     Parameters
     ----------
     student, teacher : Tensor of shape (B, ...)
     row_weight : Tensor of shape (B,) or None, default=None
-        With mean 1 over the training set.
+        Weights of the rows, with mean 1 over the training set.
     """
     if row_weight is None:
         return F.mse_loss(student, teacher)
@@ -35,17 +35,17 @@ def mean_squared(student: Tensor, teacher: Tensor, row_weight: Tensor | None = N
 
 
 def hcl(student: Tensor, teacher: Tensor, row_weight: Tensor | None = None) -> Tensor:
-    """Hierarchical context loss (Chen et al. 2021, "Distilling knowledge via knowledge review").
+    """Return the hierarchical context loss (Chen et al. 2021, "Distilling knowledge via knowledge review").
 
-    Average the maps down to 4×4, 2×2 and 1×1, as far as these are smaller than the maps, and
-    return a weighted mean of the mean squared differences at all sizes. The weight is 1 for the
-    maps themselves and half of the previous one at each smaller size.
+    The maps are averaged down to those of 4×4, 2×2 and 1×1 that are smaller than the maps. The loss is a
+    weighted mean of the mean squared differences at all sizes. The weight is 1 for the maps themselves, and
+    halves at each smaller size.
 
     Parameters
     ----------
     student, teacher : Tensor of shape (B, C, H, W)
     row_weight : Tensor of shape (B,) or None, default=None
-        With mean 1 over the training set.
+        Weights of the rows, with mean 1 over the training set.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""The term "mgd": the teacher's map, generated from a part of the student's."""
+"""The term "mgd": generate the teacher's map from a part of the student's."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ _MASKED = ("channels", "pixels")
 
 
 class MaskedGeneration(FeatureTerm):
-    """Mean squared difference of the teacher's map and one made from a masked map of the student: "mgd".
+    """Mean squared difference of the teacher's map and one generated from the student's masked map: "mgd".
 
-    A random part of the student's map is set to 0, anew in each row and iteration. Two 3×3 convolutions
-    with a ReLU between them generate the teacher's whole map from the rest [1]_, so that each part of the
-    student's map must carry what the others miss. Where the numbers of channels differ, a 1×1 convolution
-    aligns them first. The convolutions learn beside the student.
+    A random part of the student's map is set to 0, anew in each row and iteration. Two 3×3 convolutions with
+    a ReLU between them generate the teacher's whole map from the rest [1]_, so that each part of the
+    student's map must carry what the others lack. If the numbers of channels differ, a 1×1 convolution
+    aligns them first. The convolutions are trained with the student.
 
     Parameters
     ----------
     weight : float, default=2.0
-        Weight of the term, or where it starts. The authors' weight for classification, 7e-5, belongs to the
-        sum over channels and pixels. Of the mean that is taken here it is 1.8 for a map of 512 × 7 × 7.
+        Weight of the term, or its initial value if learned. The authors' weight for classification, 7e-5,
+        belongs to the sum over channels and pixels. It corresponds to 1.8 for the mean used here, with a map
+        of 512 × 7 × 7.
     masked : {"channels", "pixels"}, default="channels"
         What is set to 0: whole channels, as in the authors' code for classification, or pixels in all
-        channels, as in the paper and their code for detection and segmentation.
+        channels, as in the paper and in their code for detection and segmentation.
     mask_ratio : float, default=0.15
-        Probability of each channel or pixel to be masked, between 0 and 1. The authors' code has 0.15 for
-        classification, of channels, and 0.65 for detection, of pixels.
+        Probability of masking a channel or pixel, above 0 and below 1. The authors' code uses 0.15 for
+        channels in classification, and 0.65 for pixels in detection.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         As in :class:`FeatureTerm`.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return maps, paired in their order; the losses of several pairs are added. "auto": the
-        last stage.
+        Layers that return maps, paired in order; the losses of the pairs are added. "auto": the last stage.
 
     Notes
     -----
-    The masks come from torch's global random state, as dropout's: a hypergradient sees the same masks as the
-    step. A map of another height or width than the teacher's is resized by its nearest pixels.
+    The masks come from torch's global random state, like those of dropout, so that a hypergradient sees the
+    same masks as the step. A map of another height or width than the teacher's is resized by nearest pixels.
 
     Time and memory: two 3×3 convolutions of the teacher's channels at the teacher's size, and four maps of
-    that shape. For a wide last stage this is much beside a small student.
+    that shape. With a wide last stage this is a lot for a small student.
 
     References
     ----------
@@ -84,7 +84,7 @@ class MaskedGeneration(FeatureTerm):
         self.mask_ratio = mask_ratio
 
     def check(self) -> None:
-        """Raise ValueError if the masks are not defined."""
+        """Raise ValueError if ``masked`` or ``mask_ratio`` has an invalid value."""
         if self.masked not in _MASKED:
             raise ValueError(f"masked={self.masked!r} must be one of {list(_MASKED)}.")
         check_real("mask_ratio", self.mask_ratio, above=0.0, otherwise=", below 1")
@@ -103,7 +103,7 @@ class MaskedGeneration(FeatureTerm):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the sum over the layers of the mean squared differences."""
+        """Return the sum of the layers' mean squared differences."""
         losses = [
             self._layer_loss(s, t, align, generate, row_weight)
             for s, t, (align, generate) in zip(student, teacher, module, strict=True)
@@ -118,7 +118,7 @@ class MaskedGeneration(FeatureTerm):
         return mean_squared(generated, teacher, row_weight)
 
     def _kept(self, maps: Tensor) -> Tensor:
-        """Return 1 for what stays and 0 for what is masked."""
+        """Draw a mask: 1 for channels or pixels to keep, 0 for those to mask."""
         B, C, H, W = maps.shape
         shape = (B, C, 1, 1) if self.masked == "channels" else (B, 1, H, W)
         return (torch.rand(shape, device=maps.device) >= self.mask_ratio).to(maps.dtype)

@@ -1,4 +1,4 @@
-"""The loss "kd" of several labels: binary cross-entropy, and divergence from the teacher's probabilities."""
+"""The loss "kd" for several labels: binary cross-entropy, and divergence from the teacher's probabilities."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ PER_LABEL = (False, True, "lambda1", "temperature")
 class MultilabelDistillation(DistillationLoss):
     """lambda1 · BCE(labels) + (1 − lambda1) · s(T) · KL(teacher at T, student at T), averaged over labels.
 
-    What ``loss="kd"`` is where y has several labels. Each label of a row is there or not, with the
-    probability σ(z) of its logit z; BCE is the binary cross-entropy, and KL the divergence of the student's
-    σ(z/T) from the teacher's σ(f/T). The metaparameters are lambda1, in [0, 1], and the temperature T, in its
-    logarithm. They start where ``DistilledClassifier(lambda1=..., temperature=...)`` says. Their derivatives
-    are closed forms.
+    ``loss="kd"`` means this loss if y has several labels. Each label of a row is present with the
+    probability σ(z) of its logit z. BCE is the binary cross-entropy, and KL the divergence of the student's
+    σ(z/T) from the teacher's σ(f/T). The metaparameters are lambda1, in [0, 1], and the temperature T,
+    learned in its logarithm. Their initial values are those of ``DistilledClassifier(lambda1=...,
+    temperature=...)``, and their derivatives are closed forms.
 
     Parameters
     ----------
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them.
+        Bounds of T.
     temperature_scaling : {"hinton", "none"}, default="hinton"
-        s(T): T², which keeps the soft gradients' size as T grows [1]_, or 1.
+        s(T): T², which keeps the size of the soft gradients as T grows [1]_, or 1.
     per_label : bool, "lambda1" or "temperature", default=False
-        Which metaparameters are an array with a number for each label, shape (k,): True both, False none, or
-        the one that is named. A teacher may know some labels better than others.
+        Which metaparameters are arrays with one number for each label, shape (k,): both (True), none
+        (False), or the named one. This helps if the teacher knows some labels better than others.
 
     See Also
     --------
@@ -73,13 +73,13 @@ class MultilabelDistillation(DistillationLoss):
         self.per_label = per_label
 
     def check(self) -> None:
-        """Raise ValueError unless the bounds are an interval above 0, and the other parameters known."""
+        """Raise ValueError unless the bounds are an interval above 0 and the other parameters are known."""
         check_temperature(self.temperature_bounds, self.temperature_scaling)
         if self.per_label not in PER_LABEL:
             raise ValueError(f"per_label={self.per_label!r} is not one of {list(PER_LABEL)}.")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature, each a number or ``n_classes`` of them, one for each label."""
+        """Return lambda1 and temperature, each one number or an array with one for each label."""
 
         def shape(name: str) -> tuple[int, ...]:
             return (n_classes,) if self.per_label in (True, name) else ()
@@ -99,7 +99,7 @@ class MultilabelDistillation(DistillationLoss):
         lambda1: Any,
         temperature: Any,
     ) -> Tensor:
-        """Return the losses of the rows; the form that :meth:`evaluate` has the derivatives of."""
+        """Return the losses of the rows, whose derivatives :meth:`evaluate` has in closed form."""
         scale = TEMPERATURE_SCALINGS[self.temperature_scaling][0](temperature)
         known = label_weights(labels).to(logits)[:, None]
         hard = known * binary_cross_entropy_with_logits(
@@ -111,7 +111,7 @@ class MultilabelDistillation(DistillationLoss):
     def evaluate(
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool = True
     ) -> Evaluation:
-        """Return the loss of a batch with its derivatives, in closed form; of a changed loss by autograd."""
+        """Return the loss of a batch with closed-form derivatives; a subclass's other loss uses autograd."""
         own, kind = MultilabelDistillation, type(self)
         if kind.loss is not own.loss or kind.metaparameters is not own.metaparameters:
             return super().evaluate(logits, targets, values, differentiable=differentiable)

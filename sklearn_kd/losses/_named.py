@@ -1,4 +1,4 @@
-"""Losses as users give them: an object, or the name of one of the library's."""
+"""Read a loss given as an object or by name."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn_kd.losses._smoothed import SmoothedDistillation
 from sklearn_kd.losses._standardized import StandardizedDistillation
 from sklearn_kd.losses._two_temperatures import TwoTemperatureDistillation
 
-# The names that ``DistilledClassifier(loss=...)`` takes for the losses' defaults.
+# Names of losses with default parameters in ``DistilledClassifier(loss=...)``.
 LOSSES: dict[str, type[DistillationLoss]] = ByName(
     {
         "kd": LogitDistillation,
@@ -29,7 +29,7 @@ LOSSES: dict[str, type[DistillationLoss]] = ByName(
     }
 )
 
-# What to give in place of a loss of torch: what messages say.
+# Advice in messages about a loss of torch's.
 OWN_LOSS = (
     "Write a subclass of sklearn_kd.losses.DistillationLoss and give an object of it as loss: the guide's "
     "page 'A loss of your own' has label smoothing and focal loss. Weights of classes are class_weight."
@@ -80,7 +80,7 @@ def loss_for_labels(loss: DistillationLoss, several: bool, *, by_name: bool) -> 
     Raises
     ------
     ValueError
-        If an object was given that is of the other form.
+        If an object of the other form was given.
     """
     if several and isinstance(loss, tuple(LOSSES.values())):
         if by_name and type(loss) is LogitDistillation:

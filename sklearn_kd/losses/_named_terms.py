@@ -10,7 +10,7 @@ from sklearn_kd.losses._masked_generation import MaskedGeneration
 from sklearn_kd.losses._relations import CorrelationCongruence, RelationalKD, SimilarityPreserving
 from sklearn_kd.losses._review import ReviewKD
 
-# The names that a list of losses, ``loss=["kd", "reviewkd"]``, takes for the terms' defaults.
+# Names of terms with default parameters in a list of losses, such as ``loss=["kd", "reviewkd"]``.
 TERMS: dict[str, type[FeatureTerm]] = ByName(
     {
         term.name: term

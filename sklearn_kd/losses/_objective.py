@@ -1,4 +1,4 @@
-"""The objective of a training step: outputs of a forward pass, and a loss of them with derivatives."""
+"""The objective of a training step: the outputs of a forward pass, and their loss with derivatives."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sklearn_kd.losses._multilabel_distillation import MultilabelDistillation
 from sklearn_kd.tasks._pixels import pixel_rows
 from sklearn_kd.tasks._targets import Targets
 
-# A finite difference moves the logits by this share of their size, in units of √epsilon: where rounding
-# and curvature (or the kinks of ReLU) cost about the same (examples/evidence/finite_difference.py).
+# A finite difference moves the logits by this share of their size, in units of √epsilon. There rounding and
+# curvature (or the kinks of ReLU) cost about the same (examples/evidence/finite_difference.py).
 LOGIT_CHANGE = 0.3
 
 
@@ -26,14 +26,14 @@ class ForwardPass(NamedTuple):
     Attributes
     ----------
     logits : Tensor of shape (B, K)
-        The student's.
+        The student's logits.
     tensors : list of Tensor
-        The tensors s that the loss is a function of, to be backpropagated through.
+        The tensors s on which the loss depends, to backpropagate through.
     inputs : tuple
         Arguments with which :meth:`Objective.outputs` computes s again.
     targets : Targets
     context : object
-        Anything that :meth:`Objective.evaluate` needs beside.
+        Anything else that :meth:`Objective.evaluate` needs.
     """
 
     logits: Tensor
@@ -48,7 +48,7 @@ class Objective(Protocol):
 
     @property
     def logit_change(self) -> float:
-        """By what share of their size, in units of √epsilon, a finite difference moves the logits."""
+        """Share of their size, in units of √epsilon, by which a finite difference moves the logits."""
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -56,37 +56,37 @@ class Objective(Protocol):
 
     @property
     def watch(self) -> Any:
-        """The watch over a teacher that answers while the student trains, or None."""
+        """The watch over the answers of a teacher asked during training, or None."""
 
     def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
-        """Return fresh modules that learn beside the student, by name; ``seed`` is of their weights."""
+        """Return new modules, by name, to train with the student; ``seed`` seeds their weights."""
 
     def forward(
         self, student: nn.Module, run: Callable[[Tensor], Tensor], others: Mapping[str, nn.Module],
         batch: Any, values: Mapping[str, Any],
     ) -> ForwardPass:  # fmt: skip
-        """Run the training forward pass; ``run`` is the student's, as it is executed."""
+        """Run the training forward pass; ``run`` executes the student."""
 
     def evaluate(self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool) -> Evaluation:
         """Return the loss of a forward pass with its derivatives."""
 
     def joined(self, passed: ForwardPass) -> Tensor:
-        """Return s as one tensor, as :meth:`Evaluation.contract` takes its u."""
+        """Return s as one tensor, in the layout of the u of :meth:`Evaluation.contract`."""
 
     def outputs(self, student: nn.Module, run: Any, others: Mapping[str, nn.Module]) -> Callable[..., Tensor]:
         """Return the function from :attr:`ForwardPass.inputs` to s."""
 
     def begin_epoch(self) -> None:
-        """Forget what :meth:`epoch_record` counts."""
+        """Reset what :meth:`epoch_record` counts."""
 
     def epoch_record(self) -> dict[str, float]:
-        """Return what the history records of an epoch, by name."""
+        """Return the numbers that the history records for an epoch, by name."""
 
     def forget(self) -> None:
-        """Drop what only training needs."""
+        """Drop everything that only training needs."""
 
     def batch_key(self) -> Hashable | None:
-        """Return what must agree for several students to be evaluated at once; None if they cannot."""
+        """Return a key that must agree for students to be evaluated at once; None if they cannot be."""
 
 
 class LogitObjective:
@@ -105,7 +105,7 @@ class LogitObjective:
         self.loss = loss
 
     def make_modules(self, device: torch.device, seed: int) -> dict[str, nn.Module]:
-        """Return none: the student learns alone."""
+        """Return none, because nothing is trained with the student."""
         return {}
 
     def forward(
@@ -116,18 +116,18 @@ class LogitObjective:
         batch: Any,
         values: Mapping[str, Any],
     ) -> ForwardPass:
-        """Run the student on the batch; of maps the pixels are the rows."""
+        """Run the student on the batch; the pixels of maps become rows."""
         logits = pixel_rows(run(batch[0]))
         return ForwardPass(logits, [logits], (batch[0],), batch.targets)
 
     def evaluate(self, passed: ForwardPass, values: Mapping[str, Any], *, differentiable: bool) -> Evaluation:
-        """Return the loss; where there is no teacher and the loss needs one, that of the labels alone."""
+        """Return the loss, or that of the labels alone if there is no teacher but the loss needs one."""
         return self.evaluate_logits(passed.logits, passed.targets, values, differentiable=differentiable)
 
     def evaluate_logits(
         self, logits: Tensor, targets: Targets, values: Mapping[str, Any], *, differentiable: bool
     ) -> Evaluation:
-        """Return the loss of logits: of one student, or of several where :meth:`batch_key` is not None."""
+        """Return the loss of the logits of one student, or of several if :meth:`batch_key` is not None."""
         if targets.teacher_logits is None and self.loss.needs_teacher and not self.loss.has_label_loss:
             several = targets.labels.ndim == logits.ndim
             return (BinaryTrainingLoss if several else LabelEvaluation)(logits, targets, values)
@@ -140,21 +140,21 @@ class LogitObjective:
     def outputs(
         self, student: nn.Module, run: Callable[[Tensor], Tensor], others: Mapping[str, nn.Module]
     ) -> Callable[..., Tensor]:
-        """Return the student's forward pass, of maps as rows of pixels."""
+        """Return the student's forward pass, with maps as rows of pixels."""
         return lambda x: pixel_rows(run(x))
 
     def begin_epoch(self) -> None:
         """Count nothing."""
 
     def epoch_record(self) -> dict[str, float]:
-        """Return nothing: the metaparameters are recorded by the net."""
+        """Return nothing, because the net records the metaparameters."""
         return {}
 
     def forget(self) -> None:
-        """Keep all: there is nothing that only training needs."""
+        """Keep everything, because nothing is needed only in training."""
 
     def batch_key(self) -> Hashable | None:
-        """Return the parameters of a loss that takes several students; None of others."""
+        """Return the parameters of a loss that takes several students at once; None for other losses."""
         if type(self.loss) is MultilabelDistillation and not self.loss.per_label:
             return "several labels", self.loss.temperature_scaling
         if type(self.loss) is LogitDistillation:

@@ -1,4 +1,4 @@
-"""The loss on a student's outputs beside terms of features: of y, and of the teacher's outputs."""
+"""The loss on a student's outputs beside terms of features, from y and the teacher's outputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn_kd.tasks._targets import Targets
 
 
 class OutputLoss(Protocol):
-    """The loss on the outputs, as :class:`~sklearn_kd.losses._feature_objective.FeatureObjective` has it."""
+    """The loss on the outputs in :class:`~sklearn_kd.losses._feature_objective.FeatureObjective`."""
 
     @property
     def asks_teacher(self) -> bool:
@@ -29,7 +29,7 @@ class OutputLoss(Protocol):
 
 
 class FixedEvaluation(NamedTuple):
-    """An :class:`~sklearn_kd.losses._distillation_loss.Evaluation` that no metaparameter changes.
+    """An :class:`~sklearn_kd.losses._distillation_loss.Evaluation` that depends on no metaparameter.
 
     Attributes
     ----------
@@ -51,18 +51,18 @@ class FixedEvaluation(NamedTuple):
 
 
 class WeightedOutputLoss:
-    """L(y) + weight · L(teacher), with a weight that stays; an :class:`OutputLoss`.
+    """L(y) + weight · L(teacher) with a fixed weight; an :class:`OutputLoss`.
 
-    That is (1 + weight) times the ``loss`` at lambda1 = 1/(1 + weight).
+    This is (1 + weight) times the ``loss`` at lambda1 = 1/(1 + weight).
 
     Parameters
     ----------
     loss : DistillationLoss
-        lambda1 · L(y) + (1 − lambda1) · L(teacher).
+        The loss lambda1 · L(y) + (1 − lambda1) · L(teacher).
     weight : float
-        0: the teacher is not asked.
+        Weight of the teacher. 0: the teacher is not asked.
     values : mapping of str to float or ndarray
-        Values of the further metaparameters of the loss.
+        Values of the loss's other metaparameters.
     """
 
     learned: tuple[str, ...] = ()
@@ -87,7 +87,7 @@ class LearnedOutputLoss:
     ----------
     loss : DistillationLoss
     learned : sequence of str
-        Names of its metaparameters, lambda1 among them.
+        Names of its metaparameters, including lambda1.
     """
 
     asks_teacher = True

@@ -1,4 +1,4 @@
-"""Losses of a regressor: the error on y and the distance from the teacher's predictions, with a weight."""
+"""Losses of a regressor: the error on y, and the distance from the teacher's predictions with a weight."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from sklearn_kd.meta._space import Metaparameter
 from sklearn_kd.tasks._criterion import Criterion, berhu_errors, huber_errors
 from sklearn_kd.tasks._targets import is_known, label_weights
 
-# The bound, in standard deviations of y: beyond 4 nearly every row follows the teacher.
+# Range of the bound in standard deviations of y. Beyond 4 nearly every row follows the teacher.
 TEACHER_BOUND_RANGE = (0.0, 4.0)
 WIDTH_RANGE = (0.05, 20.0)
-# In standard deviations of y: over about so much error the teacher's weight goes from 1 to 0. A step would
-# have no derivative by the bound.
+# Width in standard deviations of y over which the teacher's weight goes from 1 to 0. A step would have no
+# derivative with respect to the bound.
 _SOFTNESS = 0.1
 
 
@@ -30,27 +30,27 @@ class RegressionLoss(DistillationLoss):
 
         lambda1 · L(y, f) + (1 − lambda1) · g · L(t, f)
 
-    with y the target, t the teacher's prediction and f the student's output, all standardised: of mean 0 and
-    standard deviation 1 in the rows given to ``fit``. L is the :meth:`criterion`, which is the loss on D_val
-    too. Rows without a target have the second term alone.
+    with y the target, t the teacher's prediction and f the student's output. All are standardised: mean 0
+    and standard deviation 1 in the rows given to ``fit``. L is the :meth:`criterion`, which is also the loss
+    on D_val. Rows without a target have only the second term.
 
-    g is 1, or with ``teacher_bound`` a weight between 0 and 1: teacher-bounded regression, after [1]_. The
-    teacher counts only where the student's error on y plus the bound exceeds the teacher's error,
-    abs(y − f) + bound > abs(y − t): where the student is better by more than the bound, it is left alone.
-    So that the bound can be learned, g is the logistic function of the excess, in tenths of a standard
-    deviation. No gradient flows through g into the student.
+    g is 1 or, with ``teacher_bound``, a weight between 0 and 1: teacher-bounded regression, after [1]_. The
+    teacher counts only if the student's error on y plus the bound exceeds the teacher's error, abs(y − f) +
+    bound > abs(y − t). If the student is better than the teacher by more than the bound, it is left alone.
+    To make the bound learnable, g is the logistic function of the excess in tenths of a standard deviation.
+    No gradient flows through g into the student.
 
-    Write a loss of your own as a subclass with :meth:`criterion`, or with :meth:`errors` too where L has
-    metaparameters of its own.
+    Write a loss of your own as a subclass with :meth:`criterion`, and with :meth:`errors` if L has its own
+    metaparameters.
 
     Parameters
     ----------
     per_output : bool, default=False
-        Whether each target has a ``lambda1`` of its own, shape (n_outputs,), which trusts the teacher more in
-        some targets than in others.
+        Whether each target has its own ``lambda1``, shape (n_outputs,), so that the teacher can be trusted
+        more for some targets than for others.
     teacher_bound : float or None, default=None
-        Where the metaparameter ``teacher_bound`` starts, from 0 to 4 standard deviations of y. None: there
-        is none, and the teacher counts everywhere.
+        Initial value of the metaparameter ``teacher_bound``, from 0 to 4 standard deviations of y. None: no
+        bound; the teacher always counts.
 
     References
     ----------
@@ -59,7 +59,7 @@ class RegressionLoss(DistillationLoss):
 
     Examples
     --------
-    The logarithm of cosh, whose errors are squared near 0 and absolute beyond:
+    The logarithm of cosh, which is quadratic near 0 and linear beyond:
 
     >>> import torch
     >>> from sklearn.datasets import load_diabetes
@@ -83,7 +83,7 @@ class RegressionLoss(DistillationLoss):
         self.teacher_bound = teacher_bound
 
     def check(self) -> None:
-        """Raise ValueError unless the parameters can be used."""
+        """Raise ValueError or TypeError if a parameter or the criterion is invalid."""
         if not isinstance(self.per_output, bool):
             raise ValueError(f"per_output={self.per_output!r} must be True or False.")
         if self.teacher_bound is not None:
@@ -95,11 +95,11 @@ class RegressionLoss(DistillationLoss):
             )
 
     def criterion(self) -> Criterion:
-        """Return the loss on y, by which D_val is judged: the squared error."""
+        """Return the loss on y, which also judges D_val: here the squared error."""
         return Criterion("squared_error")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1, of which the estimator has the start, and teacher_bound if there is one.
+        """Return lambda1, whose initial value the estimator sets, and teacher_bound if there is one.
 
         Parameters
         ----------
@@ -115,16 +115,16 @@ class RegressionLoss(DistillationLoss):
         return found
 
     def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
-        """Return L of each target, shape (B, m): the :meth:`criterion`.
+        """Return L of each target, shape (B, m), here that of :meth:`criterion`.
 
         Parameters
         ----------
         outputs : Tensor of shape (B, K)
-            The student's: K is m, or 2m where the criterion is "gaussian_nll".
+            The student's outputs: K is m, or 2m if the criterion is "gaussian_nll".
         targets : Tensor of shape (B, m)
-            Standardised: y, or the teacher's predictions.
+            Standardised targets: y, or the teacher's predictions.
         **metaparameters : Tensor
-            Those that a subclass adds.
+            Metaparameters that a subclass adds.
         """
         return self.criterion().errors(outputs, targets)
 
@@ -145,13 +145,15 @@ class RegressionLoss(DistillationLoss):
         logits : Tensor of shape (B, K)
             The student's outputs.
         teacher_logits : Tensor of shape (B, m) or None
-            The teacher's predictions, standardised. None: there is no teacher, and y is all there is.
+            The teacher's standardised predictions. None: there is no teacher, and only y counts.
         labels : Tensor of shape (B, m)
             Standardised targets; NaN in rows that have none.
         lambda1 : Tensor of shape () or (m,)
+            Weight of the error on y.
         teacher_bound : Tensor of shape () or None, default=None
+            The bound of the teacher's term. None: no bound.
         **metaparameters : Tensor
-            Those that a subclass adds, for :meth:`errors`.
+            Metaparameters that a subclass adds, for :meth:`errors`.
 
         Returns
         -------
@@ -170,7 +172,7 @@ class RegressionLoss(DistillationLoss):
         return (lambda1 * of_y + (1 - lambda1) * of_teacher).mean(dim=1)
 
     def _checked_errors(self, outputs: Tensor, targets: Tensor, metaparameters: dict[str, Tensor]) -> Tensor:
-        """Return the errors, which of another shape would be broadcast to wrong ones."""
+        """Return the errors; refuse another shape, which would be broadcast to wrong errors."""
         found = self.errors(outputs, targets, **metaparameters)
         if found.shape != targets.shape:
             raise ValueError(
@@ -181,7 +183,7 @@ class RegressionLoss(DistillationLoss):
 
 
 class SquaredError(RegressionLoss):
-    """The squared error, on y and against the teacher: ``loss="squared_error"``.
+    """The squared error, from y and from the teacher: ``loss="squared_error"``.
 
     Parameters
     ----------
@@ -217,16 +219,16 @@ class AbsoluteError(RegressionLoss):
 
 
 class HuberLoss(RegressionLoss):
-    """Huber's loss, on y and against the teacher, with a width that is learned: ``loss="huber"``.
+    """Huber's loss, from y and from the teacher, with a learned width: ``loss="huber"``.
 
-    An error e costs e²/2 up to the width w, and w (e − w/2) beyond, where far targets pull no harder. The
-    metaparameter ``width`` moves in its logarithm, from 0.05 to 20 standard deviations of y. D_val is judged
-    at the width that is given here: else the smallest would seem to be the best.
+    An error e costs e²/2 up to the width w, and w (e − w/2) beyond it, so that far targets pull no harder.
+    The metaparameter ``width`` is learned in its logarithm, from 0.05 to 20 standard deviations of y. D_val
+    is judged at the width given here; otherwise the smallest width would seem the best.
 
     Parameters
     ----------
     width : float, default=1.35
-        Where the width starts, in standard deviations of y.
+        Initial width, in standard deviations of y.
     per_output, teacher_bound
         As in :class:`RegressionLoss`.
 
@@ -247,7 +249,7 @@ class HuberLoss(RegressionLoss):
         _check_number("width", self.width, WIDTH_RANGE)
 
     def criterion(self) -> Criterion:
-        """Return Huber's loss of the given width."""
+        """Return Huber's loss at the given width."""
         return Criterion("huber", float(self.width))
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
@@ -255,22 +257,22 @@ class HuberLoss(RegressionLoss):
         return super().metaparameters(n_classes) | {"width": _width(self.width)}
 
     def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
-        """Return Huber's loss of each target, at the present ``width``."""
+        """Return Huber's loss of each target at the current ``width``."""
         return huber_errors(outputs, targets, metaparameters["width"])
 
 
 class BerHuLoss(RegressionLoss):
-    """The reverse of Huber's loss, on y and against the teacher, with a learned width: ``loss="berhu"``.
+    """The reverse Huber loss, from y and from the teacher, with a learned width: ``loss="berhu"``.
 
-    An error e costs abs(e) up to the width w, and (e² + w²) / (2w) beyond, where far targets pull harder
-    than near ones [1]_. It is common for maps of depth, most of whose errors are small [2]_. The
-    metaparameter ``width`` moves in its logarithm, from 0.05 to 20 standard deviations of y. D_val is judged
-    at the width that is given here: else the largest would seem to be the best.
+    An error e costs abs(e) up to the width w, and (e² + w²) / (2w) beyond it, so that far targets pull
+    harder than near ones [1]_. The loss is common for depth maps, most of whose errors are small [2]_. The
+    metaparameter ``width`` is learned in its logarithm, from 0.05 to 20 standard deviations of y. D_val is
+    judged at the width given here; otherwise the largest width would seem the best.
 
     Parameters
     ----------
     width : float, default=0.2
-        Where the width starts, in standard deviations of y.
+        Initial width, in standard deviations of y.
     per_output, teacher_bound
         As in :class:`RegressionLoss`.
 
@@ -299,7 +301,7 @@ class BerHuLoss(RegressionLoss):
         _check_number("width", self.width, WIDTH_RANGE)
 
     def criterion(self) -> Criterion:
-        """Return the reverse of Huber's loss, of the given width."""
+        """Return the reverse Huber loss at the given width."""
         return Criterion("berhu", float(self.width))
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
@@ -307,7 +309,7 @@ class BerHuLoss(RegressionLoss):
         return super().metaparameters(n_classes) | {"width": _width(self.width)}
 
     def errors(self, outputs: Tensor, targets: Tensor, **metaparameters: Tensor) -> Tensor:
-        """Return the loss of each target, at the present ``width``."""
+        """Return the loss of each target at the current ``width``."""
         return berhu_errors(outputs, targets, metaparameters["width"])
 
 
@@ -317,7 +319,7 @@ class QuantileLoss(RegressionLoss):
     Parameters
     ----------
     quantile : float, default=0.5
-        Above 0 and below 1. The teacher should predict the same quantile.
+        The quantile, above 0 and below 1. The teacher should predict the same one.
     per_output, teacher_bound
         As in :class:`RegressionLoss`.
 
@@ -355,8 +357,8 @@ class GaussianNLL(RegressionLoss):
     """The negative log-likelihood of a normal distribution: ``loss="gaussian_nll"``.
 
     The student has two outputs for each target: the mean, which is its prediction, and the logarithm of the
-    variance, for ``predict(X, return_std=True)``. All means come first. Against the teacher the same
-    likelihood is taken of its prediction.
+    variance, for ``predict(X, return_std=True)``. All means come first. The teacher's term is the same
+    likelihood of the teacher's prediction.
 
     Parameters
     ----------
@@ -365,9 +367,15 @@ class GaussianNLL(RegressionLoss):
 
     Examples
     --------
-    >>> from sklearn_kd.losses import GaussianNLL
-    >>> GaussianNLL().criterion().outputs_per_target
-    2
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import RidgeCV
+    >>> from sklearn_kd import DistilledRegressor, MLPStudent
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = DistilledRegressor(
+    ...     RidgeCV(), MLPStudent, loss="gaussian_nll", max_epochs=10, random_state=0)
+    >>> mean, std = reg.fit(X, y).predict(X, return_std=True)
+    >>> mean.shape, bool((std > 0).all())
+    ((442,), True)
     """
 
     def criterion(self) -> Criterion:
@@ -376,7 +384,7 @@ class GaussianNLL(RegressionLoss):
 
 
 def _width(start: float) -> Metaparameter:
-    """Return the width of a loss as a metaparameter."""
+    """Return a loss's width as a metaparameter."""
     return Metaparameter(float(start), bounds=WIDTH_RANGE, coordinate="log")
 
 
@@ -386,7 +394,7 @@ def _check_number(name: str, value: Any, bounds: tuple[float, float], otherwise:
         raise ValueError(f"{name}={value!r} must be a number from {low:g} to {high:g}{otherwise}.")
 
 
-# The names that ``DistilledRegressor(loss=...)`` takes for the losses' defaults.
+# Names of losses with default parameters in ``DistilledRegressor(loss=...)``.
 REGRESSION_LOSSES: dict[str, type[DistillationLoss]] = ByName(
     {
         "squared_error": SquaredError,

@@ -1,4 +1,4 @@
-"""Terms of relations: how the rows of a batch relate to each other, in the student and in the teacher."""
+"""Terms of relations: compare how the rows of a batch relate to each other in student and teacher."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ class SimilarityPreserving(FeatureTerm):
     """Mean squared difference of the similarities of the rows of a batch: "similarity".
 
     The similarity of two rows is the inner product of their features, and each row of the matrix of
-    similarities, (B, B), is divided by its Euclidean norm [1]_. Rows that are alike for the teacher are to be
-    alike for the student; the features may have any widths. The term has nothing to learn beside the student.
+    similarities, (B, B), is divided by its Euclidean norm [1]_. Rows that are alike for the teacher should
+    be alike for the student. The features may have any widths. The term has no weights of its own to train.
 
     Parameters
     ----------
     weight : float, default=3000.0
-        Weight of the term, or where it starts. 3000 is what the paper and RepDistiller use.
+        Weight of the term, or its initial value if learned. The paper and RepDistiller use 3000.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         As in :class:`FeatureTerm`.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return rows or maps, which are flattened; the losses of several pairs are added. "auto":
-        the rows that the last linear layer is given. The paper takes the last maps.
+        Layers that return rows or maps, which are flattened; the losses of the pairs are added. "auto": the
+        input rows of the last linear layer. The paper takes the last maps.
 
     Notes
     -----
-    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. It compares
-    rows with each other, so that ``sample_weight`` does not weigh it. A row of zeros has similarities of 0,
-    with derivatives of 0.
+    The term is computed over a batch: it depends on ``batch_size``, and a batch of one row has none. It
+    compares rows with each other, so ``sample_weight`` has no effect on it. A row of zeros has similarities
+    of 0, with derivatives of 0.
 
     Time and memory: a product of (B, D) with itself, and a few arrays of shape (B, B).
 
@@ -47,7 +47,7 @@ class SimilarityPreserving(FeatureTerm):
 
     Examples
     --------
-    A rotation of all features, and their scale, leave the similarities as they are:
+    Rotating or scaling all features does not change the similarities:
 
     >>> import torch
     >>> from sklearn_kd.losses import SimilarityPreserving
@@ -94,33 +94,33 @@ def _similarities(features: Tensor) -> Tensor:
 class RelationalKD(FeatureTerm):
     """Differences of the distances and of the angles between the rows of a batch: "rkd".
 
-    Two losses with a weight each [1]_. The distance of two rows is Euclidean and divided by the mean distance
-    of the batch. The angle of three rows is the cosine at the second, between the directions to the first and
-    the third. Both compare student and teacher by Huber's loss of width 1, averaged over all pairs or
-    triples, those with equal rows included. The features may have any widths, and the term has nothing to
-    learn beside the student.
+    The term has two losses, each with its own weight [1]_. The distance of two rows is Euclidean and divided
+    by the mean distance of the batch. The angle of three rows is the cosine at the second, between the
+    directions to the first and the third. Both compare student and teacher by Huber's loss of width 1,
+    averaged over all pairs or triples, including those with equal rows. The features may have any widths.
+    The term has no weights of its own to train.
 
     The weights are two metaparameters, ``rkd_distance_weight`` and ``rkd_angle_weight``.
 
     Parameters
     ----------
     distance_weight : float, default=25.0
-        Weight of the distances, or where it starts; 25 as in the paper.
+        Weight of the distances, or its initial value if learned. The paper uses 25.
     angle_weight : float, default=50.0
-        Weight of the angles, or where it starts; 50 as in the paper.
+        Weight of the angles, or its initial value if learned. The paper uses 50.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
-        As in :class:`FeatureTerm`, of both weights.
+        As in :class:`FeatureTerm`, for both weights.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return rows or maps, which are flattened; the losses of several pairs are added. "auto":
-        the rows that the last linear layer is given.
+        Layers that return rows or maps, which are flattened; the losses of the pairs are added. "auto": the
+        input rows of the last linear layer.
 
     Notes
     -----
-    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. It compares
-    rows with each other, so that ``sample_weight`` does not weigh it. Rows that are equal up to rounding have
-    the distance 0 and angles of 0, with derivatives of 0. Squared distances are computed in float64, where
-    the device has it, and angles from them by the law of cosines: the width of the features counts only for
-    one product of (B, D) with itself.
+    The term is computed over a batch: it depends on ``batch_size``, and a batch of one row has none. It
+    compares rows with each other, so ``sample_weight`` has no effect on it. Rows that are equal up to
+    rounding have distance 0 and cosines of 0, with derivatives of 0. Squared distances are computed in
+    float64, if the device has it, and angles from them by the law of cosines, so that the width of the
+    features matters only for one product of (B, D) with itself.
 
     Time and memory: about ten arrays of shape (B, B, B), 8 MB each for batches of 128 and 67 MB for 256.
 
@@ -130,7 +130,7 @@ class RelationalKD(FeatureTerm):
 
     Examples
     --------
-    Features that are moved, rotated and scaled have the same relations:
+    Shifting, rotating and scaling the features does not change the relations:
 
     >>> import torch
     >>> from sklearn_kd.losses import RelationalKD
@@ -180,8 +180,8 @@ def _relational_losses(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 def _squared_distances(rows: Tensor) -> Tensor:
-    """Return the squared distances of the rows, shape (B, B), 0 where rounding leaves nothing of them."""
-    # A distance of near rows is a small difference of large numbers: float64, around the mean.
+    """Return the squared distances of the rows, shape (B, B); 0 if they are lost in rounding."""
+    # The distance of near rows is a small difference of large numbers: use float64, centred at the mean.
     exact = rows if rows.device.type == "mps" else rows.double()
     exact = exact - exact.mean(dim=0)
     products = exact @ exact.T
@@ -219,40 +219,41 @@ def _cosines(squares: Tensor) -> Tensor:
 class CorrelationCongruence(FeatureTerm):
     """Mean squared difference of the correlations of the rows of a batch: "correlation".
 
-    The correlation of two rows is a Gaussian kernel of their normalised features, exp(−gamma · ‖x − y‖²), by
-    its Taylor expansion in the cosine of x and y [1]_:
+    The correlation of two rows is a Gaussian kernel of their normalised features, exp(−gamma · ‖x − y‖²),
+    approximated by its Taylor expansion in the cosine of x and y [1]_:
 
         exp(−2 gamma) · Σ_p (2 gamma)^p / p! · cos(x, y)^p,   p = 0 … order.
 
     Parameters
     ----------
     weight : float, default=10.0
-        Weight of the term, or where it starts. The published weights belong to sums or to other losses of
-        the same name; 10 is this library's.
+        Weight of the term, or its initial value if learned. The published weights belong to sums or to other
+        losses of the same name; 10 is this library's choice.
     gamma : float, default=0.4
-        Of the kernel; 0.4 as in the paper.
+        Parameter of the kernel, above 0. The paper uses 0.4.
     order : int, default=2
-        Of the expansion; 2 as in the paper.
+        Order of the expansion, at least 1. The paper uses 2.
     embedding_size : int or None, default=None
-        Width of linear embeddings of the student's and the teacher's features, which learn beside the
-        student, as in the paper. None: the features themselves, of any widths. See the notes.
+        Width of linear embeddings of the student's and the teacher's features, which are trained with the
+        student, as in the paper. None: use the features themselves, of any widths. See the notes.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         As in :class:`FeatureTerm`.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return rows or maps, which are flattened; the losses of several pairs are added. "auto":
-        the rows that the last linear layer is given.
+        Layers that return rows or maps, which are flattened; the losses of the pairs are added. "auto": the
+        input rows of the last linear layer.
 
     Notes
     -----
-    The term belongs to the batch: ``batch_size`` changes it, and a batch of one row has none. It compares
-    rows with each other, so that ``sample_weight`` does not weigh it. A row of zeros has cosines of 0, with
-    derivatives of 0.
+    The term is computed over a batch: it depends on ``batch_size``, and a batch of one row has none. It
+    compares rows with each other, so ``sample_weight`` has no effect on it. A row of zeros has cosines of 0,
+    with derivatives of 0.
 
-    **Embeddings learn to agree without the student.** Both can map all rows to one direction, where the loss
-    is 0. On digits, with an MLP of 128 units as teacher and one of 8 as student, the term fell to 6e-5 and
-    the cosine of two embedded rows of the teacher rose to 0.97 in the mean, from 0.58 of its own features.
-    The student's own correlations were no nearer to the teacher's than without the term. So the default has
-    no embeddings: correlations of features of different widths can be compared as they are.
+    **Embeddings can learn to agree without the student.** Both can map all rows to one direction, where the
+    loss is 0. On digits, with an MLP of 128 units as teacher and one of 8 as student, the term fell to 6e-5,
+    and the mean cosine of two rows of the teacher rose from 0.58 for its own features to 0.97 for the
+    embedded ones. The student's own correlations were no nearer to the teacher's than without the term.
+    Therefore the default has no embeddings: correlations can be compared directly even if the features have
+    different widths.
 
     Time and memory: a product of (B, D) with itself, and about ten arrays of shape (B, B); the embeddings
     are products of (B, D) with (D, ``embedding_size``).
@@ -263,7 +264,7 @@ class CorrelationCongruence(FeatureTerm):
 
     Examples
     --------
-    The lengths of the rows do not count:
+    The lengths of the rows do not matter:
 
     >>> import torch
     >>> from sklearn_kd.losses import CorrelationCongruence
@@ -299,14 +300,14 @@ class CorrelationCongruence(FeatureTerm):
         self.embedding_size = embedding_size
 
     def check(self) -> None:
-        """Raise ValueError if the kernel or the embeddings are not defined."""
+        """Raise ValueError if ``gamma``, ``order`` or ``embedding_size`` is invalid."""
         check_real("gamma", self.gamma, above=0.0)
         check_positive_ints(order=self.order)
         if self.embedding_size is not None:
             check_positive_ints(embedding_size=self.embedding_size)
 
     def build(self, student: Sequence[Shape], teacher: Sequence[Shape]) -> nn.Module:
-        """Return the embeddings of the student's and the teacher's features, for each pair of layers."""
+        """Return embeddings of the student's and the teacher's features for each pair of layers."""
         return nn.ModuleList(
             nn.ModuleList([self._embedding(s), self._embedding(t)])
             for s, t in zip(student, teacher, strict=True)

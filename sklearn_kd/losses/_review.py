@@ -1,4 +1,4 @@
-"""The term "reviewkd": maps of a stage, joined with those of the deeper stages, are those of the teacher."""
+"""The term "reviewkd": match the teacher's maps with the student's, joined with those of deeper stages."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _WIDEST = 512
 class FusionBlock(nn.Module):
     """Attention-based fusion of a stage's map with the output of the deeper stages (Chen et al., Fig. 3).
 
-    Both are brought to ``c_mid`` channels and the stage's size. A 1×1 convolution of both makes two attention
-    maps between 0 and 1. Both are multiplied by theirs and added. The sum is resized to the teacher's map,
-    and a 3×3 convolution maps it to the teacher's channels.
+    Both are brought to ``c_mid`` channels and the stage's size. A 1×1 convolution of both makes two
+    attention maps between 0 and 1. Each input is multiplied by its attention map, and the products are
+    added. The sum is resized to the teacher's map, and a 3×3 convolution maps it to the teacher's channels.
 
     Parameters
     ----------
     c_in, c_mid, c_out : int
-        Channels of the stage's map, between the blocks, and of the teacher's map.
+        Numbers of channels of the stage's map, between the blocks, and of the teacher's map.
     deepest : bool
         Whether there is no deeper stage to join.
     """
@@ -53,18 +53,18 @@ class ReviewKD(FeatureTerm):
     The student's maps are reviewed from the deepest stage to the first [1]_. In each stage an
     attention-based fusion block joins the map with the output of the deeper stages, so that a low stage of
     the teacher also teaches deeper stages of the student. The loss of a stage is the mean squared difference
-    of the joined map and the teacher's, as they are and averaged down to 4×4, 2×2 and 1×1. The losses of the
-    stages are added. The blocks learn beside the student.
+    of the joined map and the teacher's, at full size and averaged down to 4×4, 2×2 and 1×1. The losses of
+    the stages are added. The blocks are trained with the student.
 
     Parameters
     ----------
     weight : float, default=5.0
-        Weight of the term, or where it starts. The paper uses 5 to 8 on CIFAR-100, by the pair of networks,
-        and 1 on ImageNet.
+        Weight of the term, or its initial value if learned. The paper uses 5 to 8 on CIFAR-100, depending on
+        the networks, and 1 on ImageNet.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         As in :class:`FeatureTerm`.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
-        Layers that return maps, as many of both, the first stage first. "auto": the maps after each
+        Layers that return maps, the same number for both, the first stage first. "auto": the maps after each
         down-sampling stage.
 
     Notes
@@ -73,12 +73,12 @@ class ReviewKD(FeatureTerm):
     schedule of its own. To raise a weight, train with a process whose values rise:
     ``DistilledClassifier(process=MetaparameterProcess(...))``.
 
-    The authors also give the pooled features before the last linear layer a block. Here each stage of maps
-    has one, and rows have none. Between the blocks there are as many channels as in the student's deepest
-    map, 512 at most.
+    The authors also add a block for the pooled features before the last linear layer. Here each stage of
+    maps has a block, and rows have none. Between the blocks there are as many channels as in the student's
+    deepest map, at most 512.
 
-    Time and memory: for each stage a 1×1 convolution and a 3×3 convolution to the teacher's channels at the
-    teacher's size. It is the dearest term; for a small student it costs more than the student.
+    Time and memory: for each stage a 1×1 convolution, and a 3×3 convolution to the teacher's channels at the
+    teacher's size. It is the most expensive term; with a small student it costs more than the student.
 
     References
     ----------
@@ -136,7 +136,7 @@ class ReviewKD(FeatureTerm):
         *,
         row_weight: Tensor | None = None,
     ) -> Tensor:
-        """Return the sum over the stages of the hierarchical context loss."""
+        """Return the sum of the stages' hierarchical context losses."""
         losses, fused = [], None
         for s, t, block in zip(student[::-1], teacher[::-1], reversed(module), strict=True):
             fused, compared = block(s, fused, (t.shape[2], t.shape[3]))

@@ -21,9 +21,9 @@ class SmoothedDistillation(DistillationLoss):
     lambda1 · ((1 − s) · CE(labels) + s · CE(uniform)) + (1 − lambda1) · T² · CE(teacher at T, student at T)
 
     Label smoothing [1]_ takes a share s of each label and spreads it over all classes. A teacher does much
-    the same, row by row: label smoothing is distillation from a teacher that says nothing [2]_. Here both
-    stand side by side, and s is learned: it ends near 0 where the teacher regularises enough. The weights of
-    the three terms sum to 1, but for T².
+    the same row by row: label smoothing is distillation from a teacher that says nothing [2]_. This loss
+    combines both, and learns s, which ends near 0 if the teacher regularises enough. Apart from T², the
+    weights of the three terms sum to 1.
 
     The metaparameters are lambda1 and the temperature T, as in :class:`LogitDistillation`, and the share
     ``smoothing``, from 0 to 0.9. At 0 this is the loss "kd".
@@ -31,15 +31,15 @@ class SmoothedDistillation(DistillationLoss):
     Parameters
     ----------
     smoothing : float, default=0.1
-        Where the share starts: the value of [1]_.
+        Initial value of the share; the default is that of [1]_.
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them.
+        Bounds of T.
 
     Notes
     -----
-    Rows without labels have no smoothed ones either: they follow the teacher. The teacher's probabilities are
-    left as they are; a teacher that was itself trained on smoothed labels teaches worse [3]_. Label smoothing
-    without a teacher is a loss of your own, as the guide's page on losses has it.
+    Unlabelled rows have no smoothed labels either: they follow only the teacher. The teacher's probabilities
+    are not smoothed; a teacher that was itself trained on smoothed labels teaches worse [3]_. For label
+    smoothing without a teacher, see the guide's page on losses of your own.
 
     Time and memory: one more mean over (B, K) than "kd", and derivatives by autograd.
 
@@ -60,7 +60,7 @@ class SmoothedDistillation(DistillationLoss):
     ...     RandomForestClassifier(random_state=0), MLPStudent, loss="smoothed_kd", meta="linear",
     ...     max_epochs=15, random_state=0)
     >>> clf = clf.fit(X[:600] / 16, y[:600])
-    >>> clf.metaparameters_["smoothing"] < 0.1  # the forest is smooth enough
+    >>> clf.metaparameters_["smoothing"] < 0.1  # the forest regularises enough
     True
     """
 
@@ -76,7 +76,7 @@ class SmoothedDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, "hinton")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature, which start where the estimator says, and smoothing."""
+        """Return lambda1 and temperature, whose initial values the estimator sets, and smoothing."""
         smoothing = number("smoothing", self.smoothing, SMOOTHING_BOUNDS)
         return lambda1_and_temperature(self.temperature_bounds) | {"smoothing": smoothing}
 

@@ -12,16 +12,17 @@ from sklearn_kd.losses._logit_distillation import check_temperature, lambda1_and
 from sklearn_kd.losses._logit_terms import divergence_rows, finite_logits, is_possible, label_rows
 from sklearn_kd.meta._space import Metaparameter
 
-# Added to variances: logits that are all equal have z-scores of 0, and finite derivatives.
+# Added to variances, so that equal logits have z-scores of 0 and finite derivatives.
 _SMALLEST_VARIANCE = 1e-8
 
 
 class StandardizedDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · T² · KL of z-scores: ``loss="standardized_kd"``.
 
-    The logits of each row are standardised to mean 0 and standard deviation 1 over the classes, the teacher's
-    and the student's, before they are divided by T and softened [1]_. So the temperature of a row is T times
-    the standard deviation of its logits, and a student need not have logits as large as its teacher's.
+    The teacher's and the student's logits of each row are standardised over the classes to mean 0 and
+    standard deviation 1, before they are divided by T and softened [1]_. The temperature of a row is
+    therefore T times the standard deviation of its logits, and the student's logits need not be as large as
+    its teacher's.
 
     The metaparameters are lambda1 and the temperature T, as in :class:`LogitDistillation`. The authors' loss
     on CIFAR-100 is 0.1 · CE + 9 · T² · KL with T = 2: 9.1 times this one at lambda1 = 0.1 / 9.1 = 0.011.
@@ -29,19 +30,19 @@ class StandardizedDistillation(DistillationLoss):
     Parameters
     ----------
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        T is kept between them. It divides z-scores, so that T = 1 is soft already: no z-score of K classes is
-        above √(K − 1).
+        Bounds of T. T divides z-scores, so that even T = 1 is soft: no z-score of K classes exceeds √(K −
+        1).
 
     Notes
     -----
-    The standard deviation is the paper's, with 1/K. The authors' code has 1/(K − 1), with which T here is
-    theirs times √(K / (K − 1)). Classes of probability 0 are left out of the teacher's mean and standard
-    deviation, and out of the student's. Rows without labels are distilled like others. A student whose logits
-    are all equal, as at first with a head of zeros, has large gradients: clip them (``max_grad_norm``).
+    The standard deviation is the paper's, with 1/K. The authors' code uses 1/(K − 1); T here is theirs times
+    √(K / (K − 1)). Classes of probability 0 are left out of the teacher's and the student's mean and
+    standard deviation. Unlabelled rows are distilled like the others. A student whose logits are all equal,
+    as with a head initialised to zeros, has large gradients: clip them (``max_grad_norm``).
 
-    Two classes are refused: the z-scores of two logits are −1 and 1, whatever the logits are.
+    Two classes are refused, because the z-scores of two logits are always −1 and 1.
 
-    Time and memory: two means and two variances over (B, K) more than "kd" has, and derivatives by autograd.
+    Time and memory: two means and two variances over (B, K) more than "kd", and derivatives by autograd.
 
     References
     ----------
@@ -49,7 +50,7 @@ class StandardizedDistillation(DistillationLoss):
 
     Examples
     --------
-    Logits of another size, or with a constant added, are no difference to learn:
+    Scaling logits or adding a constant to them does not change the loss:
 
     >>> import torch
     >>> from sklearn_kd.losses import StandardizedDistillation
@@ -71,7 +72,7 @@ class StandardizedDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, "hinton")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1 and temperature, which start where the estimator says.
+        """Return lambda1 and temperature, whose initial values the estimator sets.
 
         Raises
         ------
@@ -90,7 +91,7 @@ class StandardizedDistillation(DistillationLoss):
     ) -> Tensor:
         """Return the losses of the rows."""
         f, possible = finite_logits(teacher_logits), is_possible(teacher_logits)
-        # One logit has no standard deviation: then the student's is that of all.
+        # A single logit has no standard deviation; use that of all the student's logits.
         counted = possible | (possible.sum(dim=1, keepdim=True) < 2)
         log_t = (_z_scores(f, possible) / temperature).log_softmax(dim=1)
         log_q = (_z_scores(logits, counted) / temperature).log_softmax(dim=1)
@@ -99,7 +100,7 @@ class StandardizedDistillation(DistillationLoss):
 
 
 def _z_scores(logits: Tensor, counted: Tensor) -> Tensor:
-    """Standardise each row by the mean and the standard deviation of the logits that count.
+    """Standardise each row by the mean and standard deviation of its counted logits.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Weights of terms of features: metaparameters that are learned, or numbers that stay."""
+"""Weights of terms of features: learned metaparameters or fixed numbers."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 
 
 class TermWeights(Protocol):
-    """The weights α of the losses of a term, by the metaparameters of an iteration."""
+    """The weights α of a term's losses, as functions of an iteration's metaparameters."""
 
     def active(self, values: Mapping[str, Any]) -> list[int]:
         """Return the losses that are computed."""
 
     def alpha(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return α of the active losses, of the type and on the device of ``like``."""
+        """Return α of the active losses, with the dtype and device of ``like``."""
 
     def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return ∂α_k/∂a_j as [j, k] by the learned metaparameters, where all losses are active."""
+        """Return ∂α_k/∂a_j at [j, k] for the learned metaparameters a_j, with all losses active."""
 
 
 class NamedWeights:
@@ -28,7 +28,7 @@ class NamedWeights:
     Parameters
     ----------
     weights : sequence of str or float
-        Names of the metaparameters that are weights, and numbers in place of those that stay.
+        Name of the metaparameter for each learned weight, and a number for each fixed one.
     """
 
     def __init__(self, weights: Sequence[str | float]):
@@ -44,13 +44,13 @@ class NamedWeights:
         return torch.stack([torch.as_tensor(weight, device=like.device).to(like) for weight in found])
 
     def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return a row of the identity for each weight that is learned."""
+        """Return a row of the identity for each learned weight."""
         learned = [k for k, weight in enumerate(self.weights) if isinstance(weight, str)]
         return torch.eye(len(self.weights), dtype=like.dtype, device=like.device)[learned]
 
 
 class LearnedScale:
-    """Weights times a metaparameter, which is behind theirs; :class:`TermWeights`.
+    """Weights times a metaparameter, which comes after those of the weights; :class:`TermWeights`.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ class LearnedScale:
         return self._scale(values, like) * self.weights.alpha(values, like)
 
     def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return the scaled derivatives, and a row by the scale."""
+        """Return the scaled derivatives, and a row of derivatives with respect to the scale."""
         of_weights = self._scale(values, like) * self.weights.derivatives(values, like)
         return torch.cat([of_weights, self.weights.alpha(values, like)[None]])
 

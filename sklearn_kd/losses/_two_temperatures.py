@@ -15,28 +15,29 @@ from sklearn_kd.meta._space import Metaparameter
 class TwoTemperatureDistillation(DistillationLoss):
     """lambda1 · CE(labels) + (1 − lambda1) · S · T · CE(teacher at T, student at S): ``loss="mkd"``.
 
-    A teacher and a student of other sizes have logits of other sizes. Meta knowledge distillation [1]_ gives
-    each a temperature of its own, and learns both from held-out data. With S = T it is "kd".
+    A teacher and a student of different sizes have logits of different sizes. Meta knowledge distillation
+    [1]_ gives each its own temperature, and learns both from held-out data. With S = T it is "kd".
 
-    The metaparameters are lambda1, in [0, 1], which starts where ``DistilledClassifier(lambda1=...)`` says,
-    ``student_temperature`` S and ``teacher_temperature`` T, in their logarithms.
+    The metaparameters are lambda1, in [0, 1], whose initial value is that of
+    ``DistilledClassifier(lambda1=...)``, and ``student_temperature`` S and ``teacher_temperature`` T,
+    learned in their logarithms.
 
     Parameters
     ----------
     student_temperature, teacher_temperature : float, default=1.0
-        Where S and T start.
+        Initial values of S and T.
     temperature_bounds : tuple of (float, float), default=(1.0, 10.0)
-        S and T are kept between them.
+        Bounds of S and T.
 
     Notes
     -----
-    The factor S · T keeps the gradients' size as the temperatures grow, as T² does in "kd"; it is this
-    library's. The default ``meta="shortlist"`` tries lambda1 and leaves the temperatures where they start:
-    give it candidates, or learn them by ``meta="linear"`` or ``"forward"``. Where the student follows its
-    teacher, a larger T makes it less sure and a larger S surer.
+    The factor S · T, which this library adds, keeps the size of the gradients as the temperatures grow, as
+    T² does in "kd". The default ``meta="shortlist"`` tries values of lambda1 and leaves the temperatures at
+    their initial values: give it candidates, or learn them with ``meta="linear"`` or ``"forward"``. If the
+    student follows its teacher, a larger T makes it less confident, and a larger S more confident.
 
-    A class of probability 0 stays one. Rows without labels are distilled like others. Time and memory are
-    those of "kd", but for derivatives by autograd.
+    A class to which the teacher gives probability 0 keeps it. Unlabelled rows are distilled like the others.
+    Time and memory are those of "kd", but derivatives are computed by autograd.
 
     References
     ----------
@@ -44,7 +45,7 @@ class TwoTemperatureDistillation(DistillationLoss):
 
     Examples
     --------
-    A student whose logits are half as large as the teacher's has matched it at half its temperature:
+    A student whose logits are half as large as the teacher's matches it at half its temperature:
 
     >>> import torch
     >>> from sklearn_kd.losses import TwoTemperatureDistillation
@@ -75,7 +76,7 @@ class TwoTemperatureDistillation(DistillationLoss):
         check_temperature(self.temperature_bounds, "hinton")
 
     def metaparameters(self, n_classes: int) -> dict[str, Metaparameter]:
-        """Return lambda1, which starts where the estimator says, and both temperatures."""
+        """Return lambda1, whose initial value the estimator sets, and both temperatures."""
         names = ("student_temperature", "teacher_temperature")
         temperatures = {
             name: positive_number(name, getattr(self, name), self.temperature_bounds) for name in names

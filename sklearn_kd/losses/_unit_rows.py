@@ -1,16 +1,16 @@
-"""Rows divided by their norms."""
+"""Divide rows by their norms."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# Rows of a smaller norm count as rows of zeros.
+# Rows with a smaller norm count as rows of zeros.
 _SMALLEST_NORM = 1e-12
 
 
 def unit_rows(rows: Tensor) -> Tensor:
-    """Return the rows divided by their Euclidean norms; a row of zeros stays, with derivatives of 0.
+    """Divide the rows by their Euclidean norms; a row of zeros stays, with derivatives of 0.
 
     Parameters
     ----------

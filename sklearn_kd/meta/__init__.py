@@ -1,4 +1,4 @@
-"""Strategies: how the metaparameters are chosen and how they move during training."""
+"""Strategies: how metaparameters are chosen, and how they change during training."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ from sklearn_kd.meta._space import Metaparameter, MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, StartContext, Strategy
 from sklearn_kd.meta._twins import Twins
 
-# The names that ``DistilledClassifier(meta=...)`` takes for the strategies' defaults.
+# Names of strategies with default parameters in ``DistilledClassifier(meta=...)``.
 STRATEGIES: dict[str, type[Strategy]] = ByName(
     {
         "none": NoDistillation,
@@ -40,9 +40,9 @@ STRATEGIES: dict[str, type[Strategy]] = ByName(
     }
 )
 
-# Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``.
-# Only meta__lr differs among their data: 1 (synthetic), 0.1 (Fashion-MNIST, CIFAR-10), 0.25 (reduced
-# CIFAR-10); for the synthetic data they also have meta__val_temperature=0.1.
+# Gorpinich, Bakhteev and Strijov's own settings, for ``DistilledClassifier(..., **PAPER_SETTINGS)``. Only
+# meta__lr differs among their data: 1 (synthetic), 0.1 (Fashion-MNIST, CIFAR-10), 0.25 (reduced CIFAR-10).
+# For the synthetic data they also use meta__val_temperature=0.1.
 PAPER_SETTINGS: dict[str, Any] = {
     "lr": 1.0,
     "optimizer": torch.optim.SGD,

@@ -18,12 +18,12 @@ from sklearn_kd.meta._strategy import HypergradientStrategy, check_positive_ints
 
 
 class FarStrategy(HypergradientStrategy):
-    """Base of the strategies that move the metaparameters rarely, by a hypergradient over many steps.
+    """Base class of strategies that move the metaparameters rarely, by hypergradients over many steps.
 
     Attributes
     ----------
     every : int or "epoch"
-        How many iterations are between two moves. "epoch": they move at the end of each epoch.
+        Number of iterations between two moves. "epoch": move at the end of each epoch.
     """
 
     every: int | Literal["epoch"]
@@ -41,54 +41,54 @@ class FarStrategy(HypergradientStrategy):
 
     @abstractmethod
     def why_unsuitable(self, optimizer: torch.optim.Optimizer) -> str | None:
-        """Return why the student's optimizer cannot be used, as a message without its end, or None."""
+        """Return why the student's optimizer cannot be used, as the rest of a message, or None."""
 
     @abstractmethod
     def make_estimator(self, student: nn.Module, optimizer: torch.optim.Optimizer, **passes: Any) -> Any:
-        """Return what computes the hypergradients of one training.
+        """Return an estimator of the hypergradients of one training.
 
         ``passes`` are ``forward``, ``ranks`` and, in forward mode, ``loss_gradient``.
         """
 
 
 class ForwardGradient(FarStrategy):
-    """Moves the metaparameters by hypergradients over many steps, which forward mode carries along.
+    """Move the metaparameters by hypergradients over many steps, propagated in forward mode.
 
-    Beside the student its derivatives by the metaparameters are trained: Z_j = ∂w/∂a_j for each of m
-    components, through the steps of SGD (with momentum, Nesterov, weight decay), Adam or AdamW, their
-    moments included. At a move the hypergradient is ⟨∇L_val(w), Z_j⟩: what a change of a_j that had been
-    held since Z began would have done to L_val. An iteration costs 1 + m forward and backward passes. A
-    move takes as many batches of D_val as there were iterations since the last one; if these are more than
-    D_val has, all of D_val once.
+    The derivatives of the student's weights with respect to the metaparameters are updated along with the
+    student: Z_j = ∂w/∂a_j for each of the m components, through the steps of SGD (with momentum, Nesterov,
+    weight decay), Adam or AdamW, including their moments. At a move the hypergradient is ⟨∇L_val(w), Z_j⟩:
+    the effect on L_val of a change of a_j held since Z began. An iteration costs 1 + m forward and backward
+    passes. A move takes as many batches of D_val as there were iterations since the last move, or all of
+    D_val once if it has fewer.
 
     Parameters
     ----------
     every : int or "epoch", default="epoch"
-        How many iterations are between two moves. "epoch": they move at the end of each epoch.
+        Number of iterations between two moves. "epoch": move at the end of each epoch.
     decay : float, default=0.99
-        Z is multiplied by it in each iteration, so that about 1 / (1 − decay) iterations count. 1: all. 0:
-        the last one alone, as in :class:`Gradient`.
+        Factor by which Z is multiplied in each iteration, so that about the last 1 / (1 − decay) iterations
+        count. 1: all. 0: only the last one, as in :class:`Gradient`.
     carry : bool, default=True
-        Whether Z goes on over a move. False: it begins at zero after each, so that it is the derivative by
-        values that have been held since.
+        Whether Z continues after a move. False: it restarts at zero after each move, and is thus the
+        derivative with respect to values held since then.
     curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
-        The curvature of the training loss that Z is carried by. "gauss_newton" leaves out that of the student
-        itself. Then Z stays bounded over many epochs. "hessian" is exact; over more than an epoch Z may grow
-        without end, and its sign says nothing then.
+        The curvature of the training loss that propagates Z. "gauss_newton" leaves out the curvature of the
+        student itself, which keeps Z bounded over many epochs. "hessian" is exact; over more than an epoch Z
+        may grow without bound, and then its sign is meaningless.
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
     hypergradient : {"finite_difference", "central_difference", "jvp"}, default="finite_difference"
-        How J Z_j is computed: with one more forward pass, with two, or by forward-mode differentiation. With
-        ``curvature="hessian"`` one of the first two: a difference of gradients.
+        How J Z_j is computed: with one more forward pass, with two, or by forward-mode differentiation.
+        ``curvature="hessian"`` takes only the first two, as a difference of gradients.
     clip, optimizer, optimizer_params, coordinates, val_temperature
         As in :class:`HypergradientStrategy`. With ``val_temperature="auto"`` and all of D_val, T_val is
         refitted at each move.
 
     Notes
     -----
-    With Adam and AdamW Z begins after ten steps, as hypergradients do: the first steps divide by a second
-    moment that one or two batches decide. Dropout masks are those of the step. Where Z has become infinite,
-    nothing moves and Z begins anew.
+    With Adam and AdamW Z begins after ten steps, like other hypergradients, because the first steps divide
+    by a second moment that depends on one or two batches. Dropout masks are those of the step. If Z becomes
+    infinite, nothing moves and Z restarts.
 
     Franceschi et al., "Forward and reverse gradient-based hyperparameter optimization", 2017.
 
@@ -155,8 +155,8 @@ class ForwardGradient(FarStrategy):
             return None
         return (
             "carries derivatives through the steps of SGD, Adam and AdamW, without amsgrad and maximize; "
-            f"the student's optimizer is {reason}. Give one of these, or meta='implicit', for which any "
-            "optimizer will do"
+            f"the student's optimizer is {reason}. Give one of these, or meta='implicit', which takes any "
+            "optimizer"
         )
 
     def make_estimator(
@@ -171,31 +171,31 @@ class ForwardGradient(FarStrategy):
 
 
 class ImplicitGradient(FarStrategy):
-    """Moves the metaparameters by hypergradients of training to the end, by the implicit function theorem.
+    """Move the metaparameters by hypergradients of converged training, by the implicit function theorem.
 
     The hypergradient is −⟨∂g/∂a_j, (H + damping)⁻¹ ∇L_val(w)⟩ with the curvature H of the training loss, as
-    if the student were trained to the end on the present quadratic model of its loss. It is exact where
-    training has come to rest and the student is deterministic. Iterations between two moves cost what plain
-    ones do. A move costs about n_terms + 2 passes through ``n_batches`` batches of D_train, the last ones
+    if the student were trained to convergence on the current quadratic model of its loss. It is exact if
+    training has converged and the student is deterministic. Iterations between two moves cost the same as
+    plain ones. A move costs about n_terms + 2 passes through ``n_batches`` batches of D_train, the last ones
     of the epoch, and one through D_val.
 
     Parameters
     ----------
     every : int or "epoch", default="epoch"
-        How many iterations are between two moves. "epoch": they move at the end of each epoch.
+        Number of iterations between two moves. "epoch": move at the end of each epoch.
     n_terms : int, default=5
-        Steps of conjugate gradients, or terms of the Neumann series behind the first.
+        Number of conjugate gradient steps, or of terms of the Neumann series after the first.
     solver : {"cg", "neumann"}, default="cg"
-        How the system is solved.
+        How the system is solved: by conjugate gradients or by a Neumann series.
     damping : float, default=0.1
-        Is added to H. The larger it is, the less far the hypergradient looks. H is that of the loss alone:
-        ``weight_decay`` of the optimizer SGD counts as damping, and is to be part of this number.
+        Added to H. The larger it is, the less far ahead the hypergradient looks. H belongs to the loss
+        alone: SGD's ``weight_decay`` acts as damping, and should be included in this number.
     curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
         "gauss_newton" leaves out the curvature of the student itself, and is never negative. "hessian" is
-        exact and may be negative, where conjugate gradients end.
+        exact and may be negative, which ends the conjugate gradients.
     n_batches : int, default=8
-        How many batches of D_train H and ∂g/∂a_j are taken on, joined to one; those of the epoch so far at
-        most.
+        Number of batches of D_train on which H and ∂g/∂a_j are computed, joined into one; at most those of
+        the epoch so far.
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
     clip, optimizer, optimizer_params, coordinates, val_temperature
@@ -203,8 +203,8 @@ class ImplicitGradient(FarStrategy):
 
     Notes
     -----
-    Dropout masks are the same in all passes of a move. A direction of negative curvature ends the steps of
-    conjugate gradients; if it is the first, (H + damping)⁻¹ is left out.
+    Dropout masks are the same in all passes of a move. A direction of negative curvature ends the conjugate
+    gradients; if it is the first direction, (H + damping)⁻¹ is left out.
 
     Lorraine, Vicol, Duvenaud, "Optimizing millions of hyperparameters by implicit differentiation", 2020.
 

@@ -1,4 +1,4 @@
-"""Strategies whose metaparameters stay where they start."""
+"""Strategies that keep the metaparameters at their initial values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from sklearn_kd.meta._strategy import StartContext, Strategy, Values
 
 
 class Fixed(Strategy):
-    """The metaparameters as given throughout, trained on all of D.
+    """Keep the given metaparameters, and train on all of D.
 
     Parameters
     ----------
@@ -15,16 +15,20 @@ class Fixed(Strategy):
 
     Examples
     --------
-    >>> from sklearn_kd.meta import Fixed
-    >>> Fixed().learns_from_validation
-    False
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta="fixed", lambda1=0.3, temperature=2.0, max_epochs=2)
+    >>> clf.fit(*load_iris(return_X_y=True)).metaparameters_
+    {'lambda1': 0.3, 'temperature': 2.0}
     """
 
 
 class Naive(Strategy):
-    """lambda1 = 0.5 and T = 1 throughout: the paper's baseline "naive".
+    """Keep lambda1 = 0.5 and T = 1: the paper's baseline "naive".
 
-    Other metaparameters, and those to which the loss gives a start of its own, have their start.
+    Other metaparameters, and those whose initial value the loss itself sets, keep their initial value.
 
     Parameters
     ----------
@@ -47,7 +51,7 @@ class Naive(Strategy):
 
 
 class NoDistillation(Strategy):
-    """Labels alone, lambda1 = 1: the student that has no teacher.
+    """Train on the labels alone, lambda1 = 1, without a teacher.
 
     Parameters
     ----------
@@ -56,9 +60,11 @@ class NoDistillation(Strategy):
 
     Examples
     --------
-    >>> from sklearn_kd.meta import NoDistillation
-    >>> NoDistillation().needs_teacher
-    False
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=2)
+    >>> clf.fit(*load_iris(return_X_y=True)).lambda1_
+    1.0
     """
 
     needs_teacher = False
@@ -68,6 +74,6 @@ class NoDistillation(Strategy):
 
 
 def _without_start(context: StartContext, values: dict[str, float]) -> Values:
-    """Return those of the values whose metaparameters the loss gives no start of their own."""
+    """Return the values of metaparameters whose initial value the loss does not set itself."""
     space = context.space
     return {name: value for name, value in values.items() if name in space and space[name].start is None}

@@ -1,4 +1,4 @@
-"""Strategies that follow the hypergradient, or a line fitted to where it led."""
+"""Strategies that follow the hypergradient, or a line fitted to its path."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn_kd.meta._strategy import HypergradientStrategy
 
 
 class Gradient(HypergradientStrategy):
-    """One hypergradient step on D_val in every iteration (paper Eq. 3).
+    """Take one hypergradient step on D_val in every iteration (paper Eq. 3).
 
     Parameters
     ----------
@@ -22,31 +22,38 @@ class Gradient(HypergradientStrategy):
 
     Examples
     --------
-    >>> from sklearn_kd.meta import Gradient
-    >>> Gradient().takes_hypergradient(iteration=7)
+    lambda1 and T move in every iteration, here with SGD from the first on:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10, random_state=0), MLPStudent, meta="gradient", optimizer="SGD", lr=0.1,
+    ...     search_epochs=None, max_epochs=3, random_state=0)
+    >>> path = clf.fit(*load_iris(return_X_y=True)).metaparameter_path_
+    >>> len(set(path["lambda1"])) == len(path)
     True
     """
 
 
 class Linear(HypergradientStrategy):
-    """e1 hypergradient iterations, a line fitted to them, e2 iterations along the line.
+    """Take e1 hypergradient iterations, fit a line to them, and follow it for e2 iterations.
 
-    Paper Eq. 4 and Algorithm 1: after e1 gradient iterations a line is fitted to the path
-    of each metaparameter by least squares; for e2 iterations it predicts them at the price
-    of plain training; then the cycle starts again. The line is in the
-    coordinates that are learned, by default (lambda1, log T). Where the student's optimizer is
-    Adam or AdamW, whose first ten steps take no hypergradient, the first cycle starts after
-    them. A hypergradient that was not finite is a point of the line at which nothing moved.
+    Paper Eq. 4 and Algorithm 1: after e1 gradient iterations a line is fitted to the path of each
+    metaparameter by least squares. For e2 iterations it predicts them at the cost of plain training. Then
+    the cycle starts again. The line is in the learned coordinates, by default (lambda1, log T). If the
+    student's optimizer is Adam or AdamW, whose first ten steps take no hypergradient, the first cycle starts
+    after them. If a hypergradient was not finite, the line counts a point at which nothing moved.
 
     Parameters
     ----------
     e1 : int, default=10
-        Gradient iterations per cycle; at least 2 where something is to be predicted.
+        Gradient iterations per cycle; at least 2 if ``e2 > 0``.
     e2 : int, default=10
         Predicted iterations per cycle. 0 is exactly :class:`Gradient`.
     form : {"anchored", "values", "increments"}, default="anchored"
-        What the line is fitted to: the values, with the fitted slope drawn from the last
-        one; the values themselves (the paper's code); the increments (its text, Eq. 4),
+        What the line is fitted to. "anchored": the values; the fitted slope is drawn from the last one.
+        "values": the values themselves (the paper's code). "increments": the increments (its text, Eq. 4),
         which are summed up from the last value.
     lr, clip, optimizer, optimizer_params, coordinates, hypergradient, hypergradient_rows, val_temperature
         As in :class:`HypergradientStrategy`.
@@ -113,14 +120,14 @@ class Linear(HypergradientStrategy):
 
 
 def check_cycle(e1: Any, e2: Any) -> None:
-    """Raise ValueError unless e1 and e2 can be numbers of iterations of a cycle."""
+    """Raise ValueError unless e1 and e2 are valid numbers of iterations."""
     for name, value, least in (("e1", e1, 1), ("e2", e2, 0)):
         if not isinstance(value, Integral) or isinstance(value, bool) or value < least:
             raise ValueError(f"{name}={value!r} must be an integer of at least {least}.")
 
 
 def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Least-squares line through points at t = 1 … n: its value at t = n, and its slope."""
+    """Fit a least-squares line to points at t = 1 … n; return its value at t = n and its slope."""
     n = len(points)
     t = torch.arange(1, n + 1, dtype=points.dtype, device=points.device)[:, None]
     centred = t - t.mean()
@@ -128,8 +135,8 @@ def _line(points: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return points.mean(dim=0) + slope * centred[-1], slope
 
 
-# Each form: θ ``ahead`` iterations, shape (e2, 1), after the last row of ``window``, whose
-# first row stands before the first of the e1 gradient iterations.
+# Each form returns θ ``ahead`` iterations, shape (e2, 1), after the last row of ``window``. The first row of
+# ``window`` precedes the e1 gradient iterations.
 
 
 def _values(window: torch.Tensor, ahead: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Metaparameters chosen among students of which the worse are dropped as they train."""
+"""Choose metaparameters among students, dropping the worse ones as they train."""
 
 from __future__ import annotations
 
@@ -16,32 +16,34 @@ from sklearn_kd.meta._trials import trials_dtype
 
 
 class SuccessiveHalving(PopulationStrategy):
-    """Students at different fixed metaparameters train side by side; at each rung the worse half is dropped.
+    """Train students at different fixed metaparameters side by side; drop the worse half at each rung.
 
-    The first student has the start. The others are drawn from a Latin hypercube between the bounds of the
-    metaparameters, uniformly in log T. All train on the same batches. After the share ``rungs[0]`` of the
-    epochs the better half goes on, and so on [1]_; after the last rung one, which is trained to the end.
+    The first student has the initial metaparameters. Those of the others are drawn from a Latin hypercube
+    between the bounds, uniformly in log T. All train on the same batches. After the share ``rungs[0]`` of
+    the epochs the better half continues, and so on [1]_. After the last rung one student is left, which is
+    trained to the end.
 
-    L_val on a small D_val is noisy. So the start is dropped only where it is worse than the best by ``z``
-    standard errors of the difference of L_val, taken row by row.
+    L_val on a small D_val is noisy. Therefore the first student is dropped only if it is worse than the best
+    by ``z`` standard errors of the difference of L_val, computed over the rows.
 
     Parameters
     ----------
     n_members : int, default=4
-        Students at the first epoch, that of the start included.
+        Number of students in the first epoch, including the one with the initial metaparameters.
     rungs : tuple of float, default=(0.4, 0.6)
-        Shares of the epochs, rising, after which students are dropped. Early ones mislead: with noisy
-        labels memorising comes late, and trials of less than a sixth of the epochs prefer a large lambda1.
+        Increasing shares of the epochs after which students are dropped. Early rungs mislead: with noisy
+        labels, memorising comes late, and trials of less than a sixth of the epochs prefer a large lambda1.
     z : float, default=1.0
-        0: the smaller L_val decides.
+        Standard errors by which the first student must be worse than the best to be dropped. 0: the smaller
+        L_val decides.
     val_temperature : float or "auto", default="auto"
-        T_val of the validation loss, as in :class:`Strategy`; with "auto" each student's own.
+        T_val of the validation loss, as in :class:`Strategy`. "auto": each student has its own.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_members,)
         The metaparameters of each student, its last ``val_loss`` and its ``seconds`` of training (an equal
-        share of those of all). The first is that of the start.
+        share of the total). The first row belongs to the initial metaparameters.
 
     See Also
     --------
@@ -84,8 +86,8 @@ class SuccessiveHalving(PopulationStrategy):
         shares = [share for share in rungs if isinstance(share, Real) and 0 < share <= 1]
         if not shares or len(shares) != len(rungs) or sorted(set(shares)) != list(shares):
             raise ValueError(
-                f"rungs={self.rungs!r} must be shares of the epochs, above 0 and at most 1, rising, such as "
-                "(0.4, 0.6)."
+                f"rungs={self.rungs!r} must be shares of the epochs, above 0 and at most 1, in increasing "
+                "order, such as (0.4, 0.6)."
             )
         check_real("z", self.z, least=0.0)
         UnitCube(space)
@@ -108,7 +110,7 @@ class SuccessiveHalving(PopulationStrategy):
         for name in population.space:
             self.trials_[name] = [setting[name] for setting in settings]
         self.trials_["val_loss"] = np.nan
-        members = np.arange(len(settings))  # those that still train, the best first
+        members = np.arange(len(settings))  # students still in training, the best first
         population.select([0] * len(settings))
         done = 0
         for k, share in enumerate(self.rungs):
@@ -127,15 +129,15 @@ class SuccessiveHalving(PopulationStrategy):
         population.record(settings[members[0]], float(self.trials_["val_loss"][members[0]]))
 
     def _places(self, start: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Draw the places of all members but the first: one of each component in each of n equal parts."""
+        """Draw the places of all members but the first, with each component once in each of n equal parts."""
         n = self.n_members - 1
         parts = [rng.permutation(n) for _ in start]
         return (np.stack(parts, axis=1) + rng.random((n, len(start)))) / max(n, 1)
 
     def _kept(self, losses: np.ndarray, start: int | None, rung: int) -> list[int]:
-        """Return the members that go on, the best first, of all those with these losses of rows.
+        """Return the members that continue, the best first, given the losses of their rows.
 
-        ``start`` is the member with the start, if it still trains.
+        ``start`` is the member with the initial metaparameters, if it still trains.
         """
         ranked = losses.mean(axis=1).argsort(kind="stable").tolist()
         kept = ranked[: self._n_kept(len(ranked), rung)]

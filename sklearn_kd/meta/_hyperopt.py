@@ -1,4 +1,4 @@
-"""Metaparameters chosen by trials: the tree-structured Parzen estimator of hyperopt."""
+"""Choose metaparameters by trials with hyperopt's tree-structured Parzen estimator."""
 
 from __future__ import annotations
 
@@ -13,46 +13,52 @@ from sklearn_kd.meta._trials import Range, best_trial, check_trial_parameters, r
 
 
 class Hyperopt(Strategy):
-    """The best of ``n_trials`` fixed settings by L_val, then fixed throughout.
+    """Choose the best of ``n_trials`` fixed settings by L_val, and keep it.
 
-    Each trial trains a fresh student on D_train at lambda1 ~ U(0, 1), log10 T ~ U(−1, 1), and at
-    other metaparameters within their bounds, and is judged by L_val on all of D_val. Trial and
-    final student share initialisation and batches. A progress bar appears when the estimator is verbose.
+    Each trial trains a new student on D_train at lambda1 ~ U(0, 1), log10 T ~ U(−1, 1), and at other
+    metaparameters within their bounds, and is judged by L_val on all of D_val. Trials and final student
+    share initialisation and batches. If the estimator is verbose, a progress bar is shown.
 
     Parameters
     ----------
     n_trials : int, default=5
+        Number of trials.
     n_startup_trials : int, default=2
-        Trials drawn at random before the model of the losses guides them. hyperopt's own
-        default is 20, which makes the paper's 5 trials a random search: set it to
-        ``n_trials`` for that. They do not depend on each other: small students are trained
-        in one batched run.
+        Trials drawn at random before the model of the losses guides them. hyperopt's own default is 20,
+        which makes the paper's 5 trials a random search: set it to ``n_trials`` for that. The startup trials
+        are independent, so small students are trained in one batched run.
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T, the temperature of the loss "kd". It is the method's own and knows no
+        Range of log10 T, the temperature of the loss "kd". It belongs to this method and ignores
         ``temperature_bounds``.
     n_guided_at_once : int, default=1
-        Guided trials asked for at once, and trained as the startup trials are. Each is then
-        chosen without the losses of the others, which count as infinite until they are
-        known: several at once are sooner done and told less. 1 is hyperopt's sequential
-        algorithm.
+        Number of guided trials requested at once, and trained like the startup trials. Each is chosen
+        without the losses of the others, which count as infinite until they are known: several at once
+        finish sooner but learn less. 1 is hyperopt's sequential algorithm.
     n_jobs : int or None, default=None
-        Processes for trials that are not trained in one run, as joblib reads the number.
+        Processes for trials that are not trained in one run, as in joblib.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, as in :class:`Strategy`.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_trials,)
-        The metaparameters, ``val_loss``, ``seconds`` (an equal share of what the trials made at
-        once took), in the order tried.
+        The metaparameters, ``val_loss`` and ``seconds`` (an equal share among the trials made at once), in
+        the order tried.
 
     Examples
     --------
     Twelve trials, in three rounds of four:
 
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
     >>> from sklearn_kd.meta import Hyperopt
-    >>> Hyperopt(n_trials=12, n_startup_trials=4, n_guided_at_once=4)
-    Hyperopt(n_guided_at_once=4, n_startup_trials=4, n_trials=12)
+    >>> meta = Hyperopt(n_trials=12, n_startup_trials=4, n_guided_at_once=4)
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10, random_state=0), MLPStudent, meta=meta, max_epochs=5, random_state=0)
+    >>> trials = clf.fit(*load_iris(return_X_y=True)).trials_
+    >>> len(trials), bool(clf.lambda1_ == trials["lambda1"][trials["val_loss"].argmin()])
+    (12, True)
     """
 
     learns_from_validation = True
@@ -96,7 +102,7 @@ class Hyperopt(Strategy):
                 at_once = self.n_guided_at_once if rounds else self.n_startup_trials
                 settings = parzen.ask(min(at_once, self.n_trials - n_done))
                 rounds.append(run_trials(context, settings, self.n_jobs))
-                self.trials_ = np.concatenate(rounds)  # at once: a user may end the next round
+                self.trials_ = np.concatenate(rounds)  # now, as a user may interrupt the next round
                 parzen.tell(rounds[-1]["val_loss"])
                 n_done += len(settings)
                 progress.update(len(settings))
@@ -104,9 +110,9 @@ class Hyperopt(Strategy):
 
 
 class _Parzen:
-    """hyperopt's tree-structured Parzen estimator, asked and told.
+    """An ask-and-tell interface to hyperopt's tree-structured Parzen estimator.
 
-    ``hyperopt.fmin`` asks, evaluates and tells in one loop; this asks for several.
+    ``hyperopt.fmin`` asks, evaluates and tells in one loop; this class asks for several trials at once.
     """
 
     def __init__(
@@ -130,7 +136,7 @@ class _Parzen:
         self._asked: list[Any] = []
 
     def _labels(self, name: str) -> list[str]:
-        """Return hyperopt's labels of the components of a metaparameter."""
+        """Return hyperopt's labels for a metaparameter's components."""
         label, entry = self._ranges[name].label, self._space[name]
         return [f"{label}[{k}]" for k in range(entry.size)] if entry.shape else [label]
 
@@ -147,7 +153,7 @@ class _Parzen:
         return setting
 
     def tell(self, losses: np.ndarray) -> None:
-        """Record the losses of the trials that were asked for last."""
+        """Record the losses of the trials returned by the last :meth:`ask`."""
         from hyperopt import JOB_STATE_DONE, STATUS_FAIL, STATUS_OK
 
         for doc, loss in zip(self._asked, losses, strict=True):
@@ -156,7 +162,7 @@ class _Parzen:
         self._trials.refresh()
 
     def _suggested(self) -> Any:
-        """Suggest one more trial; those without a loss yet count as the worst."""
+        """Suggest one more trial; trials without a loss yet count as the worst."""
         from hyperopt import tpe
 
         ids, seed = self._trials.new_trial_ids(1), self._rng.integers(2**31 - 1)

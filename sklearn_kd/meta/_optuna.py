@@ -1,4 +1,4 @@
-"""Metaparameters chosen by trials that a sampler of Optuna suggests, in a study that may be shared."""
+"""Choose metaparameters by trials that an Optuna sampler suggests, in a study that may be shared."""
 
 from __future__ import annotations
 
@@ -28,42 +28,42 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.study import Study
 
-# Attributes of a study and of a trial: what the losses depend on beside the setting, and the seconds taken.
+# Attributes of a study and a trial: a digest of everything else the losses depend on, and the seconds taken.
 _SIGNATURE, _SECONDS = "sklearn_kd:signature", "sklearn_kd:seconds"
-# Seconds to wait for a process that makes the tables of a storage.
+# Seconds to wait for another process that creates the tables of a storage.
 _WAITS = 0.2, 1.0, 5.0
 
 
 class Optuna(Strategy):
-    """The best of ``n_trials`` settings that a sampler of Optuna suggests, then fixed throughout.
+    """Choose the best of ``n_trials`` settings that an Optuna sampler suggests, and keep it.
 
-    Each trial trains a fresh student on D_train, as those of :class:`Hyperopt` and :class:`Random` are, from
-    the same ranges, and is judged by L_val on all of D_val. With a ``storage`` several processes, on one
-    machine or on many, share one study: each learns from the trials of all. Needs the package optuna:
+    Each trial trains a new student on D_train at a setting from the same ranges as in :class:`Hyperopt` and
+    :class:`Random`, and is judged by L_val on all of D_val. With a ``storage``, several processes on one or
+    many machines share one study, and each learns from the trials of all. This needs the package optuna:
     ``pip install sklearn-kd[optuna]``.
 
     Parameters
     ----------
     n_trials : int, default=20
-        Finished trials of the study. Those of all processes that share it count, and those of earlier fits,
-        so that a fit that was killed is continued. Processes that end a trial at the same time may make one
-        more each.
+        Number of finished trials in the study. Trials of all processes that share the study and of earlier
+        fits count, so that a killed fit continues. Processes that end a trial at the same time may each make
+        one more.
     sampler : optuna.samplers.BaseSampler or None, default=None
-        Copied for each fit, and seeded anew where the study has trials already, so that they are not drawn
-        again. None: ``TPESampler``, whose first 10 trials are drawn at random, under a seed
-        drawn by ``random_state``; with a ``storage`` without a seed, so that processes try other settings.
+        Copied for each fit, and reseeded if the study already has trials, so that these are not drawn again.
+        None: ``TPESampler``, whose first 10 trials are drawn at random, with a seed drawn from
+        ``random_state``, or, with a ``storage``, without a seed, so that processes try different settings.
     storage : str, optuna.storages.BaseStorage or None, default=None
-        Where the study is kept, such as ``"sqlite:///trials.db"``. None: in memory.
+        Where the study is stored, such as ``"sqlite:///trials.db"``. None: in memory.
     study_name : str or None, default=None
-        Name of the study in the storage, which is made if it is not there.
+        Name of the study in the storage. It is created if it does not exist.
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T, the temperature of the loss "kd". It is the method's own and knows no
+        Range of log10 T, the temperature of the loss "kd". It belongs to this method and ignores
         ``temperature_bounds``.
     n_at_once : int, default=1
-        Trials asked for at once, each suggested without the losses of the others: small students are trained
-        in one batched run, others in ``n_jobs`` processes.
+        Number of trials requested at once, each suggested without the losses of the others. Small students
+        are trained in one batched run, others in ``n_jobs`` processes.
     n_jobs : int or None, default=None
-        Processes for trials that are not trained in one run, as joblib reads the number.
+        Processes for trials that are not trained in one run, as in joblib.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, as in :class:`Strategy`.
 
@@ -72,27 +72,27 @@ class Optuna(Strategy):
     ImportError
         If optuna is not installed.
     ValueError
-        If a parameter cannot be used, the storage cannot be opened, or the study in it is that of another
-        fit: of other data, parameters or ``random_state``, with losses that cannot be compared.
+        If a parameter is invalid, the storage cannot be opened, or its study belongs to another fit, with
+        other data, parameters or ``random_state``, whose losses cannot be compared.
 
     Attributes
     ----------
     trials_ : structured array
-        The metaparameters, ``val_loss`` (NaN: not finite), ``seconds`` of the finished trials of the study,
-        by their number.
+        The metaparameters, ``val_loss`` (NaN: not finite) and ``seconds`` of the study's finished trials, in
+        the order of their numbers.
 
     See Also
     --------
-    Hyperopt : Asks hyperopt, which comes with this library.
+    Hyperopt : Uses hyperopt, which is installed with this library.
 
     Notes
     -----
-    Without storage a fit repeats to the bit under its ``random_state``, and with a storage under a
-    ``sampler`` that has a seed, as long as no other process shares the study.
+    Without a storage, a fit is reproducible to the bit under its ``random_state``. With a storage it is
+    under a seeded ``sampler``, as long as no other process shares the study.
 
-    Whether a study belongs to the fit is told by the estimator's parameters, its seeds, the labels, the first
-    rows of X and the teacher's answers about some. Where another process has trained the best trial, the
-    retraining begins afresh.
+    A study belongs to a fit if these agree: the estimator's parameters, its seeds, the labels, the first
+    rows of X and the teacher's answers about some rows. If another process has trained the best trial, the
+    retraining starts from scratch.
 
     References
     ----------
@@ -116,7 +116,7 @@ class Optuna(Strategy):
     >>> bool(clf.lambda1_ == best["lambda1"])
     True
 
-    The same call in several processes shares their trials, if they have a place to share::
+    The same call in several processes shares their trials if it names a storage::
 
         meta.Optuna(n_trials=100, storage="sqlite:///trials.db", study_name="digits")
     """
@@ -174,7 +174,7 @@ class Optuna(Strategy):
             )
         if isinstance(self.storage, str) and "://" not in self.storage:
             raise ValueError(
-                f"storage={self.storage!r} is no address of a database. Give one with its kind, such as "
+                f"storage={self.storage!r} is not the address of a database. Give one with its kind, such as "
                 "'sqlite:///trials.db' for a file."
             )
         if not isinstance(self.study_name, (str, type(None))):
@@ -184,8 +184,8 @@ class Optuna(Strategy):
                 ("storage", "study_name") if self.study_name is None else ("study_name", "storage")
             )
             raise ValueError(
-                f"{given}={getattr(self, given)!r} without {missing}. Give both, to keep the study under a "
-                "name where other processes find it, or neither, to keep it in memory."
+                f"{given}={getattr(self, given)!r} without {missing}. Give both, to store the study under a "
+                "name for other processes, or neither, to keep it in memory."
             )
         if self.storage is not None:
             self._check_storage(optuna)
@@ -200,15 +200,15 @@ class Optuna(Strategy):
         except Exception as error:  # each driver has its own
             raise ValueError(
                 f"storage={self.storage!r} cannot be opened: {type(error).__name__}: {error}. Give the "
-                "address of a database whose folder is there and whose driver is installed, such as "
+                "address of a database whose folder exists and whose driver is installed, such as "
                 "'sqlite:///trials.db'."
             ) from error
         directions = storage.get_study_directions(study_id)
         if [direction.name for direction in directions] not in (["MINIMIZE"], ["NOT_SET"]):
             raise ValueError(
                 f"study_name={self.study_name!r} in storage={self.storage!r} is a study of "
-                f"{[direction.name.lower() for direction in directions]}, and a validation loss is to be "
-                "minimised. Give another study_name, under which a study is made."
+                f"{[direction.name.lower() for direction in directions]}, but a validation loss has to be "
+                "minimised. Give another study_name for a new study."
             )
 
     def start(self, context: StartContext) -> Values:
@@ -227,18 +227,18 @@ class Optuna(Strategy):
             with progress:
                 while n_done < self.n_trials:
                     self._try(min(self.n_at_once, self.n_trials - n_done), study, drawn, context)
-                    self.trials_ = table()  # at once: a user may end the next round
+                    self.trials_ = table()  # now, as a user may interrupt the next round
                     progress.update(len(self.trials_) - n_done)
                     n_done = len(self.trials_)
         return best_trial(self.trials_, space)
 
     def _study(self, context: StartContext) -> Study | None:
-        """Return the study, which may have trials; None in all processes but the first that train a student.
+        """Return the study, which may have trials; None in all but the first process of a parallel training.
 
         Raises
         ------
         ValueError
-            If it is that of another fit.
+            If the study belongs to another fit.
         """
         optuna = _imported()
         sampler, signature = copy.deepcopy(self.sampler), ""
@@ -260,14 +260,14 @@ class Optuna(Strategy):
             if study.user_attrs.get(_SIGNATURE) != signature:
                 raise ValueError(
                     f"study_name={self.study_name!r} is in storage={self.storage!r} already, with trials of "
-                    "another fit: of other data or parameters, or of another random_state, so that their "
-                    "losses cannot be compared with those of this one. Give another study_name; to share the "
-                    "study, an equal fit with an int as random_state."
+                    "another fit, with other data or parameters or another random_state, whose losses cannot "
+                    "be compared with those of this one. Give another study_name. To share the study, make "
+                    "the same fit with an int as random_state."
                 )
         return study
 
     def _try(self, n: int, study: Study | None, drawn: _Drawn, context: StartContext) -> None:
-        """Ask for n trials, train their students, and tell the study how they went."""
+        """Ask for n trials, train their students, and tell the study the results."""
         failed = _imported().trial.TrialState.FAIL
         trials = [] if study is None else [study.ask(drawn.distributions) for _ in range(n)]
         settings = context.ranks.broadcast([drawn.setting(trial.params) for trial in trials])
@@ -282,7 +282,7 @@ class Optuna(Strategy):
 
 
 class _Drawn:
-    """Settings as Optuna draws them: a number for each component, in its values, not its coordinates."""
+    """Converts settings to and from Optuna's numbers: one per component, as values, not coordinates."""
 
     def __init__(self, space: MetaparameterSpace, found: dict[str, Range]):
         from optuna.distributions import FloatDistribution
@@ -295,12 +295,12 @@ class _Drawn:
                 self.distributions[label] = FloatDistribution(*ends, log=is_log)
 
     def _labels(self, name: str) -> list[str]:
-        """Return the names of the components of a metaparameter."""
+        """Return the names of a metaparameter's components."""
         entry = self._space[name]
         return [f"{name}[{k}]" for k in range(entry.size)] if entry.shape else [name]
 
     def setting(self, drawn: Mapping[str, float]) -> dict[str, Any]:
-        """Return the values by metaparameter of those by component."""
+        """Convert values by component to values by metaparameter."""
         setting: dict[str, Any] = {}
         for name, entry in self._space.items():
             values = [drawn[label] for label in self._labels(name)]
@@ -312,7 +312,7 @@ class _Drawn:
         finished = [
             trial
             for trial in study.get_trials(deepcopy=False)
-            # One of a process that was killed as it asked may lack parameters.
+            # A trial of a process that was killed while asking may lack parameters.
             if trial.state.is_finished() and trial.params.keys() >= self.distributions.keys()
         ]
         table = np.empty(len(finished), dtype=trials_dtype(self._space))
@@ -325,7 +325,7 @@ class _Drawn:
 
 
 def _imported() -> Any:
-    """Import optuna, which is no requirement of this library."""
+    """Import optuna, an optional dependency."""
     try:
         import optuna
     except ImportError as error:
@@ -337,7 +337,7 @@ def _imported() -> Any:
 
 
 def _opened(storage: str | BaseStorage | None) -> BaseStorage:
-    """Open a storage; try again where another process makes its tables in the same moment."""
+    """Open a storage; try again if another process is just creating its tables."""
     for wait in _WAITS:
         try:
             return _imported().storages.get_storage(storage)
@@ -350,7 +350,7 @@ def _opened(storage: str | BaseStorage | None) -> BaseStorage:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Optuna from reporting each study and trial; warnings are given."""
+    """Keep Optuna from logging each study and trial, except for warnings."""
     logging = _imported().logging
     before = logging.get_verbosity()
     logging.set_verbosity(max(before, logging.WARNING))

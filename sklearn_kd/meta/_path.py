@@ -1,4 +1,4 @@
-"""Where named metaparameters are, how they take steps, and where they have been."""
+"""Hold the current values of named metaparameters, move them, and record their path."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ class MetaOptimizer:
     make : callable, default=torch.optim.SGD
         Called with a list of one tensor and ``params``; returns a torch optimizer.
     params : dict, default={"lr": 1.0}
+        Further arguments of ``make``.
     clip : float or None, default=None
-        No component of the hypergradient by θ is larger than this.
+        Largest absolute value of a component of the hypergradient with respect to θ. None: no limit.
     """
 
     make: Callable[..., torch.optim.Optimizer] = torch.optim.SGD
@@ -39,7 +40,7 @@ class MetaOptimizer:
 
 
 class MetaparameterSource(Protocol):
-    """Metaparameters as a training loop uses them: their values now, and a record by iteration."""
+    """Metaparameters for a training loop: their current values, and a record by iteration."""
 
     space: MetaparameterSpace
 
@@ -52,7 +53,7 @@ class MetaparameterSource(Protocol):
         """True if the next iteration's values are set."""
 
     def named(self) -> dict[str, Any]:
-        """Return the values now, by name: numbers where reading them does not wait, and tensors."""
+        """Return the current values by name: numbers if reading them does not wait, else tensors."""
 
     def record_unchanged(self) -> None:
         """Record an iteration after which nothing moved."""
@@ -62,25 +63,27 @@ class MetaparameterSource(Protocol):
 
 
 class MetaparameterPath:
-    """Metaparameters that move while a student trains, in coordinates θ, and their history.
+    """Metaparameters that move in coordinates θ while a student trains, and their history.
 
-    What a strategy (:mod:`sklearn_kd.meta`) is given. The values descend a hypergradient, follow
-    a schedule or stay, and each iteration is recorded. All values stay on the device;
-    :meth:`table` copies them once. Every move is projected onto the bounds of the space.
+    A strategy (:mod:`sklearn_kd.meta`) gets a path. Its values descend a hypergradient, follow a schedule or
+    stay, and each iteration is recorded. All values stay on the device until :meth:`table` copies them at
+    once. Every move is projected onto the bounds of the space.
 
     Parameters
     ----------
     space : MetaparameterSpace
+        The metaparameters.
     start : mapping of str to float or array-like
-        Values to start from, also out of bounds: only moves are projected.
+        Initial values. They may lie outside the bounds: only moves are projected.
     optimizers : mapping of str to MetaOptimizer or None, default=None
-        By group. None, or a missing group: SGD with learning rate 1.
+        Optimizers by group. None, or a missing group: SGD with learning rate 1.
     device : torch.device or str, default="cpu"
+        Device of the values.
 
     Examples
     --------
-    A strategy is given one; made by hand, it shows what a step does. The hypergradient 0.2 of lambda1
-    moves it by −lr · 0.2:
+    A strategy gets a path; one made by hand shows what a step does. The hypergradient 0.2 of lambda1 moves
+    it by −lr · 0.2:
 
     >>> import torch
     >>> from sklearn_kd.losses import Metaparameter
@@ -112,13 +115,13 @@ class MetaparameterPath:
             _Group(part, theta[part], self._coordinates, given.get(name, MetaOptimizer()))
             for name, part in space.groups.items()
         ]
-        self._numbers: dict[str, float] | None = None  # those of now, until they move
+        self._numbers: dict[str, float] | None = None  # the current ones, until they move
         self._values = [self._now.clone()]
-        self._initial = self._values[0]  # also after a move before the first iteration
+        self._initial = self._values[0]  # even if they move before the first iteration
         self._val_losses: list[Tensor | float] = []
         self._predicted: list[bool] = []
         self._schedule: list[Tensor] = []
-        self._waited: list[int] = []  # the iterations of wait
+        self._waited: list[int] = []  # the iterations recorded by wait
 
     # ----------------------------------------------------------------------------------
     # Values
@@ -129,7 +132,7 @@ class MetaparameterPath:
         return len(self._values) - 1
 
     def named(self) -> dict[str, Any]:
-        """Return the values now, by name: numbers where reading them does not wait, and tensors."""
+        """Return the current values by name: numbers if reading them does not wait, else tensors."""
         if not reading_is_free(self._now):
             return self.space.split(self._now)
         if self._numbers is None:
@@ -139,15 +142,15 @@ class MetaparameterPath:
         return self.space.split(self._now) | self._numbers
 
     def values_now(self) -> dict[str, np.ndarray]:
-        """Return the values now, by name, on the host."""
+        """Return the current values by name, on the host."""
         return self.space.split(self._now.cpu().numpy())
 
     def values_after(self, iteration: int) -> dict[str, np.ndarray]:
-        """Return the values after so many recorded iterations, by name, on the host."""
+        """Return the values after ``iteration`` recorded iterations, by name, on the host."""
         return self.space.split(self._values[iteration].cpu().numpy())
 
     def describe(self, iteration: int) -> str:
-        """Describe the single numbers after an iteration, in brackets after a space, for a message."""
+        """Describe the single numbers after an iteration for a message, in brackets after a space."""
         values = self.values_after(iteration)
         numbers = [f"{name}={values[name]:.3g}" for name in self.space.numbers]
         return f" ({', '.join(numbers)})" if numbers else ""
@@ -157,49 +160,49 @@ class MetaparameterPath:
         return self._coordinates.to_theta(torch.stack(self._values[first : last + 1]))
 
     def was_predicted(self, iteration: int) -> bool:
-        """Return whether a schedule set the values of an iteration (0, 1, …) that is recorded."""
+        """Return whether a schedule set the values of a recorded iteration (0, 1, …)."""
         return self._predicted[iteration]
 
     def within_bounds(self, theta: Tensor) -> Tensor:
-        """Return θ of shape (k, m) as a schedule of it would be followed: within the bounds."""
+        """Project θ of shape (k, m) onto the bounds, as :meth:`schedule` would."""
         return self._coordinates.to_theta(self._coordinates.predicted_values(theta, self._now))
 
     # ----------------------------------------------------------------------------------
     # Moves
 
     def record_unchanged(self) -> None:
-        """Record an iteration after which nothing moved."""
+        """Record an iteration in which nothing moved."""
         self._values.append(self._values[-1])
         self._annotate()
 
     def wait(self) -> None:
-        """Record an iteration that no strategy counts: its optimizer was not ready to be learned from."""
+        """Record an iteration that strategies do not count, since the optimizer was not ready."""
         self._waited.append(self.iteration)
         self.record_unchanged()
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """The optimizers that move the metaparameters, one for each group."""
+        """Optimizers of the metaparameters, one for each group."""
         return [group._optimizer for group in self._groups]
 
     @property
     def counted(self) -> Any:
-        """The path as a strategy counts it, without the iterations of :meth:`wait`."""
+        """The path as a strategy counts it, without iterations recorded by :meth:`wait`."""
         return CountedPath(self, self._waited) if self._waited else self
 
     def descend(self, hypergradient: Tensor) -> Tensor:
-        """Take a step θ ← project(step(θ, h)) of every group; return the values, shape (m,).
+        """Take a step θ ← project(step(θ, h)) in every group; return the values, shape (m,).
 
-        Where h is not finite nothing moves. All on the device and in place: the iteration is
-        recorded apart, by :meth:`record`.
+        If h is not finite, nothing moves. Everything happens on the device and in place. :meth:`record`
+        records the iteration separately.
 
         Parameters
         ----------
         hypergradient : Tensor of shape (m,), or () for one number everywhere
-            By the values.
+            Hypergradient with respect to the values.
         """
         h = self._coordinates.slope(self._now) * hypergradient.to(**self._make)
-        if len(self._groups) > 1:  # no group moves where another's is not finite
+        if len(self._groups) > 1:  # no group moves if another's is not finite
             h = h + 0 * h.sum()
         with torch.no_grad():
             for group in self._groups:
@@ -213,12 +216,12 @@ class MetaparameterPath:
         self._numbers = None
 
     def record(self, value: Tensor, val_loss: Tensor) -> None:
-        """Record an iteration of :meth:`descend` and the L_val after it."""
+        """Record an iteration of :meth:`descend`, and the L_val after it."""
         self._values.append(value)
         self._annotate(val_loss)
 
     def move_to(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
-        """Set the values, and record them, and L_val if it is given, as those after the last iteration."""
+        """Set the values and, if given, L_val, and record them as those after the last iteration."""
         value = torch.tensor(self.space.join(values), **self._make)
         self._move_to(value)
         theta = self._coordinates.to_theta(value)
@@ -230,11 +233,11 @@ class MetaparameterPath:
             self._val_losses[-1] = val_loss
 
     def train_at(self, values: Mapping[str, Any]) -> None:
-        """Set the values of the next iterations; the record stays where it is until :meth:`move_to`."""
+        """Set the values of the next iterations; the record does not change until :meth:`move_to`."""
         self._move_to(torch.tensor(self.space.join(values), **self._make))
 
     def copy(self) -> MetaparameterPath:
-        """Return a path with the same record, that goes on by itself."""
+        """Return an independent path with the same record."""
         made = copy.copy(self)
         made._now, made._groups = self._now.clone(), copy.deepcopy(self._groups)
         for name in ("_values", "_val_losses", "_predicted", "_schedule", "_waited"):
@@ -242,9 +245,9 @@ class MetaparameterPath:
         return made
 
     def schedule(self, theta: Tensor) -> None:
-        """Set where the next k iterations lead, θ of shape (k, m) or (m,), projected.
+        """Set the values of the next k iterations from θ of shape (k, m) or (m,), projected.
 
-        Where it is not finite they stay where they are now.
+        Where θ is not finite, the current values are kept.
 
         Raises
         ------
@@ -286,16 +289,21 @@ class MetaparameterPath:
     # History
 
     def table(self, *, before: bool = False) -> np.ndarray:
-        """Return one row per iteration, a structured array.
+        """Return a structured array with one row per iteration.
 
-        Fields ``iteration``, one for each metaparameter (float64, of its shape), ``val_loss`` (L_val
-        after the iteration's step, NaN where it was not computed), ``predicted`` (True where the
-        values were set by a schedule) and ``search`` (False: a path does not know what it is part of).
+        Its fields are ``iteration``, one for each metaparameter (float64, of its shape), ``val_loss`` (L_val
+        after the iteration's step, NaN if it was not computed), ``predicted`` (True if a schedule set the
+        values) and ``search`` (always False, because a path does not know whether it belongs to a search).
 
         Parameters
         ----------
         before : bool, default=False
-            True: the values that the iteration trained with. False: the values after it.
+            True: the values with which the iteration trained. False: the values after it.
+
+        Returns
+        -------
+        structured array of shape (iteration,)
+            The path.
         """
         table = np.zeros(self.iteration, dtype=path_dtype(self.space))
         table["iteration"] = np.arange(self.iteration)
@@ -308,16 +316,16 @@ class MetaparameterPath:
         return table
 
     def forget_path(self) -> None:
-        """Keep only where they are now."""
+        """Keep only the current values."""
         self._values, self._val_losses, self._predicted = self._values[-1:], [], []
         self._waited = []
 
     def initial_values(self) -> Tensor:
-        """Return the values that the path began with, on the CPU: another training has another."""
+        """Return the initial values, on the CPU, by which another training is recognised."""
         return self._initial.detach().cpu()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next iteration, and the path, depend on."""
+        """Return everything on which the next iteration and the path depend."""
         return {
             "now": self._now,
             "steps": [group.state_dict() for group in self._groups],
@@ -329,7 +337,7 @@ class MetaparameterPath:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of :meth:`state_dict`; raise ValueError if it is of another kind."""
+        """Restore a state of :meth:`state_dict`; raise ValueError if it has another form."""
         n, losses = len(state["predicted"]), state["val_losses"]
         shape = tuple(state["values"].shape)
         if shape != (n + 1, *self._values[0].shape) or (0 if losses is None else len(losses)) != n:
@@ -354,7 +362,7 @@ class MetaparameterPath:
 
 
 def path_dtype(space: MetaparameterSpace) -> np.dtype:
-    """Return the fields of :meth:`MetaparameterPath.table`."""
+    """Return the dtype of :meth:`MetaparameterPath.table`."""
     flags = [(name, np.bool_) for name in ("predicted", "search")]
     return np.dtype([("iteration", np.int64), *space.columns(), ("val_loss", np.float64), *flags])
 
@@ -370,20 +378,20 @@ class _Group:
 
     @functools.cached_property
     def _optimizer(self) -> torch.optim.Optimizer:
-        """Made when it is first needed: metaparameters that stay need none."""
+        """The optimizer, made on first use, since metaparameters that stay need none."""
         return make_optimizer(self._how.make, [self.theta], **self._how.params)
 
     @functools.cached_property
     def _rate(self) -> float | None:
-        """The learning rate where a step is that of plain SGD, which needs no optimizer's calls."""
+        """The learning rate if a step is plain SGD, which needs no call of the optimizer; else None."""
         return plain_rate(self._optimizer)
 
     def step(self, h: Tensor) -> None:
-        """Take a step by the hypergradient, within the bounds.
+        """Take a step along the hypergradient, within the bounds.
 
-        Where it is not finite there is none, not even by momentum.
+        If it is not finite, no step is taken, not even by momentum.
         """
-        if self._clip is not None:  # but an infinite one is no large one
+        if self._clip is not None:  # but an infinite one is not clipped
             h = torch.where(torch.isfinite(h), h.clamp(-self._clip, self._clip), h)
         finite = all_finite(h)
         if finite is not False:
@@ -407,17 +415,17 @@ class _Group:
         with torch.no_grad():
             self.theta.copy_(state["theta"])
         eager_method(self._optimizer, "load_state_dict")(state["optimizer"])
-        self.__dict__.pop("_rate", None)  # the state has one too
+        self.__dict__.pop("_rate", None)  # the loaded state has its own
 
 
 class CountedPath:
-    """A path whose waiting iterations are left out; all else is the path's own.
+    """A path without its waiting iterations; everything else is passed on to the path.
 
     Parameters
     ----------
     path : MetaparameterPath
     waited : list of int
-        The iterations to leave out, in rising order.
+        The iterations to leave out, in increasing order.
     """
 
     def __init__(self, path: MetaparameterPath, waited: list[int]):
@@ -432,7 +440,7 @@ class CountedPath:
         return self._path.iteration - len(self._waited)
 
     def values_after(self, iteration: int) -> dict[str, np.ndarray]:
-        """Return the values after so many counted iterations, by name."""
+        """Return the values after ``iteration`` counted iterations, by name."""
         return self._path.values_after(self._index(iteration))
 
     def trajectory(self, first: int, last: int) -> Tensor:
@@ -445,19 +453,20 @@ class CountedPath:
         return self._path.was_predicted(self._index(iteration + 1) - 1)
 
     def _index(self, iteration: int) -> int:
-        """Convert a number of counted iterations to that of all iterations."""
+        """Convert a number of counted iterations to the number of all iterations."""
         for waited in self._waited:
             iteration += waited < iteration
         return iteration
 
 
 class MetaparameterSchedule:
-    """Values that are set beforehand for each iteration; a read-only :class:`MetaparameterSource`.
+    """Values set beforehand for each iteration; a read-only :class:`MetaparameterSource`.
 
     Parameters
     ----------
+    space : MetaparameterSpace
     columns : mapping of str to ndarray of shape (T, ...)
-        Values of each iteration. The last row stays after it.
+        Values of each iteration. After the last row its values are kept.
     """
 
     def __init__(self, space: MetaparameterSpace, columns: Mapping[str, np.ndarray]):
@@ -470,29 +479,29 @@ class MetaparameterSchedule:
 
     @property
     def has_schedule(self) -> bool:
-        """False: the loop has nothing to apply."""
+        """False, because the loop has nothing to apply."""
         return False
 
     @property
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Empty: the values are set beforehand."""
+        """Empty, because the values are set beforehand."""
         return []
 
     @property
     def counted(self) -> MetaparameterSchedule:
-        """The schedule itself: no iteration waits."""
+        """The schedule itself, because no iteration waits."""
         return self
 
     def named(self) -> dict[str, Any]:
-        """Return the values of this iteration, by name, on the host."""
+        """Return the values of this iteration by name, on the host."""
         return {name: rows[min(self._t, len(rows) - 1)] for name, rows in self._columns.items()}
 
     def describe(self, iteration: int) -> str:
-        """Return "": a schedule was set beforehand, and nothing is to be said of it."""
+        """Return "", because a message need not describe values set beforehand."""
         return ""
 
     def record_unchanged(self) -> None:
-        """Go on to the next row."""
+        """Move on to the next row."""
         self._t += 1
 
     def initial_values(self) -> Tensor:
@@ -505,7 +514,7 @@ class MetaparameterSchedule:
         return {"t": self._t}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after as many."""
+        """Restore the number of iterations."""
         self._t = state["t"]
 
     def forget_path(self) -> None:

@@ -1,4 +1,4 @@
-"""The base of strategies that train several students side by side, and what they are given."""
+"""The base class of strategies that train several students side by side, and their population."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from sklearn_kd.meta._strategy import Strategy, Values, check_has_metaparameters
 
 
 class Population(Protocol):
-    """Students that train side by side on the same batches, each at metaparameters of its own.
+    """Students that train side by side on the same batches, each with its own metaparameters.
 
-    What :meth:`PopulationStrategy.search` is given. At first there is one member, the untrained student.
-    All members have the same initial weights, batches and random draws, so that they differ by their
-    metaparameters alone. Small students are trained in one batched run, others one after another.
+    :meth:`PopulationStrategy.search` gets one. At first it has one member, the untrained student. All
+    members have the same initial weights, batches and random draws, so that they differ only by their
+    metaparameters. Small students are trained in one batched run, others one after another.
 
     Attributes
     ----------
     space : mapping of str to Metaparameter
         Bounds, shapes and coordinates by name.
     start : dict of str to float or ndarray
-        The start of each metaparameter that the estimator and its loss give.
+        Initial values of the metaparameters, as set by the estimator and its loss.
     rng : numpy.random.Generator
-        The only source of randomness to use: then a fit that was killed goes on from its checkpoint.
+        Use no other source of randomness, so that a killed fit can resume from its checkpoint.
     n_epochs : int
-        Number of epochs that a member trains in all.
+        Total number of epochs that a member trains.
     n_epochs_left : int
-        Those that are not trained yet.
+        Number of epochs that are left.
     verbose : int
-        The estimator's.
+        Verbosity of the estimator.
 
     Examples
     --------
-    Four students of different lambda1 train for an epoch; the best goes on alone:
+    Four students with different lambda1 train for an epoch; the best continues alone:
 
     >>> from sklearn_kd import DistilledClassifier, MLPStudent, meta
     >>> class BestOfFour(meta.PopulationStrategy):
@@ -62,43 +62,64 @@ class Population(Protocol):
 
     @property
     def n_epochs_left(self) -> int:
-        """Number of epochs that a member has still to train."""
+        """Number of epochs that each member still has to train."""
 
     def __len__(self) -> int:
         """Return the number of members."""
 
     def select(self, sources: Sequence[int]) -> None:
-        """Replace the members: member j goes on as a copy of the present member ``sources[j]``.
+        """Replace the members: member j becomes a copy of the current member ``sources[j]``.
 
         Weights, buffers, the optimizer's state, random draws, history and path are copied; callbacks keep
-        their state. So ``select([0] * 4)`` makes four members of the first, ``select([1, 1])`` lets the
-        second take the place of the first, and ``select([2])`` keeps the third alone.
+        their state. ``select([0] * 4)`` makes four copies of the first member, ``select([1, 1])`` replaces
+        the first by the second, and ``select([2])`` keeps only the third.
+
+        Parameters
+        ----------
+        sources : sequence of int
+            Index of the current member to copy, for each new member.
         """
 
     def train(self, values: Sequence[Values], n_epochs: int = 1, *, centre: Values | None = None) -> None:
         """Train each member for some epochs, member k at ``values[k]``.
 
-        The path of a member records its own values; with ``centre`` it records these in their place. A
-        metaparameter that a mapping does not name has its start. Values beyond the bounds are taken as they
-        are. A member that diverges is left behind.
+        A member that diverges is trained no further.
+
+        Parameters
+        ----------
+        values : sequence of mapping of str to float or ndarray
+            Values by metaparameter name for each member; a missing one has its initial value. Values outside
+            the bounds are used as they are.
+        n_epochs : int, default=1
+            Number of epochs.
+        centre : mapping of str to float or ndarray, or None, default=None
+            Values to record in the members' paths instead of their own.
         """
 
     def val_losses(self) -> np.ndarray:
-        """Return the loss of each row of D_val by each member, shape (n_members, n_val).
+        """Return each member's loss of each row of D_val, shape (n_members, n_val).
 
-        With ``val_temperature="auto"`` each member's logits are divided by its own best T_val. Weights of
-        rows are multiplied in. A member that has diverged has infinite losses.
+        With ``val_temperature="auto"`` each member's logits are divided by its own best T_val. Losses are
+        multiplied by the weights of the rows. A member that has diverged has infinite losses.
         """
 
     def record(self, values: Values, val_loss: float | None = None) -> None:
-        """Set the values after the last iteration in the path, and the L_val beside them."""
+        """Set the values that the path records after the last iteration, and their L_val.
+
+        Parameters
+        ----------
+        values : mapping of str to float or ndarray
+            Values by metaparameter name.
+        val_loss : float or None, default=None
+            L_val of the last iteration. None: leave it as it is.
+        """
 
 
 class PopulationStrategy(Strategy):
-    """Base of strategies that train several students side by side and keep one.
+    """Base class of strategies that train several students side by side and keep one.
 
-    Override :meth:`search`. No hypergradient is taken, so any optimizer, loss and student will do. The cost
-    is that of plain training times the members.
+    Override :meth:`search`. No hypergradient is taken, so any optimizer, loss and student can be used. The
+    cost is that of plain training times the number of members.
 
     Parameters
     ----------
@@ -107,7 +128,7 @@ class PopulationStrategy(Strategy):
 
     Examples
     --------
-    Two students, one at T = 1 and one at T = 4; after half of the epochs the better one goes on alone:
+    Two students train at T = 1 and T = 4; after half of the epochs the better one continues alone:
 
     >>> from sklearn_kd import DistilledClassifier, MLPStudent, meta
     >>> class Duel(meta.PopulationStrategy):
@@ -134,20 +155,25 @@ class PopulationStrategy(Strategy):
         check_has_metaparameters(self, space)
 
     def n_trainings(self) -> float:
-        """Return the cost in plain trainings of as many epochs, for estimates of the time left."""
+        """Return the cost in plain trainings of as many epochs, for estimates of the remaining time."""
         return 1.0
 
     def search(self, population: Population) -> None:
         """Train the population.
 
-        When it returns, the first member is the student. What is left of its epochs it trains at the values
-        that its path ends with.
+        When this method returns, the first member is the student. It trains the epochs that are left at the
+        last values of its path.
+
+        Parameters
+        ----------
+        population : Population
+            The students to train; at first one.
         """
         raise NotImplementedError(f"{type(self).__name__} must override search(population).")
 
 
 class UnitCube:
-    """Metaparameters as numbers from 0 to 1 between their bounds, or between the logarithms of these.
+    """Maps metaparameters to numbers from 0 to 1 between their bounds or the logarithms of these.
 
     Parameters
     ----------
@@ -176,22 +202,23 @@ class UnitCube:
         return np.clip((self._coordinates(self.space.join(values)) - self._low) / span, 0.0, 1.0)
 
     def values(self, place: np.ndarray) -> dict[str, Any]:
-        """Return the named values at a place, within the bounds."""
+        """Return the values at a place by name, within the bounds."""
         found = self._low + place * (self._high - self._low)
         np.exp(found, where=self._is_log, out=found)
-        low, high = self._bounds  # exactly, where exp(log(high)) is not
+        low, high = self._bounds  # exact, unlike exp(log(high))
         named = self.space.split(np.where(place <= 0, low, np.where(place >= 1, high, found)))
         return {name: part if self.space[name].shape else float(part) for name, part in named.items()}
 
 
 class Difference(NamedTuple):
-    """The difference of two students' L_val, by the same rows of D_val.
+    """The difference of two students' L_val on the same rows of D_val.
 
     Attributes
     ----------
     mean : float
+        Mean difference.
     error : float
-        Its standard error.
+        Standard error of the mean.
     """
 
     mean: float
@@ -199,7 +226,7 @@ class Difference(NamedTuple):
 
     @classmethod
     def of(cls, losses: np.ndarray, other: np.ndarray) -> Difference:
-        """Compare the losses of the rows, shape (n,) each; who has diverged is infinitely worse."""
+        """Compare the losses of the rows, shape (n,) each; a diverged student is infinitely worse."""
         if not (np.isfinite(losses).all() and np.isfinite(other).all()):
             worse = float(np.mean(losses)), float(np.mean(other))
             return cls(0.0 if worse[0] == worse[1] else worse[0] - worse[1], 0.0)
@@ -208,12 +235,12 @@ class Difference(NamedTuple):
         return cls(float(rows.mean()), float(error))
 
     def differs(self, z: float) -> bool:
-        """Return whether the mean is not 0, and ``z`` standard errors or more away from it.
+        """Return True if the mean is not 0 and differs from it by at least ``z`` standard errors.
 
-        The error by a single row is infinite: with ``z`` of 0 alone they differ.
+        With a single row the standard error is infinite, so the losses differ only for ``z = 0``.
         """
         return self.mean != 0 and (z == 0 or abs(self.mean) >= z * self.error)
 
     def is_below_zero(self, z: float) -> bool:
-        """Return whether the mean is below 0 by ``z`` standard errors or more."""
+        """Return True if the mean is below 0 by at least ``z`` standard errors."""
         return self.mean < 0 and self.differs(z)

@@ -1,4 +1,4 @@
-"""A strategy that predicts the path of the metaparameters by any regressor of scikit-learn."""
+"""A strategy that predicts the path of the metaparameters with any scikit-learn regressor."""
 
 from __future__ import annotations
 
@@ -16,50 +16,50 @@ from sklearn_kd.meta._path import MetaparameterPath
 from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._strategy import HypergradientStrategy, check_positive_ints
 
-# Fewest gradient iterations of a cycle that can be halved into two to fit and one to judge by.
+# Fewest gradient iterations of a cycle that can be halved, one half to fit and one to judge.
 _FEWEST_TO_JUDGE = 4
-# Distances below it are rounding: those of a line from a straight path.
+# Smaller distances are rounding, such as that of a line from a straight path.
 _ROUNDING = 1e-9
 
 
 class PredictedPath(HypergradientStrategy):
-    """e1 hypergradient iterations, a regressor fitted to them, e2 iterations where it predicts.
+    """Take e1 hypergradient iterations, fit a regressor to them, and follow its predictions for e2.
 
-    As :class:`Linear`, with any regressor of scikit-learn in place of the line. After e1 gradient
-    iterations a clone of it is fitted to the path of all metaparameters, and predicts e2 iterations at the
-    price of plain training; then the cycle starts again. Its one feature is the iteration, from 0 at the
-    first of the e1 to 1 at the last. Its target is how far each metaparameter is from its last value, in the
-    coordinates that are learned: a regressor that predicts 0 holds the last values. One that takes a single
-    target is fitted to each metaparameter apart.
+    This is :class:`Linear` with any scikit-learn regressor in place of the line. After e1 gradient
+    iterations a clone of the regressor is fitted to the path of all metaparameters, and predicts e2
+    iterations at the cost of plain training. Then the cycle starts again. The only feature is the iteration,
+    from 0 at the first of the e1 iterations to 1 at the last. The target is the distance of each
+    metaparameter from its last value, in the learned coordinates: a regressor that predicts 0 holds the last
+    values. A regressor for a single target is fitted to each metaparameter separately.
 
     Parameters
     ----------
     regressor : estimator or None, default=None
-        With ``fit`` and ``predict``. Where its ``random_state`` is None it is 0. None: the last values are
-        held, the baseline of all predictions.
+        Estimator with ``fit`` and ``predict``. ``random_state=None`` in it is set to 0. None: hold the last
+        values, the baseline of all predictions.
     e1 : int, default=10
         Gradient iterations per cycle.
     e2 : int, default=10
         Predicted iterations per cycle. 0 is exactly :class:`Gradient`.
     max_e2 : int or None, default=None
-        None: all cycles predict e2 iterations. An int: their number is doubled, up to ``max_e2``, after
-        each cycle whose prediction was within its error, and halved, down to ``e2``, after others; see
-        Notes. It needs e1 >= 4.
+        None: all cycles predict e2 iterations. An int: their number is doubled, up to ``max_e2``, after each
+        cycle whose prediction was within its error, and otherwise halved, down to ``e2``; see Notes. It
+        needs e1 >= 4.
     lr, clip, optimizer, optimizer_params, coordinates, hypergradient, hypergradient_rows, val_temperature
         As in :class:`HypergradientStrategy`.
 
     Notes
     -----
-    The error of a prediction is the root mean square, over iterations and metaparameters, of the distance
-    from where the hypergradients led, in the coordinates that are learned and within the bounds. A
-    regressor's own error is taken inside the e1 iterations: fitted to the first half of them, it predicts
-    the second half. When the hypergradients of the next cycle have been taken, the regressor that predicted
-    the last cycle predicts as many of their iterations. If this error is at most its own error, the
-    prediction of the cycle was within its error. All of it is computed from the path alone.
+    The error of a prediction is its root mean square distance, over iterations and metaparameters, from the
+    path of the hypergradients, in the learned coordinates and within the bounds. A regressor's own error is
+    measured within the e1 iterations: it is fitted to their first half and predicts the second. Once the
+    hypergradients of the next cycle have been taken, the regressor that predicted the last cycle predicts as
+    many of their iterations. If this error is at most its own error, the prediction of the cycle was within
+    its error. All this is computed from the path alone.
 
     Examples
     --------
-    Parabolas, kept from bending too fast by a ridge:
+    Parabolas whose curvature is limited by ridge regression:
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.ensemble import RandomForestClassifier
@@ -111,14 +111,14 @@ class PredictedPath(HypergradientStrategy):
         self.max_e2 = max_e2
 
     def check(self, space: MetaparameterSpace) -> None:
-        """Check the parameters, and try the regressor on a path that is a line, and on one that stands still.
+        """Check the parameters, and try the regressor on a straight path and on a constant one.
 
         Raises
         ------
         TypeError
-            If ``regressor`` cannot be cloned, fitted or asked.
+            If ``regressor`` cannot be cloned, fitted or asked to predict.
         ValueError
-            If it fails on e1 iterations, or another parameter cannot be used.
+            If it fails on e1 iterations, or another parameter is invalid.
         """
         super().check(space)
         check_cycle(self.e1, self.e2)
@@ -129,7 +129,7 @@ class PredictedPath(HypergradientStrategy):
         _check_regressor(self.regressor)
         line = torch.linspace(0, 1, self.e1, dtype=torch.float64)[:, None].expand(-1, space.size)
         lengths = [self.e1] if self.max_e2 is None else [self.e1, self.e1 // 2]
-        # Metaparameters at a bound stand still.
+        # Metaparameters at a bound do not move.
         for path, n in product((line, torch.zeros_like(line)), lengths if self.e2 else ()):
             try:
                 predicted = self._beyond(path[:n], 0, self.e2)
@@ -149,16 +149,16 @@ class PredictedPath(HypergradientStrategy):
             raise ValueError(f"max_e2={self.max_e2} must be at least e2={self.e2}, and e2 at least 1.")
         if self.e1 < _FEWEST_TO_JUDGE:
             raise ValueError(
-                f"e1={self.e1} with max_e2={self.max_e2}: half of the e1 iterations is fitted to, the other "
-                f"judges. Take e1 >= {_FEWEST_TO_JUDGE}, or max_e2=None for cycles of one length."
+                f"e1={self.e1} with max_e2={self.max_e2}: one half of the e1 iterations is for fitting, the "
+                f"other for judging. Take e1 >= {_FEWEST_TO_JUDGE}, or max_e2=None for cycles of one length."
             )
 
     def takes_hypergradient(self, iteration: int) -> bool:
-        """Return whether the iteration takes one, with cycles of e1 + e2 iterations."""
+        """Return whether the iteration takes a hypergradient, in cycles of e1 + e2 iterations."""
         return iteration % (self.e1 + self.e2) < self.e1
 
     def takes_next_hypergradient(self, metaparameters: MetaparameterPath) -> bool:
-        """Return whether the next iteration takes one, with cycles as long as they have been."""
+        """Return whether the next iteration takes a hypergradient, given the lengths of past cycles."""
         if self.max_e2 is None:
             return self.takes_hypergradient(metaparameters.iteration)
         return _run_length(metaparameters, metaparameters.iteration, predicted=False, most=self.e1) < self.e1
@@ -175,7 +175,7 @@ class PredictedPath(HypergradientStrategy):
         end = path.iteration - self.e1
         last_e2 = _run_length(path, end, predicted=True, most=self.max_e2)
         if last_e2 == 0:
-            return self.e2  # of the first cycle
+            return self.e2  # the first cycle
         before = path.trajectory(end - last_e2 - self.e1 + 1, end - last_e2)
         n_fitted, n_judged = self.e1 // 2, self.e1 - self.e1 // 2
         own = path.within_bounds(self._beyond(before[:n_fitted], 0, n_judged))
@@ -185,7 +185,7 @@ class PredictedPath(HypergradientStrategy):
         return max(last_e2 // 2, self.e2)
 
     def _beyond(self, window: Tensor, n_skipped: int, n: int) -> Tensor:
-        """Predict θ of n iterations, shape (n, m), that begin ``n_skipped`` after the rows of ``window``."""
+        """Predict θ for n iterations, shape (n, m), from ``n_skipped`` iterations after ``window`` on."""
         if self.regressor is None:
             return window[-1:].expand(n, -1)
         times = np.arange(len(window) + n_skipped + n) / max(self.e1 - 1, 1)
@@ -197,19 +197,19 @@ class PredictedPath(HypergradientStrategy):
 
 
 def _check_regressor(regressor: Any) -> None:
-    """Raise TypeError for what is no estimator with ``fit`` and ``predict``."""
+    """Raise TypeError unless the regressor is an estimator with ``fit`` and ``predict``."""
     if isinstance(regressor, type):
         raise TypeError(f"regressor={regressor.__name__} is a class. Give an object: {regressor.__name__}().")
     missing = [name for name in ("fit", "predict", "get_params") if not hasattr(regressor, name)]
     if missing:
         raise TypeError(
-            f"regressor={regressor!r:.200} has no {missing[0]}. Give a regressor of scikit-learn, such as "
+            f"regressor={regressor!r:.200} has no {missing[0]}. Give a scikit-learn regressor, such as "
             "LinearRegression(), or None to hold the last values."
         )
 
 
 def _model(regressor: Any, n_targets: int) -> Any:
-    """Return a clone that can be fitted to so many targets, and repeats its draws."""
+    """Return a clone that can be fitted to ``n_targets`` targets, with its open seeds set to 0."""
     model = clone(regressor)
     is_open = {
         name: 0
@@ -225,7 +225,7 @@ def _model(regressor: Any, n_targets: int) -> Any:
 
 
 def _run_length(path: MetaparameterPath, end: int, *, predicted: bool, most: int) -> int:
-    """Return how many iterations in a row, up to ``end``, were predicted or were not; at most ``most``."""
+    """Return how many consecutive iterations before ``end`` were predicted or not, at most ``most``."""
     n = 0
     while n < most and n < end and path.was_predicted(end - n - 1) == predicted:
         n += 1

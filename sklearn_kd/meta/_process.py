@@ -1,4 +1,4 @@
-"""Metaparameter processes: the values of a search, for another training to follow."""
+"""Metaparameter processes: record the values of a search for another training to follow."""
 
 from __future__ import annotations
 
@@ -21,26 +21,26 @@ from sklearn_kd.meta._strategy import Strategy
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# What ``DistilledClassifier(weights=...)`` takes.
+# Values of ``DistilledClassifier(weights=...)``.
 FOLLOWED = ("mean", "tail", "final", "process")
 
-# Of the file. A reader of DistillationProcess refuses it, and the other way round.
+# Format of the file. A reader of DistillationProcess refuses it, and vice versa.
 _FORMAT = "metaparameters-1"
 
 
 class MetaparameterProcess:
-    """The values of metaparameters over a search, for another training to follow.
+    """The values of metaparameters during a search, for another training to follow.
 
     Save it, plot it, or let another training follow it: with another number of iterations, with another
-    student, or on other data, as long as the training loss has metaparameters of the same names, shapes,
-    coordinates and components, and its bounds hold the values.
+    student, or on other data. The training loss must have metaparameters with the same names, shapes,
+    coordinates and components, and bounds that include the values.
 
     Parameters
     ----------
     values : mapping of str to array-like of shape (n_steps, ...)
-        The values of each metaparameter after each iteration of the search, by row.
+        Values of each metaparameter, one row per iteration of the search.
     metaparameters : mapping of str to Metaparameter
-        What the loss says of them: shape, bounds and coordinate.
+        Shape, bounds and coordinate of each, as the loss defines them.
     settings : dict or None, default=None
         Settings of the search, for the record: plain numbers and strings.
     versions : dict or None, default=None
@@ -49,23 +49,25 @@ class MetaparameterProcess:
     Attributes
     ----------
     values : dict of str to ndarray of shape (n_steps, ...), float64
+        The values.
     space : mapping of str to Metaparameter
+        The metaparameters, without initial values.
     settings, versions
         As given.
 
     Raises
     ------
     ValueError
-        If the values are not finite, have no rows or other shapes than the metaparameters, or have no
-        logarithm where that is the coordinate.
+        If the values are not finite, have no rows or other shapes than the metaparameters, or are not above
+        0 although the coordinate is the logarithm.
     TypeError
-        If the values are no numbers.
+        If the values are not numbers.
 
     See Also
     --------
     DistilledClassifier : Searches a process with ``search_epochs``, or follows one with ``process``.
-    MetaparameterPathDisplay : Draws one, with ``from_process``.
-    DistillationProcess : That of DistProClassifier, whose values are the weights of pathways.
+    MetaparameterPathDisplay : Draws a process, with ``from_process``.
+    DistillationProcess : The process of DistProClassifier, whose values are the weights of pathways.
 
     Examples
     --------
@@ -89,7 +91,7 @@ class MetaparameterProcess:
         settings: dict[str, Any] | None = None,
         versions: dict[str, str] | None = None,
     ):
-        # Starts and groups are the search's: a process has its values in their place.
+        # Initial values and groups belong to the search; a process has its values instead.
         self.space = MetaparameterSpace(
             {
                 name: Metaparameter(
@@ -112,7 +114,7 @@ class MetaparameterProcess:
         return len(next(iter(self.values.values())))
 
     # ----------------------------------------------------------------------------------
-    # To be followed
+    # Following
 
     def schedule(
         self, n_steps: int, weights: Literal["mean", "tail", "final", "process"] = "mean"
@@ -124,20 +126,21 @@ class MetaparameterProcess:
         Parameters
         ----------
         n_steps : int
-            At least 1.
+            Number of iterations, at least 1.
         weights : {"mean", "tail", "final", "process"}, default="mean"
-            "mean": the mean of all rows, throughout. "tail": the mean of the second half of the rows.
+            "mean": the mean of all rows in every iteration. "tail": the mean of the second half of the rows.
             "final": the last row. "process": the rows themselves, interpolated so that the first iteration
-            has the first and the last iteration the last.
+            has the first row and the last iteration the last row.
 
         Returns
         -------
         dict of str to ndarray of shape (n_steps, ...)
+            Values by metaparameter name.
 
         Raises
         ------
         ValueError
-            If ``n_steps`` or ``weights`` is none of these.
+            If ``n_steps`` or ``weights`` is invalid.
         """
         if not isinstance(n_steps, Integral) or isinstance(n_steps, bool) or n_steps < 1:
             raise ValueError(
@@ -159,11 +162,11 @@ class MetaparameterProcess:
         return np.concatenate([self.values[name].reshape(len(self), -1) for name in self.space], axis=1)
 
     def _in_coordinates(self, rows: np.ndarray, combine: Any) -> np.ndarray:
-        """Apply ``combine``, whose results lie between the rows, in the coordinates θ of these rows."""
+        """Apply ``combine``, whose results lie between the rows, in the coordinates θ of the rows."""
         coordinates = CoordinateMap(self.space, dtype=torch.float64, device="cpu")
         theta = coordinates.to_theta(torch.from_numpy(rows)).numpy()
         found = coordinates.unprojected_values(torch.from_numpy(combine(theta))).numpy()
-        # Not by more than rounding, and a constant stays what it is to the last bit.
+        # This corrects only rounding; a constant stays equal to the bit.
         return np.clip(found, rows.min(axis=0), rows.max(axis=0))
 
     def check_fits(self, space: Mapping[str, Metaparameter]) -> None:
@@ -172,18 +175,18 @@ class MetaparameterProcess:
         Parameters
         ----------
         space : mapping of str to Metaparameter
-            Of the loss of the training.
+            Metaparameters of the training's loss.
 
         Raises
         ------
         ValueError
-            If names, shapes, coordinates or components differ, or a value lies outside the bounds, which are
-            not those of the search.
+            If names, shapes, coordinates or components differ, or if the bounds differ from those of the
+            search and a value lies outside.
         """
         own, wanted = _kinds(self.space), _kinds(space)
         if own != wanted:
             raise ValueError(
-                f"process is of other metaparameters: by name, with shape and coordinate, {own}; the loss of "
+                f"process has other metaparameters, by name, with shape and coordinate, {own}; the loss of "
                 f"this estimator has {wanted}. Give the loss of the search, or search a new process with "
                 "process=None."
             )
@@ -206,24 +209,26 @@ class MetaparameterProcess:
         Parameters
         ----------
         path : str or path-like
-            Path of the file, by custom with the suffix ``.npz``. An existing file is replaced
-            completely or not at all.
+            Path of the file, usually with the suffix ``.npz``. An existing file is replaced completely or
+            not at all.
 
         Raises
         ------
         OSError
-            If the file cannot be written, as on a full disk. An existing file then stays.
+            If the file cannot be written, for example because the disk is full. An existing file is then
+            kept.
         """
         about, arrays = process_content(self)
         write_described(path, _FORMAT, about, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read a file that :meth:`save` has written, without running any code in it.
+        """Read a file written by :meth:`save`, without running any code in it.
 
         Parameters
         ----------
         path : str or path-like
+            Path of the file.
 
         Returns
         -------
@@ -234,7 +239,7 @@ class MetaparameterProcess:
         OSError
             If the file does not exist or cannot be read.
         ValueError
-            If the file holds no such process, or asks for more memory than its length allows.
+            If the file holds no such process, or would need more memory than its length allows.
         """
         return read_described(
             path,
@@ -246,12 +251,12 @@ class MetaparameterProcess:
 
 
 def process_content(process: MetaparameterProcess) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the values, in the forms of ``JSON_VALUES``, and the arrays that a file of a process holds.
+    """Return the description, in the forms of ``JSON_VALUES``, and the arrays of a process's file.
 
     Raises
     ------
     Unserializable
-        If JSON has no form for a setting.
+        If a setting cannot be written as JSON.
     """
     about = {
         "metaparameters": [
@@ -287,7 +292,7 @@ def process_of_content(
     Exception
         Of any type, if the content is wrong.
     """
-    entries, components = {}, about.get("components", {})  # which older files have not
+    entries, components = {}, about.get("components", {})  # older files have none
     for name, shape, (low, high), coordinate in about["metaparameters"]:
         bounds = -math.inf if low is None else low, math.inf if high is None else high
         words = tuple(map(str, components[name])) if name in components else None
@@ -304,7 +309,7 @@ def _kinds(space: Mapping[str, Metaparameter]) -> dict[str, tuple[Any, ...]]:
 
 
 def _check_components(name: str, own: tuple[str, ...] | None, wanted: tuple[str, ...] | None) -> None:
-    """Raise ValueError if both say what the numbers of an array are for, and differ."""
+    """Raise ValueError if both name the components of an array, but differently."""
     if own is None or wanted is None or own == wanted:
         return
     only_own = [word for word in own if word not in wanted]
@@ -319,13 +324,13 @@ def _check_components(name: str, own: tuple[str, ...] | None, wanted: tuple[str,
 
 
 def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dict[str, np.ndarray]:
-    """Return the values of each metaparameter as float64 of shape (n_steps, *shape)."""
+    """Check each metaparameter's values and return them as float64 of shape (n_steps, *shape)."""
     if not isinstance(values, Mapping):
         raise TypeError(f"values={str(values)[:200]} must be a dict of rows by metaparameter.")
     if set(values) != set(space) or not len(space):
         raise ValueError(
-            f"values are of {sorted(values)}, and the metaparameters are {sorted(space)}; give rows for each "
-            "of at least one metaparameter."
+            f"values has rows for {sorted(values)}, but the metaparameters are {sorted(space)}. Give rows "
+            "for each metaparameter, and at least one metaparameter."
         )
     found: dict[str, np.ndarray] = {}
     for name, entry in space.items():
@@ -340,7 +345,7 @@ def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dic
             wanted = ", ".join(map(str, ("n_steps", *entry.shape)))
             raise ValueError(
                 f"values of {name} have shape {found[name].shape}; they must have shape ({wanted}), with at "
-                "least one step and as many steps for each metaparameter."
+                "least one step and the same number of steps for each metaparameter."
             )
         if not np.isfinite(found[name]).all():
             raise ValueError(f"values of {name} must be finite.")
@@ -352,7 +357,7 @@ def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dic
 def resampled(rows: np.ndarray, t: np.ndarray, n_steps: int) -> np.ndarray:
     """Interpolate rows linearly at steps t of a training of ``n_steps`` steps.
 
-    The first step has the first row, the last step the last row; a single step has the first.
+    The first step gets the first row, and the last step the last row. A single step gets the first.
 
     Parameters
     ----------
@@ -369,12 +374,12 @@ def resampled(rows: np.ndarray, t: np.ndarray, n_steps: int) -> np.ndarray:
 
 
 class Following(Strategy):
-    """Values that were set beforehand for each iteration, such as a process; for one training.
+    """Follow values set beforehand for each iteration, such as a process, in one training.
 
     Parameters
     ----------
     rows : ndarray of shape (n_steps, m)
-        The values of each iteration. The path starts at the first row.
+        Values of each iteration. The path starts at the first row.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, as in :class:`Strategy`.
     """
@@ -384,7 +389,7 @@ class Following(Strategy):
         self.val_temperature = val_temperature
 
     def predict(self, metaparameters: MetaparameterPath) -> Tensor | None:
-        """Return all rows that are left, at once, and keep the last alone; behind it nothing moves."""
+        """Return all remaining rows at once, and keep only the last; after it nothing moves."""
         left, self.rows = self.rows[metaparameters.iteration + 1 :], self.rows[-1:]
         if not len(left):
             return None

@@ -1,4 +1,4 @@
-"""Metaparameters drawn at random: the baseline, and random search."""
+"""Draw metaparameters at random: the baseline, and random search."""
 
 from __future__ import annotations
 
@@ -10,37 +10,45 @@ from sklearn_kd.meta._trials import best_trial, check_trial_parameters, draw_set
 
 
 class Random(Strategy):
-    """One random draw throughout: lambda1 ~ U(0, 1), log10 T ~ U(−1, 1); or the best of several.
+    """Keep one random draw, lambda1 ~ U(0, 1), log10 T ~ U(−1, 1), or the best of several.
 
-    The paper's text draws log10 T so; its comparison drew T ~ U(0.1, 10). Other metaparameters are
-    drawn uniformly within their bounds, in their logarithm where that is their coordinate.
+    The paper's text draws log10 T in this way; its comparison drew T ~ U(0.1, 10). Other metaparameters are
+    drawn uniformly within their bounds, or uniformly in the logarithm if that is their coordinate.
 
     Parameters
     ----------
     log10_temperature : tuple of (float, float), default=(-1.0, 1.0)
-        Range of log10 T, the temperature of the loss "kd". It is the baseline's own and knows no
+        Range of log10 T, the temperature of the loss "kd". It belongs to this baseline and ignores
         ``temperature_bounds``.
     n_trials : int, default=1
-        1: the draw is used as it is, and the student trains on all of D. More is random
-        search: each draw trains a fresh student on D_train, and the best by L_val on D_val
-        is used. The first draw is the same in either case. The trials do not depend on each
-        other: small students are trained in one batched run.
+        1: use the draw as it is, and train the student on all of D. More: random search, in which each draw
+        trains a new student on D_train, and the best by L_val on D_val is used. The first draw is the same
+        in both cases. The trials are independent, so small students are trained in one batched run.
     n_jobs : int or None, default=None
-        Processes for trials that are not trained in one run, as joblib reads the number.
+        Processes for trials that are not trained in one run, as in joblib.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, as in :class:`Strategy`.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_trials,)
-        Where there are several: the metaparameters, ``val_loss``, ``seconds`` (an equal share of
-        what all took), in the order drawn.
+        Only if ``n_trials > 1``: the metaparameters, ``val_loss`` and ``seconds`` (an equal share of the
+        total), in the order drawn.
 
     Examples
     --------
+    Random search with six draws:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
     >>> from sklearn_kd.meta import Random
-    >>> Random().learns_from_validation, Random(n_trials=10).learns_from_validation
-    (False, True)
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10, random_state=0), MLPStudent, meta=Random(n_trials=6), max_epochs=5,
+    ...     random_state=0)
+    >>> trials = clf.fit(*load_iris(return_X_y=True)).trials_
+    >>> bool(clf.lambda1_ == trials["lambda1"][trials["val_loss"].argmin()])
+    True
     """
 
     def __init__(
@@ -57,7 +65,7 @@ class Random(Strategy):
 
     @property
     def learns_from_validation(self) -> bool:  # type: ignore[override]
-        """True if there are several draws to choose from."""
+        """True if there is more than one trial to choose from."""
         return self.n_trials > 1
 
     def check(self, space: MetaparameterSpace) -> None:

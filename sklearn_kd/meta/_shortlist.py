@@ -1,4 +1,4 @@
-"""Metaparameters chosen from a few settings, each of which stands for an answer to "whom to trust"."""
+"""Choose metaparameters from a few settings, each an answer to the question "whom to trust"."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from sklearn_kd.meta._space import MetaparameterSpace
 from sklearn_kd.meta._strategy import StartContext, Strategy, Values, check_has_metaparameters
 from sklearn_kd.meta._trials import best_trial, check_n_jobs, run_trials
 
-# The teacher, both, the labels. They were chosen on ten tasks by examples/evidence/search_then_retrain.py,
-# whose other tasks had no part in it.
+# Trust the teacher, both, or the labels. They were chosen on ten tasks of
+# examples/evidence/search_then_retrain.py; its other tasks were not used.
 CANDIDATES: tuple[dict[str, float], ...] = (
     {"lambda1": 0.05, "temperature": 2.0},
     {"lambda1": 0.6, "temperature": 1.0},
@@ -22,39 +22,39 @@ CANDIDATES: tuple[dict[str, float], ...] = (
 
 
 class Shortlist(Strategy):
-    """The best of a few settings by L_val, then fixed throughout.
+    """Choose the best of a few settings by L_val, and keep it.
 
-    Each candidate trains a fresh student on D_train, and is judged by L_val on all of D_val. Losses below
-    0.1 / n_val count as equal, and of equal candidates the first is taken: where n_val rows are all right,
-    they cannot say whom to trust, and the default trusts the teacher. The students
-    share initialisation and batches; small ones are trained in one batched run. Few candidates that differ
-    much are told apart by a small D_val, and by a part of the training: with ``search_epochs=1/3``, the
-    default of the estimator, three candidates cost one training, and the retraining on all rows another.
+    Each candidate trains a new student on D_train, and is judged by L_val on all of D_val. Losses below 0.1
+    / n_val count as equal, and among equal candidates the first is taken: if all n_val rows are predicted
+    correctly, they cannot show whom to trust, and the default trusts the teacher. The students share
+    initialisation and batches; small ones are trained in one batched run. A small D_val and a part of the
+    training suffice to distinguish a few very different candidates. With ``search_epochs=1/3``, the
+    estimator's default, three candidates cost one training, and the retraining on all rows costs another.
 
     Parameters
     ----------
     candidates : sequence of dict of str to float, or None, default=None
-        Values by the metaparameters' names; one that is left out has its start. None, for losses with
-        lambda1, with T or without: (0.05, 2), which trusts the teacher; (0.6, 1), which trusts both;
-        (0.95, 2), which trusts the labels; each value is moved into the bounds of the loss. Other
-        metaparameters of the loss keep their start then.
+        Values by metaparameter name; a missing one keeps its initial value. None, for losses with lambda1
+        (and possibly T): (0.05, 2), which trusts the teacher; (0.6, 1), which trusts both; (0.95, 2), which
+        trusts the labels. Each value is moved into the bounds of the loss, and other metaparameters keep
+        their initial value.
     n_jobs : int or None, default=None
-        Processes for students that are not trained in one run, as joblib reads the number.
+        Processes for students that are not trained in one run, as in joblib.
     val_temperature : float or "auto", default="auto"
-        T_val of the validation loss, as in :class:`Strategy`; with "auto" each candidate's own.
+        T_val of the validation loss, as in :class:`Strategy`. "auto": each candidate has its own.
 
     Attributes
     ----------
     trials_ : structured array of shape (n_candidates,)
-        The metaparameters, ``val_loss`` and ``seconds`` (an equal share of those of all), in the order given.
+        The metaparameters, ``val_loss`` and ``seconds`` (an equal share of the total), in the order given.
 
     See Also
     --------
-    Hyperopt : Tries settings that it chooses itself.
+    Hyperopt : Chooses the settings to try itself.
 
     Examples
     --------
-    A teacher that says the same of every row is not trusted:
+    A teacher that predicts the same for every row is not trusted:
 
     >>> import numpy as np
     >>> from sklearn.datasets import load_digits
@@ -103,7 +103,7 @@ class Shortlist(Strategy):
             missing = sorted({"lambda1"} - set(space))
             if missing:
                 raise ValueError(
-                    f"{self!r}, the default, has candidates for lambda1 and T alone, but the loss has no "
+                    f"{self!r}, the default, has candidates only for lambda1 and T, but the loss has no "
                     f"{missing}; its metaparameters are {list(space)}. Set meta='fixed', which keeps "
                     "them, or meta='linear', which learns any, or give candidates, a list of dicts of values "
                     "by name."
@@ -127,7 +127,7 @@ class Shortlist(Strategy):
         return given
 
     def sets(self, name: str) -> bool:
-        """Return whether all candidates have a value of their own for a metaparameter."""
+        """Return True if every candidate states a value for a metaparameter."""
         candidates = CANDIDATES if self.candidates is None else self.candidates
         return all(name in candidate for candidate in candidates)
 

@@ -1,4 +1,4 @@
-"""Named metaparameters: their starts, shapes, bounds, and the coordinates in which they take steps."""
+"""Named metaparameters: their initial values, shapes, bounds, and the coordinates of their steps."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch import Tensor
 Coordinate = Literal["identity", "log", "logit"]
 COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
-# Columns that stand beside the metaparameters in a path or a table of trials.
+# Columns beside the metaparameters in a path or a table of trials.
 RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "search", "seconds")
-# What the history of a fit has beside its metaparameters and its terms of features.
+# Columns of a fit's history beside its metaparameters and its terms of features.
 HISTORY_COLUMNS = (
     "epoch",
     "batches",
@@ -35,58 +35,58 @@ HISTORY_COLUMNS = (
     "skipped_steps",
     "skipped_hypergradients",
 )
-# By what they are: names that a metaparameter cannot have.
+# Names that a metaparameter cannot have, by what uses them.
 _RESERVED_NAMES = {
     "columns of the path": RESERVED_COLUMNS,
     "columns of history_": HISTORY_COLUMNS,
     "arguments of loss": ("self", "logits", "teacher_logits", "labels"),
 }
-# How near a value in logit coordinates comes to its bounds, as a share of their distance. At the
+# Smallest distance of a value in logit coordinates from its bounds, as a share of their distance. At the
 # bound itself the coordinate is infinite, and no hypergradient would lead back.
 _LOGIT_MARGIN = 1e-6
 
 
 @dataclass(frozen=True)
 class Metaparameter:
-    """A number, or an array of numbers, that a training loss depends on and that can be learned.
+    """A number or array on which a training loss depends, and which can be learned.
 
     Parameters
     ----------
     start : float, array-like, "random" or None, default=None
-        Initial value; an array-like sets the shape. "random": drawn within ``bounds``, in the logarithm
-        where that is the coordinate. None: ``lambda1`` or ``temperature`` of the estimator, for a
-        metaparameter of that name.
+        Initial value; an array-like sets the shape. "random": draw it within ``bounds``, in the logarithm if
+        that is the coordinate. None: the estimator's ``lambda1`` or ``temperature``, for a metaparameter of
+        that name.
     shape : tuple of int, default=()
-        Shape of an array that starts at one number everywhere. () is a number.
+        Shape of an array whose numbers all have the same initial value. () means a single number.
     bounds : tuple of (float, float), default=(-inf, inf)
-        Values are projected onto this interval after each step.
+        Interval onto which values are projected after each step.
     coordinate : {"identity", "log", "logit"}, default="identity"
-        Where steps are taken and lines are fitted: the value, its logarithm, or
-        log((value − low)/(high − value)) for finite ``bounds`` (low, high). A logit that starts at a
-        bound hardly leaves it: there the coordinate is infinite.
+        Coordinate in which steps are taken and lines are fitted: the value, its logarithm, or log((value −
+        low)/(high − value)) for finite ``bounds`` (low, high). A logit whose initial value is a bound hardly
+        leaves it, because the coordinate is infinite there.
     predicted_bounds : tuple of (float, float) or None, default=None
-        Bounds of predicted values alone, in the value; widened to include the present value. None:
-        ``bounds`` alone.
+        Additional bounds for predicted values, widened to include the current value. None: no additional
+        bounds.
     group : str, default="loss"
-        The optimizer that takes the steps. Metaparameters of one group share their optimizer.
+        Group of metaparameters that share an optimizer.
     components : tuple of str or None, default=None
-        What each number of an array is for, such as a class. A process that was searched for others is
-        refused. None: not said.
+        Name of each number of an array, such as a class. A process searched for other components is refused.
+        None: no names.
 
     Raises
     ------
     ValueError
-        If the bounds are no interval, the start lies outside of them, the coordinate does not suit
-        them, the shape is none, or there are more or fewer ``components`` than numbers.
+        If the bounds are not an interval, the initial value lies outside them, the coordinate does not suit
+        them, the shape is invalid, or the number of ``components`` differs from the size.
     TypeError
-        If the start is no number.
+        If the initial value is not a number.
 
     Examples
     --------
     >>> from sklearn_kd.losses import Metaparameter
     >>> Metaparameter(0.5, bounds=(0, 1)).shape
     ()
-    >>> Metaparameter(0.5, shape=(10,), bounds=(0, 1), coordinate="logit").shape  # one for each class
+    >>> Metaparameter(0.5, shape=(10,), bounds=(0, 1), coordinate="logit").shape  # one number per class
     (10,)
     """
 
@@ -114,17 +114,17 @@ class Metaparameter:
             self._take_start(_as_array("start", self.start))
         if self.components is not None and len(self.components) != self.size:
             raise ValueError(
-                f"components={self.components!r} must have a word for each of {self.size} numbers, by shape="
-                f"{self.shape!r}."
+                f"components={self.components!r} must have a word for each of the {self.size} numbers of "
+                f"shape={self.shape!r}."
             )
 
     def _take_start(self, start: np.ndarray) -> None:
-        """Take the shape from an array, and raise ValueError unless the start suits shape and bounds."""
+        """Take the shape from an array; raise ValueError if the start does not suit shape and bounds."""
         low, high = self.bounds
         if start.ndim and not self.shape:
             object.__setattr__(self, "shape", _checked_shape(start.shape))
         elif start.ndim and start.shape != self.shape:
-            raise ValueError(f"start has shape {start.shape}, and shape={self.shape!r}.")
+            raise ValueError(f"start has shape {start.shape}, but shape={self.shape!r}.")
         if not (np.isfinite(start).all() and (start >= low).all() and (start <= high).all()):
             raise ValueError(f"start={self.start!r} must lie within bounds=({low:g}, {high:g}).")
 
@@ -134,12 +134,17 @@ class Metaparameter:
         return math.prod(self.shape)
 
     def range_to_draw_from(self, name: str) -> tuple[float, float]:
-        """Return the bounds, from which a value is drawn.
+        """Return the bounds between which a value is drawn.
+
+        Parameters
+        ----------
+        name : str
+            Name of the metaparameter in messages.
 
         Raises
         ------
         ValueError
-            If they are not finite; it calls the metaparameter ``name``.
+            If the bounds are not finite.
         """
         low, high = self.bounds
         if not (math.isfinite(low) and math.isfinite(high)):
@@ -166,7 +171,7 @@ def _checked_shape(shape: Any) -> tuple[int, ...]:
 
 
 def _is_draw(start: Any) -> bool:
-    """Return whether a start is "random"; refuse other words."""
+    """Return True if a start is "random"; refuse other words."""
     if isinstance(start, str) and start != "random":
         raise ValueError(f"start={start!r} must be a number, an array of numbers, 'random' or None.")
     return isinstance(start, str)
@@ -182,7 +187,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _check_name(name: Any) -> None:
-    """Raise ValueError for a name that is no identifier, or means something else."""
+    """Raise ValueError for a name that is not an identifier or is reserved."""
     if not (isinstance(name, str) and name.isidentifier()):
         raise ValueError(f"{name!r} cannot be the name of a metaparameter. Give an identifier.")
     for what, names in _RESERVED_NAMES.items():
@@ -194,24 +199,24 @@ def _check_name(name: Any) -> None:
 
 
 class MetaparameterSpace(Mapping[str, Metaparameter]):
-    """The metaparameters of one training, by name, as one vector of m components.
+    """The metaparameters of a training by name, and as one vector of m components.
 
     Parameters
     ----------
     entries : mapping of str to Metaparameter
-        Reordered so that those of one group stand together.
+        Metaparameters by name. They are reordered by group.
 
     Raises
     ------
     ValueError
         If a name cannot be the name of a keyword argument and of a column.
     TypeError
-        If the entries are no mapping of names to metaparameters.
+        If the entries are not a mapping of names to metaparameters.
 
     Attributes
     ----------
     size : int
-        m.
+        Number m of components.
     groups : dict of str to slice
         The components of each group.
 
@@ -262,12 +267,12 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """The names of the metaparameters that are single numbers."""
+        """Names of the metaparameters that are single numbers."""
         return tuple(name for name, entry in self.items() if entry.shape == ())
 
     @property
     def starts(self) -> dict[str, Any]:
-        """The start of each metaparameter that has one."""
+        """Initial values of the metaparameters that have one."""
         return {name: entry.start for name, entry in self.items() if entry.start is not None}
 
     def check_within_bounds(
@@ -275,7 +280,12 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
     ) -> None:
         """Raise ValueError unless each value has its metaparameter's shape and lies within its bounds.
 
-        ``parameters``: by name, the parameter that sets the bounds, for the message.
+        Parameters
+        ----------
+        values : mapping of str to float or array-like
+            Values by name.
+        parameters : mapping of str to str or None, default=None
+            For each name, the parameter that sets the bounds, for the message.
         """
         for name, entry in self.items():
             value, (low, high) = self._checked_array(name, values[name]), entry.bounds
@@ -287,17 +297,22 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
                 )
 
     def completed(self, start: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the given values, and the start of each that is missing, as :meth:`shaped` does.
+        """Return the given values, and the initial values of missing ones, in the form of :meth:`shaped`.
 
-        The given values may lie beyond the bounds: only moves are projected.
+        The given values may lie outside the bounds: only moves are projected.
+
+        Parameters
+        ----------
+        start, given : mapping of str to float or array-like
+            Initial and given values by name.
 
         Raises
         ------
         TypeError
-            If ``given`` is no mapping, or a value no number.
+            If ``given`` is not a mapping, or a value is not a number.
         ValueError
-            If a name is not known, a value has another shape, is not finite, or has no logarithm though
-            that is its coordinate.
+            If a name is unknown, or a value has another shape, is not finite, or is not above 0 although its
+            coordinate is the logarithm.
         """
         if not isinstance(given, Mapping):
             raise TypeError(
@@ -306,7 +321,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
             )
         unknown = [name for name in given if name not in self]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(self)}.")
+            raise ValueError(f"{unknown[0]!r} is not a metaparameter of this fit; there are {list(self)}.")
         for name, value in given.items():
             array = self._checked_array(name, value)
             if not np.isfinite(array).all():
@@ -316,7 +331,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         return self.shaped({**start, **given})
 
     def _checked_array(self, name: str, value: Any) -> np.ndarray:
-        """Return a value as an array; it must be one number, or have the metaparameter's shape."""
+        """Return a value as an array, which must be one number or have the metaparameter's shape."""
         array, shape = _as_array(name, value), self[name].shape
         if array.shape not in ((), shape):
             raise ValueError(f"{name} has shape {array.shape}; it must have shape {shape}.")
@@ -327,7 +342,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         return MetaparameterSpace({name: replace(e, coordinate="identity") for name, e in self.items()})
 
     def join(self, values: Mapping[str, Any]) -> np.ndarray:
-        """Return the vector of named values, float64, shape (m,); a missing name is a KeyError."""
+        """Join named values to one vector, float64, shape (m,); raise KeyError if a name is missing."""
         parts = [
             np.broadcast_to(_as_array(name, values[name]), entry.shape).ravel()
             for name, entry in self.items()
@@ -335,28 +350,28 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
         return np.concatenate(parts) if parts else np.empty(0)
 
     def shaped(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return named values as floats, and as arrays of their shape; other names are left out."""
+        """Return named values as floats or as arrays of their shape, without other names."""
         arrays = self.split(self.join(values))
         return {name: array if self[name].shape else float(array) for name, array in arrays.items()}
 
     def split(self, values: Any) -> dict[str, Any]:
-        """Return the named parts of values of shape ``(..., m)``, each of shape ``(..., *shape)``."""
+        """Split values of shape ``(..., m)`` into named parts of shape ``(..., *shape)``."""
         lead = tuple(values.shape[:-1])
         return {
             name: values[..., self.slices[name]].reshape(lead + entry.shape) for name, entry in self.items()
         }
 
     def split_numbers(self, values: list[float]) -> dict[str, float]:
-        """Return the single numbers by name of all m components, which are given as a list."""
+        """Return the single numbers by name, from a list of all m components."""
         return {name: values[self.slices[name].start] for name in self.numbers}
 
     def columns(self) -> list[tuple]:
-        """Fields of a structured array, float64, one for each metaparameter."""
+        """Return fields of a structured array, float64, one for each metaparameter."""
         return [(name, np.float64, entry.shape) if entry.shape else (name, np.float64)
                 for name, entry in self.items()]  # fmt: skip
 
     def bounds(self, names: str = "bounds") -> tuple[np.ndarray, np.ndarray]:
-        """Lower and upper bounds of all components, float64, shape (m,) each."""
+        """Return lower and upper bounds of all components, float64, shape (m,) each."""
         pairs = [getattr(entry, names) or (-math.inf, math.inf) for entry in self.values()]
         sizes = [entry.size for entry in self.values()]
         low, high = (np.repeat([float(pair[side]) for pair in pairs], sizes) for side in (0, 1))
@@ -364,13 +379,13 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
 
 
 class CoordinateMap:
-    """Values ↔ coordinates θ of a space, componentwise, on a device.
+    """Converts between values and coordinates θ of a space, componentwise, on a device.
 
     Parameters
     ----------
     space : MetaparameterSpace
     dtype, device
-        Of the tensors.
+        Dtype and device of the tensors.
     """
 
     def __init__(self, space: MetaparameterSpace, *, dtype: torch.dtype, device: torch.device | str):
@@ -382,7 +397,7 @@ class CoordinateMap:
         self._predicted = tuple(
             torch.as_tensor(b, dtype=dtype).to(device) for b in space.bounds("predicted_bounds")
         )
-        # θ of a bound of a logit is infinite: those stay inside, by the margin.
+        # θ of a logit's bound would be infinite; these bounds lie inside by the margin.
         self.theta_bounds = tuple(map(self.to_theta, self.bounds))
 
     def to_theta(self, values: Tensor) -> Tensor:
@@ -397,7 +412,7 @@ class CoordinateMap:
         return self.unprojected_values(theta).clamp(*self.bounds)
 
     def unprojected_values(self, theta: Tensor) -> Tensor:
-        """Return the values of θ of shape (..., m), which may lie beyond the bounds."""
+        """Return the values of θ of shape (..., m), which may lie outside the bounds."""
         values = torch.where(self._is_log, theta.exp(), theta)
         if self._has_logit:
             low, high = self.bounds
@@ -405,7 +420,7 @@ class CoordinateMap:
         return values
 
     def predicted_values(self, theta: Tensor, now: Tensor) -> Tensor:
-        """Return :meth:`to_values`, within the predicted bounds too, unless ``now`` is beyond them."""
+        """Return :meth:`to_values`, also within the predicted bounds, widened to include ``now``."""
         low, high = self._predicted
         return self.to_values(theta).clamp(torch.minimum(low, now), torch.maximum(high, now))
 

@@ -1,4 +1,4 @@
-"""The base of strategies: where the metaparameters start and how they move."""
+"""The base class of strategies: where the metaparameters start and how they move."""
 
 from __future__ import annotations
 
@@ -25,28 +25,28 @@ Values = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class StartContext:
-    """The context in which a strategy chooses where the metaparameters start.
+    """The context in which a strategy chooses the initial values of the metaparameters.
 
     Attributes
     ----------
     start : dict of str to float or ndarray
-        The start of each metaparameter that the estimator and its loss give.
+        Initial values of the metaparameters, as set by the estimator and its loss.
     space : mapping of str to Metaparameter
         Bounds, shapes and coordinates by name.
     rng : numpy.random.Generator
-        The only source of randomness to use.
+        Use no other source of randomness.
     evaluate_all : callable(list of dict, n_jobs=None) -> list of float
-        :meth:`evaluate` for each of several settings that do not wait for each other. Students
-        that are small enough are trained in one batched run, the others in ``n_jobs`` processes,
-        as joblib reads that number.
+        Calls :meth:`evaluate` for each of several independent settings. Small students are trained in one
+        batched run, the others in ``n_jobs`` processes, as in joblib.
     verbose : int
-        The estimator's.
+        Verbosity of the estimator.
     signature : callable() -> str
-        A digest of what the losses depend on beside the setting: parameters, seeds and data. Equal in
-        all processes, for trials that are kept somewhere.
+        Returns a digest of everything but the setting on which the losses depend: parameters, seeds and
+        data. It is equal in all processes, and identifies stored trials.
     ranks : Ranks
-        The processes that train one student together (``parallel``), in which all settings must be equal.
-        ``ranks.broadcast(value)`` returns the value of the first process, ``ranks.is_first``.
+        The processes that train one student together (``parallel``). All must use the same settings:
+        ``ranks.broadcast(value)`` returns the value of the first process, for which ``ranks.is_first`` is
+        true.
 
     Examples
     --------
@@ -78,37 +78,42 @@ class StartContext:
     ranks: Ranks = ALONE
 
     def evaluate(self, **values: Any) -> float:
-        """Return L_val on D_val of a fresh student trained on D_train with these values fixed.
+        """Train a new student on D_train with these values fixed, and return its L_val on D_val.
 
         Parameters
         ----------
         **values : float or ndarray
-            By the metaparameters' names; others have their start.
+            Values by metaparameter name; a missing one has its initial value.
+
+        Returns
+        -------
+        float
+            L_val.
         """
         return self.evaluate_all([values])[0]
 
 
 class Strategy(BaseEstimator):
-    """Base class: the metaparameters start where the estimator says and stay there.
+    """Base class of strategies: keep the metaparameters at the initial values that the estimator sets.
 
-    A strategy holds its own settings and no state of a run, so one object can serve any
-    number of fits. To write one, subclass, state what it needs in the two class attributes,
-    and override what differs. The shortest is :class:`Naive`, a single method.
+    A strategy holds its own settings but no state of a run, so that one object can serve any number of fits.
+    To write a strategy, subclass this class, state its needs in the two class attributes, and override the
+    methods that differ. The shortest example is :class:`Naive`, a single method.
 
     Parameters
     ----------
     val_temperature : float or "auto", default=1.0
-        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its optimum on
-        D_val, refitted after every epoch, so that calibration is not rewarded. Strategies that learn
-        nothing from D_val have the loss, at T_val, in the history alone.
+        T_val of the validation loss CE(softmax(z / T_val), y). "auto" keeps it at its optimum on D_val,
+        refitted after every epoch, so that calibration is not rewarded. Strategies that learn nothing from
+        D_val only record this loss in the history.
 
     Attributes
     ----------
     needs_teacher : bool, default=True
         False: the student learns from the labels alone.
     learns_from_validation : bool, default=False
-        True: D_val is held out, and ``takes_hypergradient`` or ``start`` may use it. False:
-        the student trains on all of D.
+        True: D_val is held out, and ``takes_hypergradient`` or ``start`` may use it. False: the student
+        trains on all of D.
     trials_ : structured array
         Set by strategies that try several settings in ``start``.
 
@@ -137,9 +142,9 @@ class Strategy(BaseEstimator):
 
     needs_teacher = True
     learns_from_validation = False
-    trains_population = False  # of a PopulationStrategy
-    val_temperature: float | Literal["auto"] = 1.0  # of subclasses that do not take it
-    # How hypergradients are taken and followed; HypergradientStrategy makes parameters of them.
+    trains_population = False  # True for a PopulationStrategy
+    val_temperature: float | Literal["auto"] = 1.0  # for subclasses without this parameter
+    # How hypergradients are taken and followed; parameters of HypergradientStrategy.
     coordinates: Literal["own", "raw"] = "own"
     hypergradient: str = "finite_difference"
     hypergradient_rows: int | None = None
@@ -148,61 +153,95 @@ class Strategy(BaseEstimator):
         self.val_temperature = val_temperature
 
     def steps(self) -> MetaOptimizer:
-        """Return how the metaparameters take their steps."""
+        """Return the optimizer that moves the metaparameters."""
         return MetaOptimizer()
 
     def check(self, space: MetaparameterSpace) -> None:
-        """Raise ValueError if the strategy's own parameters, or these metaparameters, cannot be used."""
+        """Raise ValueError if the strategy's parameters or these metaparameters cannot be used.
+
+        Parameters
+        ----------
+        space : MetaparameterSpace
+            The metaparameters of the loss.
+        """
         check_val_temperature(self.val_temperature)
 
     def start(self, context: StartContext) -> Values:
-        """Return values before the first iteration, by name; a missing one has its start."""
+        """Return the values before the first iteration.
+
+        Parameters
+        ----------
+        context : StartContext
+            Initial values, bounds, and ways to evaluate settings.
+
+        Returns
+        -------
+        mapping of str to float or ndarray
+            Values by name; a missing one has its initial value.
+        """
         return {}
 
     def takes_hypergradient(self, iteration: int) -> bool:
-        """Return whether this iteration (0, 1, …) moves the metaparameters by the hypergradient.
+        """Return whether this iteration moves the metaparameters by the hypergradient.
 
-        Adam and AdamW take ten steps before a hypergradient can be taken. As long as a strategy
-        asks for one and has to wait for it, nothing moves and its count of iterations stands
-        still, so that a cycle begins with the first hypergradient.
+        With Adam and AdamW the first hypergradient is taken after ten steps. While a strategy that asks for
+        one has to wait, nothing moves and its iterations are not counted, so that a cycle begins with the
+        first hypergradient.
+
+        Parameters
+        ----------
+        iteration : int
+            Number of the iteration, from 0.
         """
         return False
 
     def takes_next_hypergradient(self, metaparameters: MetaparameterPath) -> bool:
-        """Return whether the next iteration takes a hypergradient, by the path so far.
+        """Return whether the next iteration takes a hypergradient, given the path so far.
 
-        For strategies whose cycles depend on where the metaparameters have been, beside
-        :meth:`takes_hypergradient` for cycles as they usually are. Others override that alone.
+        Override it if the cycles depend on the path; :meth:`takes_hypergradient` then returns the usual
+        cycles. Otherwise override only that.
+
+        Parameters
+        ----------
+        metaparameters : MetaparameterPath
+            The path so far.
         """
         return self.takes_hypergradient(metaparameters.iteration)
 
     def predict(self, metaparameters: MetaparameterPath) -> Tensor | None:
-        """Return θ after an iteration without hypergradient; None: stay.
+        """Return θ after an iteration without hypergradient, or None to keep the values.
 
-        θ has the m components of all metaparameters, in the order of ``metaparameters.space`` and in
-        their coordinates: (lambda1, log T) for the loss "kd". In the search of
-        :class:`~sklearn_kd.DistProClassifier` it is the L raw factors, and behind them lambda1 and log T
-        where they are learned.
+        θ has the m components of all metaparameters, in the order of ``metaparameters.space`` and in their
+        coordinates: (lambda1, log T) for the loss "kd". In the search of
+        :class:`~sklearn_kd.DistProClassifier` θ consists of the L raw factors, followed by lambda1 and log T
+        if they are learned.
 
-        ``metaparameters.iteration`` says which it is, counted as in :meth:`takes_hypergradient`, and
-        ``metaparameters.trajectory(...)`` where they have been. Return shape (m,) for this
-        iteration alone, or (k, m) for it and the k − 1 that follow, before the strategy is asked
-        again. Returned values are projected onto the bounds; a value that is not finite stays.
+        Parameters
+        ----------
+        metaparameters : MetaparameterPath
+            The path so far. ``metaparameters.iteration`` is the iteration, counted as in
+            :meth:`takes_hypergradient`; ``metaparameters.trajectory(...)`` returns earlier θ.
+
+        Returns
+        -------
+        Tensor of shape (m,) or (k, m), or None
+            θ for this iteration, or for this and the k − 1 following ones, after which the strategy is asked
+            again. Values are projected onto the bounds; where θ is not finite, the value is kept.
         """
         return None
 
 
 class HypergradientStrategy(Strategy):
-    """Base of strategies that descend the hypergradient: how it is computed and followed.
+    """Base class of strategies that descend the hypergradient.
 
     Parameters
     ----------
     lr : float, default=1.0
         Learning rate of the metaparameters, in their coordinates.
     clip : float or None, default=None
-        No component of their hypergradient is larger than this.
+        Largest absolute value of a hypergradient component. None: no limit.
     optimizer : class of torch.optim.Optimizer or its name, default=torch.optim.SGD
-        Takes their steps.
+        Optimizer of the metaparameters.
     optimizer_params : dict or None, default=None
         Further arguments of ``optimizer``, such as ``{"momentum": 0.9}``.
     coordinates : {"own", "raw"}, default="own"
@@ -210,19 +249,19 @@ class HypergradientStrategy(Strategy):
     hypergradient : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
         How the hypergradient is computed: with one more forward pass, with two, by forward-mode
-        differentiation, or by one vector-Jacobian product for each component. The latter two are
-        exact. Where forward mode does not exist, as for LSTMs and attention kernels,
-        "central_difference" takes the place of "jvp", with a warning.
+        differentiation, or by one vector-Jacobian product for each component. The latter two are exact. If
+        torch has no forward mode, as for LSTMs and attention kernels, "central_difference" replaces "jvp",
+        with a warning.
     hypergradient_rows : int or None, default=None
-        Rows of each training batch that the directional derivative is taken on; None: all. Fewer
-        are faster and noisier. Not for students whose rows see each other while they train, as with
-        batch normalisation.
+        Number of rows of each training batch for the directional derivative. None: all. Fewer are faster and
+        noisier. Do not use it for students whose rows affect each other in training, as with batch
+        normalisation.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, as in :class:`Strategy`.
 
     Examples
     --------
-    Learn the metaparameters in the first hundred iterations, and keep them from then on:
+    Learn the metaparameters in the first hundred iterations, then keep them:
 
     >>> from sklearn_kd.meta import HypergradientStrategy
     >>> class FirstHundred(HypergradientStrategy):
@@ -277,12 +316,12 @@ class HypergradientStrategy(Strategy):
         self.steps()
 
     def steps(self) -> MetaOptimizer:
-        """Return how the metaparameters take their steps.
+        """Return the optimizer that moves the metaparameters.
 
         Raises
         ------
         TypeError
-            If ``optimizer_params`` are no dict, or the optimizer does not take them.
+            If ``optimizer_params`` is not a dict, or the optimizer does not take them.
         """
         if not isinstance(self.optimizer_params, (Mapping, type(None))):
             raise TypeError(
@@ -308,7 +347,7 @@ class HypergradientStrategy(Strategy):
 
 
 def updates_metaparameters(strategy: Strategy) -> bool:
-    """Return whether the strategy may move the metaparameters, as far as is known before."""
+    """Return whether the strategy may move the metaparameters, judged by its class."""
     kind = type(strategy)
     return strategy.trains_population or (
         kind.takes_hypergradient is not Strategy.takes_hypergradient or kind.predict is not Strategy.predict
@@ -316,11 +355,11 @@ def updates_metaparameters(strategy: Strategy) -> bool:
 
 
 def check_has_metaparameters(strategy: Strategy, space: MetaparameterSpace) -> None:
-    """Raise ValueError if there is nothing that a strategy could learn."""
+    """Raise ValueError if there is nothing for a strategy to learn."""
     if not space.size:
         raise ValueError(
             f"{type(strategy).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
-            "or give a loss whose metaparameters(n_classes) returns some. Terms of features have none where "
+            "or give a loss whose metaparameters(n_classes) returns some. Terms of features have none if "
             "weight_bounds='fixed'."
         )
 

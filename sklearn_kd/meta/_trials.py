@@ -1,4 +1,4 @@
-"""Settings tried on D_val, the best of them, and the ranges that settings are drawn from."""
+"""Try settings on D_val, find the best, and draw settings from ranges."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sklearn_kd.meta._strategy import StartContext, Values, check_positive_ints
 def check_trial_parameters(
     *, log10_temperature: tuple[float, float], n_jobs: int | None, **counts: int
 ) -> None:
-    """Raise ValueError if a parameter of a search cannot be used; ``counts`` are integers of at least 1."""
+    """Raise ValueError if a parameter of a search is invalid; ``counts`` must be integers of at least 1."""
     check_positive_ints(**counts)
     ends = log10_temperature if isinstance(log10_temperature, (tuple, list)) else ()
     numbers = [end for end in ends if isinstance(end, Real) and math.isfinite(end)]
@@ -30,19 +30,19 @@ def check_trial_parameters(
 
 
 def check_n_jobs(n_jobs: int | None) -> None:
-    """Raise ValueError unless a number of processes is one that joblib reads."""
+    """Raise ValueError unless joblib accepts this number of processes."""
     is_number = isinstance(n_jobs, Integral) and not isinstance(n_jobs, bool) and n_jobs != 0
     if not (n_jobs is None or is_number):
         raise ValueError(f"n_jobs={n_jobs!r} must be None or an integer other than 0; -1 is every core.")
 
 
 def trials_dtype(space: MetaparameterSpace) -> np.dtype:
-    """Return the fields of a table of trials: the metaparameters, ``val_loss`` and ``seconds``."""
+    """Return the dtype of a table of trials: the metaparameters, ``val_loss`` and ``seconds``."""
     return np.dtype([*space.columns(), ("val_loss", np.float64), ("seconds", np.float64)])
 
 
 def run_trials(context: StartContext, settings: Sequence[Values], n_jobs: int | None = None) -> np.ndarray:
-    """Try each setting; return a table of :func:`trials_dtype`. The seconds are shared out equally."""
+    """Try each setting; return a table of :func:`trials_dtype`, with the seconds divided equally."""
     began = time.perf_counter()
     losses = context.evaluate_all(settings, n_jobs)
     seconds = (time.perf_counter() - began) / len(settings)
@@ -54,7 +54,7 @@ def run_trials(context: StartContext, settings: Sequence[Values], n_jobs: int | 
 
 
 def best_trial(trials: np.ndarray, space: MetaparameterSpace) -> Values:
-    """Return the values of the smallest L_val, by name.
+    """Return the values with the smallest L_val, by name.
 
     Raises
     ------
@@ -72,16 +72,16 @@ def best_trial(trials: np.ndarray, space: MetaparameterSpace) -> Values:
 
 
 class Range(NamedTuple):
-    """An interval that the components of a metaparameter are drawn from, uniformly in a coordinate.
+    """An interval from which a metaparameter's components are drawn, uniformly in a coordinate.
 
     Attributes
     ----------
     label : str
         Name of the coordinate.
     low, high : float
-        In the coordinate.
+        Ends of the interval, in the coordinate.
     log_base : float or None
-        The coordinate is the logarithm to this base; None: the value itself.
+        The coordinate is the logarithm to this base. None: the value itself.
     """
 
     label: str
@@ -95,7 +95,7 @@ class Range(NamedTuple):
 
 
 def ranges(space: MetaparameterSpace, log10_temperature: tuple[float, float]) -> dict[str, Range]:
-    """Return the range of each metaparameter; a temperature without start of its own has T's.
+    """Return each metaparameter's range; a temperature without its own initial value gets that of T.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Metaparameters that move to where the better of two students was trained."""
+"""Move the metaparameters to those of the better of two students."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from sklearn_kd.meta._strategy import check_positive_ints, check_real
 
 
 class Twins(PopulationStrategy):
-    """Two students train on the same batches, at metaparameters moved up and down; the better one goes on.
+    """Train two students on the same batches at perturbed metaparameters, and continue the better one.
 
-    Before each move all metaparameters are moved together, each up or down by a random sign [1]_: one student
-    trains at the centre plus these steps, its twin at the centre minus them. After ``epochs_per_move``
-    epochs their L_val on all of D_val are compared. Weights and optimizer of the better one are copied over
-    the other, and the centre moves to its metaparameters. So metaparameters are judged by an epoch or more
-    of training, where a hypergradient looks one iteration ahead. No hypergradient is computed: the cost is
-    that of ``2 * pairs`` plain trainings.
+    Before each move all metaparameters are perturbed together, each up or down with a random sign [1]_: one
+    student trains at the centre plus these steps, its twin at the centre minus them. After
+    ``epochs_per_move`` epochs their L_val on all of D_val are compared. Weights and optimizer state of the
+    better student replace those of the other, and the centre moves to its metaparameters. Thus
+    metaparameters are judged by an epoch or more of training, whereas a hypergradient looks one iteration
+    ahead. No hypergradient is computed: the cost is that of ``2 * pairs`` plain trainings.
 
     Parameters
     ----------
     delta : float, default=0.2
-        Size of the steps, as a share of each metaparameter's range between its bounds: for the loss "kd"
-        of lambda1 from 0 to 1, and of log T.
+        Size of the steps, as a share of each metaparameter's range between its bounds. For the loss "kd"
+        these are the ranges of lambda1, from 0 to 1, and of log T.
     epochs_per_move : int, default=1
         Epochs before each comparison. The effect of a change within an epoch often has the wrong sign.
     pairs : int, default=1
-        Pairs of twins, each with signs of its own. The best of all students goes on.
+        Number of pairs of twins, each with its own signs. The best of all students continues.
     z : float, default=1.0
-        The centre moves only if the difference of L_val to the twin is ``z`` standard errors or more, taken
-        row by row of D_val. 0: always.
+        The centre moves only if the twins' L_val differ by at least ``z`` standard errors, computed over the
+        rows of D_val. 0: it always moves.
     val_temperature : float or "auto", default="auto"
-        T_val of the validation loss, as in :class:`Strategy`; with "auto" each student's own.
+        T_val of the validation loss, as in :class:`Strategy`. "auto": each student has its own.
 
     Attributes
     ----------
     moves_ : structured array of shape (n_moves * pairs,)
-        The comparisons: ``epoch`` (how many were trained), for each metaparameter its two values, such as
-        ``lambda1_up`` and ``lambda1_down``, ``mean_difference`` (L_val at the former minus that at the
+        The comparisons: ``epoch`` (number of trained epochs), the two values of each metaparameter, such as
+        ``lambda1_up`` and ``lambda1_down``, ``mean_difference`` (L_val at the former minus L_val at the
         latter), its ``standard_error``, and ``taken`` (whether the centre moved to the better of the two).
 
     See Also
     --------
-    SuccessiveHalving : Students at fixed metaparameters, of which the worse are dropped.
+    SuccessiveHalving : Trains students at fixed metaparameters, and drops the worse ones.
 
     References
     ----------
@@ -54,7 +54,7 @@ class Twins(PopulationStrategy):
 
     Examples
     --------
-    Where the teacher says the same of every row, the weight of the labels grows:
+    If the teacher predicts the same for every row, the weight of the labels grows:
 
     >>> import numpy as np
     >>> from sklearn.datasets import load_digits
@@ -118,7 +118,7 @@ class Twins(PopulationStrategy):
             population.record(centre_values, float(losses[best].mean()))
 
     def _perturbed(self, centre: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Return the places of the first and of the second twin of each pair, shape (pairs, m) each."""
+        """Return the places of the first and the second twins of all pairs, shape (pairs, m) each."""
         steps = self.delta * rng.choice([-1.0, 1.0], size=(self.pairs, len(centre)))
         return np.clip(centre + steps, 0.0, 1.0), np.clip(centre - steps, 0.0, 1.0)
 
@@ -137,7 +137,7 @@ class Twins(PopulationStrategy):
 
 
 def moves_dtype(space: MetaparameterSpace) -> np.dtype:
-    """Return the fields of :attr:`Twins.moves_`."""
+    """Return the dtype of :attr:`Twins.moves_`."""
     sides = [(f"{name}_{side}", entry.shape) for name, entry in space.items() for side in ("up", "down")]
     values = [(name, np.float64, shape) if shape else (name, np.float64) for name, shape in sides]
     judged = [("mean_difference", np.float64), ("standard_error", np.float64), ("taken", np.bool_)]

@@ -13,6 +13,7 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._path import path_dtype
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import RESERVED_COLUMNS
+from sklearn_kd.style._style import cycle_series, ink, pyplot, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,8 +35,9 @@ class MetaparameterPathDisplay:
 
     A number is a line. An array of K numbers, such as a lambda1 for each class, is K thin lines with
     their mean as a thick one. Predicted stretches are shaded. A dashed line parts a search from the training
-    on all rows behind it. Several runs are overlaid as thin lines, with their mean as a thick one. Make a
-    display with :meth:`from_estimator`, :meth:`from_path` or :meth:`from_process`.
+    on all rows behind it. Several runs are overlaid as thin lines, with their mean as a thick one. Displays
+    that share axes have different colours and line styles. Make a display with :meth:`from_estimator`,
+    :meth:`from_path` or :meth:`from_process`.
 
     Parameters
     ----------
@@ -216,8 +218,7 @@ class MetaparameterPathDisplay:
         -------
         MetaparameterPathDisplay
         """
-        import matplotlib.pyplot as plt
-
+        plt = pyplot(type(self).__name__)
         names = _metaparameter_names(self.paths)
         panels: Any = axes
         if axes is None:
@@ -225,6 +226,9 @@ class MetaparameterPathDisplay:
             _, panels = plt.subplots(
                 len(names), 1, sharex=True, squeeze=False, figsize=size, layout="constrained"
             )
+            for ax in np.ravel(panels):
+                cycle_series(ax)
+                style_axes(ax)
         self.axes_: Any = np.ravel(panels)
         self.lines_: list[Line2D] = []
         if len(self.axes_) != len(names):
@@ -248,13 +252,14 @@ class MetaparameterPathDisplay:
         (line,) = ax.plot(iteration, lines.mean(axis=1), **{"label": self.name} | line_kw)
         if lines.shape[1] > 1:
             line.set_linewidth(1.6 * line.get_linewidth())
-            ax.plot(iteration, lines, color=line.get_color(), alpha=0.4, linewidth=0.8)
+            thin: dict[str, Any] = {"color": line.get_color(), "linestyle": "-", "alpha": 0.4}
+            ax.plot(iteration, lines, **thin, linewidth=0.8)
         for first, last in _stretches(self.paths[0]["predicted"]):
             ends = iteration[first] - 0.5, iteration[last] + 0.5
-            ax.axvspan(*ends, color="0.93", linewidth=0, zorder=0)
+            ax.axvspan(*ends, color=ink(), alpha=0.08, linewidth=0, zorder=0)
         begun = _first_after_search(self.paths[0])
         if begun is not None:
-            ax.axvline(iteration[begun] - 0.5, color="0.4", linestyle="--", linewidth=1)
+            ax.axvline(iteration[begun] - 0.5, color=ink(), alpha=0.7, linestyle=(0, (5, 4)), linewidth=1)
         ax.set_ylabel(_LABELS.get(name, name))
         if name == "lambda1" and (lines >= 0).all() and (lines <= 1).all():
             ax.set_ylim(-0.03, 1.03)

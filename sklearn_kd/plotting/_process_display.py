@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.distpro._process import DistillationProcess
+from sklearn_kd.style._style import ink, pyplot, series_look, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,7 +30,7 @@ class ProcessDisplay:
 
     Metaparameters that were learned too, such as lambda1 and T, have a panel each behind these.
 
-    Colours are the student's stages, line styles the transforms (Deng et al., Fig. 6). Make a
+    Colours and markers are the student's stages, line styles the transforms (Deng et al., Fig. 6). Make a
     display with :meth:`from_estimator` or :meth:`from_process`.
 
     Parameters
@@ -140,12 +141,16 @@ class ProcessDisplay:
         transforms = list(dict.fromkeys(pathway.transform for pathway in pathways))
         for pathway, weight in zip(pathways, self.process.weights.T, strict=True):
             ax = self.axes_[stages.index(pathway.teacher_stage)]
+            look = series_look(pathway.student_stage)
             style = {
-                "color": f"C{pathway.student_stage}",
+                "color": look.color,
+                "marker": look.marker,
+                "markevery": _every(len(weight)),
+                "markersize": 4,
                 "linestyle": _LINE_STYLES[transforms.index(pathway.transform) % len(_LINE_STYLES)],
                 "label": f"{pathway.student_layer}, {pathway.transform}",
             }
-            self.lines_ += ax.plot(np.arange(len(weight)), weight, **style | line_kw)
+            self.lines_ += ax.plot(np.arange(len(weight)), weight, **(style | line_kw))
             ax.set_title(f"teacher: {pathway.teacher_layer}")
         self.axes_[0].set_ylabel("weight of the pathway")
         self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
@@ -154,16 +159,25 @@ class ProcessDisplay:
             ax.set_title(title)
         for ax in self.axes_:
             ax.set_xlabel("step of the search")
+            style_axes(ax)
         return self
 
 
+def _every(n_steps: int) -> int:
+    """Return after how many steps a line has a marker: some eight are seen."""
+    return max(1, n_steps // 8)
+
+
 def _draw_columns(ax: Axes, values: np.ndarray, line_kw: dict[str, Any]) -> None:
-    """Draw one line in black, or one for each of several outputs, which a legend names."""
+    """Draw one line in the colour of text, or one for each of several outputs, which a legend names."""
     columns = values.reshape(len(values), -1).T
     several = len(columns) > 1
     for k, column in enumerate(columns):
-        style = {"color": f"C{k}", "label": f"output {k}"} if several else {"color": "black"}
-        ax.plot(np.arange(len(column)), column, **style | line_kw)
+        look = series_look(k)
+        style: dict[str, Any] = {"color": ink()}
+        if several:
+            style = {"color": look.color, "linestyle": look.linestyle, "label": f"output {k}"}
+        ax.plot(np.arange(len(column)), column, **(style | line_kw))
     if 1 < len(columns) <= _MOST_NAMED:
         ax.legend(fontsize="small")
 
@@ -178,8 +192,7 @@ def _of_outputs(process: DistillationProcess) -> dict[str, np.ndarray]:
 
 def _panels(axes: Any, n_stages: int, further: Sequence[str]) -> np.ndarray:
     """Return the axes, new ones if None: those of the stages have one scale."""
-    import matplotlib.pyplot as plt
-
+    plt = pyplot("ProcessDisplay")
     n = n_stages + len(further)
     if axes is None:
         _, axes = plt.subplots(1, n, squeeze=False, figsize=(3.2 * n + 1.5, 3), layout="constrained")

@@ -13,6 +13,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from sklearn_kd.comparison._methods import refuse_maps
+from sklearn_kd.report._fidelity import Fidelity, GroupFidelity, PredictionFidelity
 from sklearn_kd.report._panels import N_BINS, Bins, ErrorCurve, Panel
 from sklearn_kd.report._rows import count_rows
 from sklearn_kd.report._words import Words
@@ -46,6 +47,9 @@ class Form(Protocol):
 
     def agreement(self, answers: np.ndarray, of_teacher: np.ndarray) -> float:
         """Return how near a model is to the teacher."""
+
+    def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> Fidelity:
+        """Return the same by class, by label or along the teacher's predictions."""
 
     def notes(self) -> list[str]:
         """Return what the reader must know about the columns."""
@@ -119,6 +123,13 @@ class ClassForm:
     def agreement(self, answers: np.ndarray, of_teacher: np.ndarray) -> float:
         return float((answers.argmax(axis=1) == of_teacher.argmax(axis=1)).mean())
 
+    def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> GroupFidelity:
+        """Return the agreement among the rows of each class of y."""
+        codes, n = np.searchsorted(self.task.classes, targets), self.task.n_outputs
+        same = codes[answers.argmax(axis=1) == of_teacher.argmax(axis=1)]
+        n_same, n_rows = (np.bincount(rows, minlength=n) for rows in (same, codes))
+        return GroupFidelity.of_shares(self.task.classes, n_same, n_rows, "class of the row")
+
     def notes(self) -> list[str]:
         return [
             f"Accuracy ± {_OVER_ROWS}",
@@ -190,6 +201,11 @@ class LabelForm:
 
     def agreement(self, answers: np.ndarray, of_teacher: np.ndarray) -> float:
         return float(((answers > 0.5) == (of_teacher > 0.5)).all(axis=1).mean())
+
+    def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> GroupFidelity:
+        """Return the agreement about each label, among all rows."""
+        same = ((answers > 0.5) == (of_teacher > 0.5)).sum(axis=0)
+        return GroupFidelity.of_shares(range(self.task.n_outputs), same, len(answers), "label")
 
     def notes(self) -> list[str]:
         return [
@@ -269,6 +285,15 @@ class NumberForm:
     def agreement(self, answers: np.ndarray, of_teacher: np.ndarray) -> float:
         apart = (answers - of_teacher).reshape(len(answers), -1)
         return float(np.sqrt((apart**2).mean(axis=0)).mean())
+
+    def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> Fidelity:
+        """Return the differences along the teacher's predictions; of several targets the distance in each."""
+        if self.task.single:
+            return PredictionFidelity.of(np.ravel(answers), np.ravel(of_teacher))
+        distance = np.sqrt(((answers - of_teacher) ** 2).mean(axis=0)) / self.task.scale
+        names = tuple(map(str, range(len(distance))))
+        label = "RMSE to teacher, in standard deviations of the target"
+        return GroupFidelity(names, distance, np.full(len(distance), np.nan), label, "target")
 
     def notes(self) -> list[str]:
         if "d2" in self.words.measures:

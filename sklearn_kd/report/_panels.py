@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from sklearn_kd.style._style import Look, ink
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
 
 # Bins of equal width of the calibration error, as in its source.
 N_BINS = 15
@@ -53,23 +57,25 @@ class Bins(NamedTuple):
         return float(np.average(distance, weights=self.n_rows[filled]))
 
     @staticmethod
-    def draw_frame(ax: Axes, panels: dict[str, Any]) -> None:
+    def draw_frame(ax: Axes, panels: Mapping[str, Any]) -> None:
         """Draw the diagonal, on which probabilities are what they say."""
-        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        ax.plot([0, 1], [0, 1], color=ink(), alpha=0.4, linewidth=1)
         ax.set_xlim(0, 1.02)
         ax.set_ylim(-0.02, 1.04)
 
-    def draw(self, ax: Axes, role: str, color: str, marker: str) -> None:
-        """Draw a dot for each bin, and a line through those of enough answers."""
+    def draw(self, ax: Axes, role: str, look: Look) -> Line2D:
+        """Draw a dot for each bin, and a line through those of enough answers; return the line."""
         shares = self.n_rows / self.n_rows.sum()
         clear = (self.n_rows >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
         label = f"{role} (ECE {self.calibration_error:.3f})"
-        line: dict[str, Any] = {"color": color, "marker": marker, "markersize": 4, "label": label}
-        ax.plot(self.confidence[clear], self.accuracy[clear], **line)
-        for part, alpha in ((clear, 0.5), (~clear & (self.n_rows > 0), 0.35)):
-            area = np.maximum(160 * shares[part], 8)
-            dots: dict[str, Any] = {"s": area, "color": color, "alpha": alpha, "linewidth": 0}
-            ax.scatter(self.confidence[part], self.accuracy[part], **dots)
+        (line,) = ax.plot(
+            self.confidence[clear], self.accuracy[clear], **look.line(), markersize=5, label=label
+        )
+        for part, alpha in ((clear, 0.35), (~clear & (self.n_rows > 0), 0.5)):
+            area = np.maximum(160 * shares[part], 12)
+            dots: dict[str, Any] = {"s": area, "color": look.color, "alpha": alpha, "linewidth": 0}
+            ax.scatter(self.confidence[part], self.accuracy[part], marker=look.marker, **dots)
+        return line
 
 
 class ErrorCurve(NamedTuple):
@@ -92,23 +98,20 @@ class ErrorCurve(NamedTuple):
         return cls(np.quantile(sizes, np.linspace(0, 1, 101)), median)
 
     @staticmethod
-    def draw_frame(ax: Axes, panels: dict[str, Any]) -> None:
+    def draw_frame(ax: Axes, panels: Mapping[str, Any]) -> None:
         """Set the limits of the axes."""
         largest = max(panel.errors[round(100 * _SHOWN)] for panel in panels.values())
         ax.set_xlim(0, largest if largest > 0 else 1.0)
         ax.set_ylim(0, 1.02)
 
-    def draw(self, ax: Axes, role: str, color: str, marker: str) -> None:
-        """Draw the curve: the higher, the more rows have small errors."""
+    def draw(self, ax: Axes, role: str, look: Look) -> Line2D:
+        """Draw the curve: the higher, the more rows have small errors. Return it."""
         label = f"{role} ({self.median} {self.errors[50]:.3g})"
-        line: dict[str, Any] = {
-            "color": color,
-            "marker": marker,
-            "markersize": 4,
-            "markevery": 20,
-            "linewidth": 1.2,
-        }
-        ax.plot(self.errors, np.linspace(0, 1, 101), label=label, **line)
+        shares, every = np.linspace(0, 1, len(self.errors)), 20
+        (line,) = ax.plot(
+            self.errors, shares, **look.line(), markersize=5, markevery=every, linewidth=1.2, label=label
+        )
+        return line
 
 
 Panel = Bins | ErrorCurve

@@ -1,21 +1,21 @@
-"""The report as a picture: its first measure against the cost, and the panel of its form."""
+"""The panels of a report's picture: a measure against a cost, the answers, the fidelity to the teacher."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sklearn_kd.report._fidelity import Fidelity
 from sklearn_kd.report._panels import Panel
 from sklearn_kd.report._words import Words
+from sklearn_kd.style._style import looks_of, pyplot, style_axes
 from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
-_COLORS = {"teacher": "C1", "student": "C0", "student alone": "0.45", "peer": "C2", "taught peer": "C4"}
-_MARKERS = {"teacher": "D", "student": "o", "student alone": "s", "peer": "^", "taught peer": "v"}
-_OTHER_COLORS, _OTHER_MARKERS = ("C5", "C6", "C8", "C9"), ("P", "X", "*", "h")
 # Students that cost the same would hide each other: these are shifted by so many points.
 _SHIFT = {"student alone": 7.0, "taught peer": 7.0}
 # Ticks within a power of ten, where the largest cost is less than so many times the smallest: the labels of
@@ -23,7 +23,11 @@ _SHIFT = {"student alone": 7.0, "taught peer": 7.0}
 _TICKS = {10: (1, 2, 5), 100: (1, 3)}
 # Longer entries of the legend fill the figure's width with two columns.
 _LONG_LABEL = 32
-_COSTS = {"us_single": "µs for a single row", "n_bytes": "bytes"}
+COSTS = {
+    "us_single": "µs for a single row",
+    "us_batch": "µs per row, in calls of many rows",
+    "n_bytes": "bytes",
+}
 
 
 def draw(models: dict[str, dict[str, Any]], panels: dict[str, Panel], words: Words) -> Figure:
@@ -37,51 +41,59 @@ def draw(models: dict[str, dict[str, Any]], panels: dict[str, Panel], words: Wor
         By role.
     words : Words
     """
-    import matplotlib.pyplot as plt
-
+    plt = pyplot("plot")
     figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.9), layout="constrained")
-    styles = _styles(models)
-    _draw_costs(left, models, styles, words.measures[0])
-    first = next(iter(panels.values()))
-    first.draw_frame(right, panels)
-    for role, panel in panels.items():
-        panel.draw(right, role, *styles[role])
-    right.set_xlabel(words.panel[0])
-    right.set_ylabel(words.panel[1])
-    for ax in (left, right):
-        ax.spines[["top", "right"]].set_visible(False)
-        ax.grid(color="0.92")
-        ax.set_axisbelow(True)
-    handles, labels = right.get_legend_handles_labels()
-    n_columns = min(2 if max(map(len, labels)) > _LONG_LABEL else 3, len(labels))
-    figure.legend(handles, labels, loc="outside upper center", ncols=n_columns, frameon=False)
+    cost = "us_single" if models["student"]["us_single"] is not None else "n_bytes"
+    draw_costs(left, models, words.measures[0], cost)
+    draw_answers(right, panels, words)
+    add_legend(figure, *right.get_legend_handles_labels())
     return figure
 
 
-def _styles(roles: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """Return the color and the marker of each role; users name peers of their own."""
-    others = [role for role in roles if role not in _COLORS]
-    known = {role: (_COLORS[role], _MARKERS[role]) for role in _COLORS}
-    n = len(_OTHER_COLORS)
-    return known | {role: (_OTHER_COLORS[k % n], _OTHER_MARKERS[k % n]) for k, role in enumerate(others)}
+def add_legend(figure: Figure, handles: Iterable[Any], labels: list[str]) -> None:
+    """Draw a legend above all panels."""
+    n_columns = min(2 if max(map(len, labels)) > _LONG_LABEL else 3, len(labels))
+    figure.legend(handles, labels, loc="outside upper center", ncols=n_columns, frameon=False)
 
 
-def _draw_costs(
-    ax: Axes, models: dict[str, dict[str, Any]], styles: dict[str, tuple[str, str]], measure: str
-) -> None:
+def draw_answers(ax: Axes, panels: Mapping[str, Panel], words: Words) -> dict[str, Line2D]:
+    """Draw the reliability of probabilities or the sizes of errors; return the line of each model."""
+    first, looks = next(iter(panels.values())), looks_of(panels)
+    first.draw_frame(ax, panels)
+    lines = {role: panel.draw(ax, role, looks[role]) for role, panel in panels.items()}
+    ax.set_xlabel(words.panel[0])
+    ax.set_ylabel(words.panel[1])
+    style_axes(ax)
+    return lines
+
+
+def draw_fidelity(ax: Axes, fidelity: Mapping[str, Fidelity]) -> dict[str, Line2D]:
+    """Draw how near the models are to the teacher; return the line of each."""
+    first: Any = next(iter(fidelity.values()))
+    style_axes(ax)
+    return first.draw_all(ax, fidelity)
+
+
+def draw_costs(ax: Axes, models: Mapping[str, dict[str, Any]], measure: str, cost: str) -> dict[str, Line2D]:
+    """Draw a measure of each model against one of ``COSTS``; return the marker of each model.
+
+    A model of which the cost is not known is a horizontal line.
+    """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
     from matplotlib.transforms import ScaledTranslation
 
-    cost = next((c for c in _COSTS if models["student"][c] is not None), "n_bytes")
+    lines, looks = {}, looks_of(models)
     for role, numbers in models.items():
-        color, marker = styles[role]
+        look = looks[role]
         if numbers[cost] is None:  # only its answers are known
-            ax.axhline(numbers[measure], color=color, linestyle="--", linewidth=1.2)
+            style = {"color": look.color, "linestyle": look.linestyle, "linewidth": 1.2, "label": role}
+            lines[role] = ax.axhline(numbers[measure], **style)
             continue
         place, error = (numbers[cost], numbers[measure]), numbers[f"{measure}_standard_error"]
         inches = _SHIFT.get(role, 0) / 72
         shifted = ax.transData + ScaledTranslation(inches, 0, ax.figure.dpi_scale_trans)
-        ax.errorbar(*place, yerr=error, color=color, fmt=marker, capsize=3, transform=shifted)
+        dot = look.dot() | {"markersize": 7, "label": role}
+        lines[role] = ax.errorbar(*place, yerr=error, capsize=3, transform=shifted, **dot).lines[0]
         ax.update_datalim([(place[0], place[1] - error), (place[0], place[1] + error)])
     ax.set_xscale("log")
     ax.autoscale_view()
@@ -91,6 +103,8 @@ def _draw_costs(
     ax.xaxis.set_major_locator(LogLocator(subs=subs))
     ax.xaxis.set_major_formatter(EngFormatter("B") if cost == "n_bytes" else "{x:,.0f}")
     ax.xaxis.set_minor_formatter(NullFormatter())
-    ax.set_xlabel(_COSTS[cost])
+    ax.set_xlabel(COSTS[cost])
     ax.locator_params(axis="y", nbins=6)
     ax.set_ylabel(f"{MEASURES[measure].title}, ± standard error")
+    style_axes(ax)
+    return lines

@@ -105,6 +105,7 @@ def distillation_report(
 
     See Also
     --------
+    ReportDisplay : Draws the report.
     compare_methods : Fits over folds and seeds, for differences that hold beyond one fit.
 
     Notes
@@ -200,7 +201,7 @@ def _report(
     times: dict[str, Latency] = latencies(calls, rows.X, n_rows) if timing else {}
     scores = {role: form.task.row_scores(rows.targets, answers) for role, answers in asked.items()}
     panels = {role: form.panel(rows.targets, answers) for role, answers in asked.items()}
-    numbers = {}
+    numbers, fidelity = {}, {}
     for role, model in models.items():
         near = None if role == "teacher" or "teacher" not in asked else asked["teacher"]
         values, first = scores[role].values, form.words.measures[0]
@@ -210,6 +211,8 @@ def _report(
             **form.further(panels[role]),
             form.words.agreement[0]: None if near is None else form.agreement(asked[role], near),
         }
+        if near is not None:
+            fidelity[role] = form.fidelity(rows.targets, asked[role], near)
         numbers[role] = numbers_of(model.kind, measures, model.size, times.get(role), model.seconds)
     differences = {
         role: difference_between(scores["student"], scores[role]) for role in models if role != "student"
@@ -220,7 +223,7 @@ def _report(
     where = f"the CPU (torch: {threads})" if device.type == "cpu" else str(device)
     sizes = {role: model.size for role, model in models.items()}
     all_notes = [*form.notes(), *notes_on(times, sizes, where), *notes]
-    return DistillationReport(numbers, differences, panels, n_rows, form.words, all_notes)
+    return DistillationReport(numbers, differences, panels, n_rows, form.words, all_notes, fidelity)
 
 
 def _asked(model: Model, rows: _TestRows) -> np.ndarray:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from sklearn_kd.comparison._tables import html_table, text_table
+from sklearn_kd.report._fidelity import Fidelity
 from sklearn_kd.report._panels import Panel
 from sklearn_kd.report._picture import draw
 from sklearn_kd.report._sizes import Size
@@ -40,6 +42,7 @@ class DistillationReport:
     See Also
     --------
     distillation_report : Makes it, with an example.
+    ReportDisplay : Draws it, panel by panel.
     MethodComparison : Fits of several methods over folds and seeds.
 
     Examples
@@ -56,6 +59,9 @@ class DistillationReport:
 
     verdict: str
     n_samples: int
+    _fidelity: Mapping[str, Fidelity] = MappingProxyType(
+        {}
+    )  # of reports that were pickled before there was one
 
     def __init__(
         self,
@@ -65,9 +71,10 @@ class DistillationReport:
         n_samples: int,
         words: Words,
         notes: list[str],
+        fidelity: dict[str, Fidelity] | None = None,
     ):
         self._models, self._differences, self._panels, self._notes = models, differences, panels, notes
-        self.n_samples, self._words = n_samples, words
+        self.n_samples, self._words, self._fidelity = n_samples, words, fidelity or {}
         self.verdict = verdict_of(models, differences, n_samples, words)
 
     # ----------------------------------------------------------------------------------

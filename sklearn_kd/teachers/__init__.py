@@ -1,10 +1,10 @@
-"""Teachers: how each kind of teacher is trained and asked, and how to add a kind.
+"""Teachers: how each kind is trained and asked, and how to add a kind.
 
-Every kind of teacher has an adapter, which trains the teacher where it does not come trained and
-returns its logits. :func:`register_teacher` adds the adapter of a class. :class:`TeacherEnsemble`,
-:class:`FunctionTeacher` and :class:`OnnxTeacher` make teachers of what is none by itself;
-:class:`StoredAnswers` stores the answers of one, and :class:`ScatteredTeacher` stands for one that the
-workers of a cluster have.
+Every kind of teacher has an adapter, which trains the teacher unless it comes trained, and returns its
+logits. :func:`register_teacher` adds the adapter of a class. :class:`FunctionTeacher` makes a teacher of a
+function, :class:`OnnxTeacher` of an ONNX file, :class:`TeacherEnsemble` of several teachers.
+:class:`StoredAnswers` keeps a teacher's answers on disk. :class:`ScatteredTeacher` refers to a teacher that
+the workers of a cluster hold.
 """
 
 from sklearn_kd.teachers._adapter import BatchTeacherAdapter, TeacherAdapter
@@ -12,7 +12,7 @@ from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._scattered import ScatteredTeacher
 from sklearn_kd.teachers._transformed import ImageTransform
 
-# Their imports register the kinds of this library; objects of any class are told in this order.
+# These imports register the library's own kinds; objects of other classes are tried in this order.
 from sklearn_kd.teachers import _classifiers, _networks, _trained_objects  # noqa: F401 isort:skip
 from sklearn_kd.teachers._onnx import OnnxTeacher  # isort:skip
 from sklearn_kd.teachers._ensembles import TeacherEnsemble  # isort:skip

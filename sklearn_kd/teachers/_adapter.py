@@ -21,20 +21,20 @@ from sklearn_kd.teachers._logit_checks import columns_of_two, name_of, thawed
 
 
 class TeacherAdapter:
-    """Base class of the adapters of teachers that are asked once, about all rows.
+    """Base class of adapters of teachers that are asked once, about all rows.
 
     An adapter says how the teachers of one class are trained and asked. Write a subclass with
-    :meth:`predict_logits`, and the other methods where they are needed, and register it by
-    :func:`register_teacher`. The library aligns the columns with the classes of y, refuses logits
-    that are not finite, and names the teacher in messages.
+    :meth:`predict_logits`, add other methods as needed, and register it with :func:`register_teacher`. The
+    library aligns the columns with the classes of y, refuses logits that are not finite, and names the
+    teacher in messages.
 
-    Override neither ``__init__`` nor other methods than these:
+    Override only these methods, and not ``__init__``:
 
-    - :meth:`predict_logits`, which every adapter has;
-    - :meth:`column_classes`, if the teacher knows the classes of its columns by something else than
-      an attribute ``classes_``;
-    - :meth:`fit`, if the teacher is to be trained on D_train. Without it the teacher comes trained;
-    - :meth:`check`, to refuse a teacher that cannot be used, before any training;
+    - :meth:`predict_logits`, which every adapter needs;
+    - :meth:`column_classes`, if the teacher states the classes of its columns elsewhere than in an
+      attribute ``classes_``;
+    - :meth:`fit`, if the teacher has to be trained on D_train. Without it the teacher comes trained;
+    - :meth:`check`, to refuse an unusable teacher before any training;
     - :meth:`accepts`, to leave some objects of the class to the adapter of a base class.
 
     Parameters
@@ -47,7 +47,7 @@ class TeacherAdapter:
     Attributes
     ----------
     teacher : object
-        The teacher. ``fit`` puts the trained one here; the estimator keeps it as ``teacher_``.
+        The teacher. ``fit`` sets it to the trained one, which the estimator keeps as ``teacher_``.
     name : str
         Name of the teacher in messages, such as ``"teacher Booster"``.
 
@@ -58,8 +58,8 @@ class TeacherAdapter:
 
     Examples
     --------
-    A kind of teacher that is trained on D_train. It must leave the user's object untrained, so that
-    each fold of a cross-validation trains a teacher of its own:
+    A kind of teacher that is trained on D_train. ``fit`` must leave the user's object untrained, so that
+    each fold of a cross-validation trains its own teacher:
 
     >>> import copy
     >>> import numpy as np
@@ -86,22 +86,22 @@ class TeacherAdapter:
     (3, 4)
     """
 
-    # True for kinds that know the classes of their columns, which nobody needs to state.
+    # True for kinds that know the classes of their columns, so that the user need not state them.
     knows_classes: ClassVar[bool] = False
-    # Whether a teacher of this kind can teach a classifier; and whether predict_logits may be asked for the
+    # Whether a teacher of this kind can teach a classifier, and whether its predict_logits may return the
     # numbers that a regressor learns.
     gives_classes: ClassVar[bool] = True
     gives_numbers: ClassVar[bool] = True
-    # Whether a teacher of this kind may give maps, shape (n, K, h, w), for a y that has a map for each row;
-    # and whether it is asked for them.
+    # Whether a teacher of this kind may give maps, shape (n, K, h, w), if y has a map for each row, and
+    # whether it is asked for them.
     takes_maps: ClassVar[bool] = False
     gives_maps: bool = False
-    # What gives the answers, in messages; and the advice where these are probabilities, None: they may be.
+    # The source of the answers in messages, and the advice if they are probabilities; None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
-    _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
-    _named: list[Any] | None = None  # the names of the columns, where nothing else says their classes
-    known_columns: Any = None  # the label of each column, for the report: what the teacher does not show
-    seconds: float | None = None  # of the teacher's training, where it has been trained here
+    _no_probabilities: ClassVar[str | None] = "Have predict_logits of its adapter return logits"
+    _named: list[Any] | None = None  # the names of the columns, if nothing else states their classes
+    known_columns: Any = None  # the label of each column, for the report, if the teacher does not show it
+    seconds: float | None = None  # duration of the teacher's training, if it was trained here
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
         self.fitted, self.teacher_classes = teacher, teacher_classes
@@ -136,6 +136,7 @@ class TeacherAdapter:
         Returns
         -------
         bool
+            By default True.
         """
         return True
 
@@ -150,10 +151,11 @@ class TeacherAdapter:
         Parameters
         ----------
         X : array-like
-            Rows of D_train in the container that the user gave.
+            Rows of D_train in the container given by the user.
         y : ndarray of shape (n_samples,)
             Labels.
         sample_weight : ndarray of shape (n_samples,) or None
+            Weights of the rows.
         rng : RandomState
             Source of the teacher's randomness.
         """
@@ -164,24 +166,25 @@ class TeacherAdapter:
         Returns
         -------
         array-like of shape (n_columns,) or None
-            By default ``classes_`` of the teacher.
+            By default the teacher's ``classes_``, if it has them.
         """
         return getattr(self.teacher, "classes_", None)
 
     def predict_logits(self, X: Any) -> Any:
         """Return the logits of some rows.
 
-        Logits are defined up to a constant in each row: log-probabilities are logits too.
-        Probabilities are recognised and replaced by their logarithms, with a warning.
+        Logits are defined up to a constant in each row, so log-probabilities are logits too. Probabilities
+        are recognised and replaced by their logarithms, with a warning.
 
         Parameters
         ----------
         X : array-like
-            Rows in the container that the user gave.
+            Rows in the container given by the user.
 
         Returns
         -------
         array-like or Tensor of shape (n_samples, n_columns)
+            The logits.
         """
         raise NotImplementedError(f"{type(self).__name__} has no predict_logits")
 
@@ -195,7 +198,7 @@ class TeacherAdapter:
 
     @classmethod
     def members(cls, teacher: Any) -> Sequence[Any]:
-        """Return the teachers that a teacher consists of."""
+        """Return the teachers inside a teacher."""
         return ()
 
     @classmethod
@@ -208,15 +211,15 @@ class TeacherAdapter:
         return False
 
     def ask_about_given_rows(self) -> None:
-        """Be told that ``student_preprocessing`` makes the student's rows; some are asked about X then."""
+        """Prepare for ``student_preprocessing``: some teachers are then asked about X as given."""
 
     def ask_for_maps(self) -> None:
-        """Be told that y has a map for each row: the teacher is to give maps of shape (n, n_columns, h, w).
+        """Prepare for a y with a map for each row: return maps of shape (n, n_columns, h, w).
 
         Raises
         ------
         ValueError
-            If teachers of this kind give none.
+            If teachers of this kind give no maps.
         """
         if not self.takes_maps:
             if hasattr(self.teacher, "ignore_index"):  # an estimator of this library
@@ -225,7 +228,7 @@ class TeacherAdapter:
                     "an estimator that was fitted on maps: sklearn.frozen.FrozenEstimator(teacher.fit(X, y))."
                 )
             raise ValueError(
-                f"{self.name} predicts one target for each row, and y has a map for each. Give a network "
+                f"{self.name} predicts one target for each row, but y has a map for each. Give a network "
                 "that returns maps of shape (n, n_outputs, height, width) as teacher (nn.Module, skorch, "
                 "OnnxTeacher, FunctionTeacher), FrozenEstimator of an estimator that was fitted on maps, or "
                 "give its maps to fit."
@@ -238,9 +241,9 @@ class TeacherAdapter:
         Raises
         ------
         TypeError
-            If the teacher's ``fit`` takes none, or not one of these names.
+            If the teacher's ``fit`` takes no such parameters.
         ValueError
-            If one that the teacher needs is missing.
+            If a parameter that the teacher needs is missing.
         """
         if parameters:
             why = "is trained by an adapter" if self.trains(self.fitted) else "comes trained"
@@ -252,7 +255,7 @@ class TeacherAdapter:
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        """Yield logits of shape (., K), columns in the order of ``classes``, on the device of ``data``.
+        """Yield logits of shape (., K), with columns in the order of ``classes``, on the device of ``data``.
 
         Parameters
         ----------
@@ -261,6 +264,7 @@ class TeacherAdapter:
         data : DistillationData
             The same rows.
         classes : ndarray of shape (K,)
+            Classes of y.
         batch_size : int
             Rows to ask about at a time, if the teacher takes batches.
         """
@@ -271,7 +275,7 @@ class TeacherAdapter:
     def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
         """Seed the global generators while the teacher is trained or asked, and restore them.
 
-        Holds no lock: a scikit-learn teacher may wait for threads that need it.
+        No lock is held, because a scikit-learn teacher may wait for threads that need it.
         """
         with seeded_without_lock(seed), default_dtype_of_caller():
             yield
@@ -291,7 +295,7 @@ class TeacherAdapter:
         return self._named if own is None and self.teacher_classes is None else own
 
     def _checked(self, output: Any, n_rows: int) -> Tensor:
-        """Convert the teacher's answers to a float32 tensor, its columns in one order if they have names."""
+        """Convert the teacher's answers to a float32 tensor, and put named columns in order."""
         values = self._checked_shape(output, n_rows)
         known = self._own_classes() if self.teacher_classes is None else self.teacher_classes
         values, self._named = named_columns(output, values, known, self.name, self._source)
@@ -305,9 +309,9 @@ class TeacherAdapter:
             try:
                 array: np.ndarray = np.asarray(from_torch(output, "predict_logits"), dtype=np.float32)
                 shape = f"shape {array.shape}"
-            except (TypeError, ValueError):  # ragged, or no numbers
+            except (TypeError, ValueError):  # ragged, or not numbers
                 array = np.empty(0, dtype=np.float32)
-                shape = f"a {type(output).__name__} that is no table of numbers"
+                shape = f"a {type(output).__name__} that is not a table of numbers"
             values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
         if self.gives_maps and (values.ndim != 4 or len(values) != n_rows):
             raise ValueError(
@@ -323,13 +327,13 @@ class TeacherAdapter:
 
 
 class BatchTeacherAdapter(TeacherAdapter):
-    """Base class of the adapters of trained teachers that are asked batch by batch.
+    """Base class of adapters of trained teachers that are asked batch by batch.
 
-    Such a teacher can be asked about rows of a ``Dataset`` and about the batches that ``augment``
-    makes. Otherwise it is asked once about each row, in batches of 1,024.
+    Such a teacher can be asked about rows of a ``Dataset`` and about the batches that ``augment`` makes.
+    Without these it is asked once about each row, in batches of 1,024.
 
-    The methods to override are those of :class:`TeacherAdapter`, but for ``fit``. For a y that has a map for
-    each row ``predict_logits`` returns maps, of shape (n, n_columns, h, w) with any h and w.
+    Override the same methods as for :class:`TeacherAdapter`, except ``fit``. If y has a map for each row,
+    ``predict_logits`` returns maps of shape (n, n_columns, h, w) with any h and w.
 
     Parameters
     ----------
@@ -367,7 +371,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         Parameters
         ----------
         X : Tensor of shape (n, ...), float32
-            On the device that the student trains on. A dict or a tuple of tensors where X is one.
+            The batch, on the student's device. A dict or tuple of tensors if X is one.
 
         Returns
         -------
@@ -377,7 +381,7 @@ class BatchTeacherAdapter(TeacherAdapter):
         raise NotImplementedError(f"{type(self).__name__} has no predict_logits")
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:
-        """Return a function of a float32 batch on ``device``: its logits, columns as in ``classes``."""
+        """Return a function from float32 batches on ``device`` to logits with columns as in ``classes``."""
 
         def ask(x: Any) -> Tensor:
             with torch.no_grad():
@@ -388,7 +392,7 @@ class BatchTeacherAdapter(TeacherAdapter):
 
     @contextmanager
     def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
-        """Seed the generators while the teacher is asked, hold torch's lock, and restore them."""
+        """Seed the generators while the teacher is asked, holding torch's lock, and restore them."""
         with preserved_random_state(device, seed):
             yield
 
@@ -405,9 +409,9 @@ class BatchTeacherAdapter(TeacherAdapter):
 
 
 class EitherWayAdapter(BatchTeacherAdapter):
-    """Base class of the adapters of teachers of which some are asked batch by batch, others about all X.
+    """Base class of adapters for teachers of which some are asked batch by batch, others about all of X.
 
-    A subclass overrides :meth:`takes_batches`. ``predict_logits`` is given a batch, or X.
+    A subclass overrides :meth:`takes_batches`. ``predict_logits`` gets a batch or X.
     """
 
     def takes_batches(self) -> bool:

@@ -1,8 +1,9 @@
-"""Answers on disk, found by the contents of the row that they are about.
+"""Store answers on disk, and find them by the contents of their rows.
 
-A folder has ``answers.json``, which says whose answers they are and how they are stored, and parts
-``part-DIGEST.npy``, arrays of records that are never changed. DIGEST is that of the file, which shows whether
-it is whole. Processes write parts of their own, so that none waits for another but to begin the folder.
+A folder has ``answers.json``, which says whose answers these are and how they are stored, and parts
+``part-DIGEST.npy``, arrays of records that never change. DIGEST is the digest of the file, which shows
+whether the file is complete. Each process writes its own parts, so that processes wait for each other only
+to create the folder.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ log = logging.getLogger("sklearn_kd")
 
 _ABOUT, _LOCK = "answers.json", ".answers.lock"
 _FORMAT = 1
-# A part has at most so many bytes; as many wait in memory, and so many seconds: no more of a teacher's time
-# is lost if the process is killed, and parts are not too many.
+# Records are written as a part once they reach this many bytes or have waited this many seconds. This bounds
+# the answers lost if the process is killed, and keeps the parts few.
 _PART_BYTES, _SECONDS = 2**24, 60.0
 _BLOCK = 2**22
 
@@ -36,7 +37,7 @@ _KEY = np.dtype([("first", "<u8"), ("second", "<u8")])
 
 
 def row_keys(rows: np.ndarray) -> np.ndarray:
-    """Return 16 bytes for each row, a digest of its type, shape and numbers."""
+    """Return a 16-byte digest of each row's type, shape and numbers."""
     rows = np.ascontiguousarray(rows)
     start = hashlib.blake2b(f"{rows.dtype.str}{rows.shape[1:]}".encode(), digest_size=16)
     found = []
@@ -48,21 +49,21 @@ def row_keys(rows: np.ndarray) -> np.ndarray:
 
 
 class AnswerStore:
-    """Records of rows in a folder, and those that wait to be written.
+    """Records of rows in a folder, and records waiting to be written.
 
     Parameters
     ----------
     folder : Path
-        Made where it is not there.
+        Created if it does not exist.
     about : mapping of str to (str, int or None)
-        Whose answers they are, and how they are stored. A folder with others is refused.
+        Whose answers these are, and how they are stored. A folder with other answers is refused.
     record : dtype
-        Of a row.
+        Dtype of a row's record.
 
     Attributes
     ----------
     n_of_others : int
-        Parts that were there before.
+        Number of parts that existed before.
 
     Raises
     ------
@@ -83,19 +84,18 @@ class AnswerStore:
         self.n_of_others = len(self._parts)
         self._index()
         self._waiting: list[np.ndarray] = []
-        self._waiting_at: dict[bytes, tuple[int, int]] = {}  # by key: which of them, and its row
+        self._waiting_at: dict[bytes, tuple[int, int]] = {}  # by key: index in _waiting, and row
         self._waits_since = math.inf
-        # Writes what waits where nobody has asked for it, when the store is no longer used or Python ends.
+        # Writes the waiting records when the store is garbage-collected or Python ends.
         self._finalizer = weakref.finalize(self, _write_last, folder, self._waiting)
 
     def __len__(self) -> int:
         return len(self._first) + len(self._waiting_at)
 
     def find(self, keys: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return the records of the rows that are there, and which rows these are, shape (n,), bool.
+        """Return the stored records, a mask of the rows that have one, shape (n,), and each record's part.
 
-        The third array is the number of the part that each record is in; those written by others come first,
-        :attr:`n_of_others` of them.
+        Parts are numbered; the first :attr:`n_of_others` of them existed before.
         """
         found, is_there = np.empty(len(keys), dtype=self._record), np.zeros(len(keys), dtype=bool)
         of_part = np.full(len(keys), len(self._parts))
@@ -113,7 +113,7 @@ class AnswerStore:
         return found[is_there], is_there, of_part[is_there]
 
     def add(self, keys: np.ndarray, rows: np.ndarray) -> None:
-        """Add records; they are written when they are many, or have waited long."""
+        """Add records; they are written once there are many or the first has waited long."""
         together = np.empty(len(rows), dtype=self._record)
         together["key"] = keys
         for name in rows.dtype.names or ():
@@ -127,17 +127,17 @@ class AnswerStore:
         self.write_if_due()
 
     def write_if_due(self) -> None:
-        """Write what has waited long."""
+        """Write the waiting records if the first has waited long."""
         if time.monotonic() - self._waits_since >= _SECONDS:
             self.write()
 
     def write(self) -> None:
-        """Write what waits.
+        """Write the waiting records.
 
         Raises
         ------
         OSError
-            If the disk is full; what waits is still there.
+            If the disk is full; the records keep waiting.
         """
         path = _write_part(self._folder, self._waiting)
         if path is not None:
@@ -164,8 +164,8 @@ class AnswerStore:
     def _checked_part(self, path: Path) -> np.ndarray:
         if _file_digest(path) != path.stem.removeprefix("part-"):
             raise ValueError(
-                f"{path} is damaged: its contents are not those that its name stands for. Delete the file; "
-                "the teacher is asked again about the rows in it."
+                f"{path} is damaged: its contents do not match the digest in its name. Delete the file; the "
+                "teacher is asked again about the rows in it."
             )
         part = np.load(path, mmap_mode="r", allow_pickle=False)
         if part.dtype != self._record or part.ndim != 1:
@@ -174,7 +174,7 @@ class AnswerStore:
 
 
 def _begin(folder: Path, about: Mapping[str, Any]) -> None:
-    """Write whose answers a folder has, or refuse one that has others."""
+    """Write the description of a folder's answers, or refuse a folder with other answers."""
     path = folder / _ABOUT
     if not path.exists():
         write_file(path, [json.dumps(about, indent=1).encode()])
@@ -195,7 +195,7 @@ def _begin(folder: Path, about: Mapping[str, Any]) -> None:
 
 
 def _write_last(folder: Path, waiting: list[np.ndarray]) -> None:
-    """Write what waits when nobody is there any more who could be told of an error."""
+    """Write the waiting records when no caller is left to receive an error; log one instead."""
     try:
         _write_part(folder, waiting)
     except OSError as error:
@@ -203,7 +203,7 @@ def _write_last(folder: Path, waiting: list[np.ndarray]) -> None:
 
 
 def _write_part(folder: Path, waiting: list[np.ndarray]) -> Path | None:
-    """Write records as a part, and return its path; None where there are none."""
+    """Write records as a part and return its path; None if there are no records."""
     if not waiting:
         return None
     buffer = io.BytesIO()

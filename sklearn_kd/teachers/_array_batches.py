@@ -1,4 +1,4 @@
-"""Trained teachers of arrays, asked about batches of tensors."""
+"""Ask trained teachers that take arrays about batches of tensors."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sklearn_kd.teachers._networks import as_arrays
 
 
 class ArrayBatches(BatchTeacherAdapter):
-    """Asks a trained teacher of arrays about each batch.
+    """Asks a trained teacher that takes arrays about each batch.
 
-    Probabilities of 0 are replaced by the smallest of a batch, where they would be by that of all rows.
+    A probability of 0 is replaced by half the smallest one in its batch, not in all rows.
 
     Parameters
     ----------
     inner : TeacherAdapter
-        Of the teacher, which comes trained.
+        Adapter of a teacher that comes trained.
     """
 
     def __init__(self, inner: TeacherAdapter) -> None:
@@ -39,16 +39,16 @@ class ArrayBatches(BatchTeacherAdapter):
 
 
 def array_teacher_by_batch(teacher: TeacherAdapter) -> ArrayBatches:
-    """Return what asks a trained teacher of arrays about batches.
+    """Return an adapter that asks a trained teacher of arrays about batches.
 
     Raises
     ------
     ValueError
-        If the teacher is to be trained, for which a stream has not all rows at once.
+        If the teacher has to be trained: a stream never has all rows at once.
     """
     if teacher.trains(teacher.fitted):
         raise ValueError(
-            f"{teacher.name} is to be trained on D_train, and X is a stream, whose rows are never there at "
-            "once. Train it on as many rows as fit, and give sklearn.frozen.FrozenEstimator(teacher)."
+            f"{teacher.name} has to be trained on D_train, and X is a stream, whose rows are never all in "
+            "memory. Train it on as many rows as fit, and give sklearn.frozen.FrozenEstimator(teacher)."
         )
     return ArrayBatches(teacher)

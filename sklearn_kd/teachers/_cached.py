@@ -23,12 +23,12 @@ from sklearn_kd.teachers._logit_checks import counting_rows_from, naming_rows
 from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore
 from sklearn_kd.teachers._shared_answers import OwnBatches, gathered, own_batches
 
-# Rows per forward pass where nothing is learned.
+# Rows per forward pass when nothing is learned.
 PREDICTION_BATCH = 1024
 
 
 def prediction_batch(data: DistillationData) -> int:
-    """Return the rows of a data set per forward pass where nothing is learned; fewer of large images."""
+    """Return the number of rows per forward pass when nothing is learned; fewer for large images."""
     return images_at_a_time(data.shape[1:], PREDICTION_BATCH) if data.map_shape else PREDICTION_BATCH
 
 
@@ -41,7 +41,7 @@ def fit_teacher(
     seed: int,
     device: torch.device,
 ) -> None:
-    """Train a teacher on D_train, in the user's container and targets; a trained one stays as it is."""
+    """Train a teacher on D_train, with X and y as the user gave them; leave a trained one as it is."""
     with teacher.drawing_from(seed, device):
         began = time.perf_counter()
         with teacher_context(teacher.name):
@@ -61,7 +61,7 @@ def ask_teacher(
     further: Sequence[UnlabeledRows] = (),
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Return a fitted teacher's logits of some rows, shape (n, n_outputs).
+    """Return a fitted teacher's logits for some rows, shape (n, n_outputs).
 
     Parameters
     ----------
@@ -71,17 +71,17 @@ def ask_teacher(
     data : DistillationData
         The same rows.
     output_labels : ndarray of shape (n_outputs,)
-        Labels of the student's outputs, by which the columns are ordered.
+        Labels of the student's outputs. The columns are in this order.
     seed : int
-        Of what the teacher draws.
+        Seed of the teacher's random numbers.
     who : str
-        What messages call the teacher.
+        Name of the teacher in messages.
     storage : LogitStorage or None, default=None
         None: float32, on the device of ``data``.
     further : sequence of UnlabeledRows, default=()
         Rows of ``data`` that follow those of X.
     ranks : Ranks, default=ALONE
-        Of several each asks a teacher that takes batches about a share of them.
+        If there are several, each asks a teacher that takes batches about a share of the rows.
 
     Raises
     ------
@@ -106,7 +106,7 @@ def _ask_in_parts(
     output_labels: np.ndarray,
     further: Sequence[UnlabeledRows],
 ) -> Iterator[Tensor]:
-    """Yield the logits of X and of each further source, which is asked about in its own container."""
+    """Yield the logits of X and of each further source, asking about each in its own container."""
     n_before = 0
     containers = [X, *(rows.given for rows in further)]
     for given, part in zip(containers, data.parts([data.n_labelled, *map(len, further)]), strict=True):
@@ -119,7 +119,7 @@ def _ask_in_parts(
 def _ask_by_batch(
     teacher: Any, train: LoadedData, output_labels: np.ndarray, loader: Mapping[str, Any], ranks: Ranks
 ) -> Iterator[Tensor]:
-    """Yield a network's logits of the rows of a Dataset."""
+    """Yield a network's logits for the rows of a Dataset."""
     ask = teacher.on(train.device, output_labels)
     batches: Iterable[Any] = make_ordered_loader(train.rows, **loader)
     if ranks.size == 1:
@@ -136,7 +136,7 @@ def _stored(logits: Iterable[Tensor], n_rows: int, storage: LogitStorage | None,
 
 
 class TeacherRows(NamedTuple):
-    """Rows that have labels, as the user gave them.
+    """Labelled rows, as the user gave them.
 
     Attributes
     ----------
@@ -145,7 +145,7 @@ class TeacherRows(NamedTuple):
     y : ndarray of shape (n,)
     weight : ndarray of shape (n,) or None
     places : ndarray of shape (n,)
-        The rows' places in the whole X, for messages.
+        Positions of the rows in the whole X, for messages.
     """
 
     X: Any
@@ -167,14 +167,14 @@ def fit_and_ask(
     further: Sequence[UnlabeledRows] = (),
     ranks: Ranks = ALONE,
 ) -> Tensor:
-    """Return the logits of all rows of D_train, of a teacher that is fitted first.
+    """Fit a teacher, and return its logits for all rows of D_train.
 
     Parameters
     ----------
     teacher : TeacherAdapter
     train : DistillationData
     rows : TeacherRows
-        The rows of D_train that have labels.
+        The labelled rows of D_train.
     output_labels, seed, who, storage, further, ranks
         As for :func:`ask_teacher`.
     loader : mapping

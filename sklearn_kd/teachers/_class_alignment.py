@@ -1,8 +1,8 @@
 """Align the columns of a teacher's logits with the classes of y, by one rule for all teachers.
 
-If the classes of the columns are known, by ``classes_`` of the teacher or by ``teacher_classes``,
-align the columns by them. If the labels are exactly 0 … K−1 and there are K columns, column j is
-class j. Refuse anything else.
+If the classes of the columns are known, from the teacher's ``classes_`` or from ``teacher_classes``, they
+align the columns. If the labels are exactly 0 … K−1 and there are K columns, column j is class j. Anything
+else is refused.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.tasks._pixels import images_at_a_time, known_rows
 
-# Agreement of teacher and labels, from 0 at chance to 1. Warn if it is at most the first number in the
+# Agreement of teacher and labels, from 0 for chance to 1. Warn if it is at most the first number in the
 # given order of columns and at least the second in the best order.
 _AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
 # With more classes the search for the best order takes too long.
@@ -38,7 +38,7 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[A
     ValueError
         If a class is stated twice, or a class of y is missing.
     TypeError
-        If they have no order, as a set has none.
+        If they are not a list, or have no order, as in a set.
     """
     stated = ordered_classes(teacher_classes, "teacher_classes")
     if stated is None:
@@ -47,7 +47,7 @@ def checked_teacher_classes(teacher_classes: Any, classes: np.ndarray) -> list[A
     if missing:
         raise ValueError(
             f"teacher_classes lacks the class(es) {missing[:5]} of y; it has {_some(stated)}"
-            f"{_types(stated, missing)}. State the label of every column, as y has it."
+            f"{_types(stated, missing)}. State the label of every column, as it is in y."
             f"{_likely_unknown(missing)}"
         )
     return stated
@@ -67,7 +67,7 @@ def ordered_classes(given: Any, name: str) -> list[Any] | None:
     ValueError
         If there is more than one list, or a class is stated twice.
     TypeError
-        If they are no list, or have no order, as a set has none.
+        If they are not a list, or have no order, as in a set.
     """
     if given is None:
         return None
@@ -90,7 +90,7 @@ def ordered_classes(given: Any, name: str) -> list[Any] | None:
 
 
 def column_labels(n_columns: int, own: Any, stated: list[Any] | None, who: str) -> list[Any] | None:
-    """Return the class of each column, as the teacher or the user states it; None if neither does.
+    """Return the class of each column as stated by the teacher or the user; None if neither states it.
 
     Parameters
     ----------
@@ -105,7 +105,7 @@ def column_labels(n_columns: int, own: Any, stated: list[Any] | None, who: str) 
     Raises
     ------
     ValueError
-        If the two contradict each other, or their number is not that of the columns.
+        If the two contradict each other, or their number differs from that of the columns.
     """
     own = ordered_classes(own, f"classes_ of {who}")
     if own is not None and stated is not None and own != stated:
@@ -141,7 +141,7 @@ def align_columns(
     Raises
     ------
     ValueError
-        If it is not known which column is which class; the message says how to state it.
+        If it is not known which column is which class. The message says how to state it.
     """
     known = column_labels(n_columns, own, stated, who)
     if known is not None:
@@ -153,20 +153,20 @@ def align_columns(
         return np.arange(n_columns)
     if n_columns == 1:
         raise ValueError(
-            f"{who} gives 1 column, but a class needs a column of its own. Wrap a network with one output z "
-            "for two classes in a module that returns torch.cat([torch.zeros_like(z), z], dim=1). Of a "
-            "function return np.hstack([0 * z, z]), for probabilities p np.hstack([1 - p, p])."
+            f"{who} gives 1 column, but each class needs its own. Wrap a network with one output z for two "
+            "classes in a module that returns torch.cat([torch.zeros_like(z), z], dim=1). Have a function "
+            "return np.hstack([0 * z, z]), or np.hstack([1 - p, p]) for probabilities p."
         )
     if n_columns < len(labels):
         raise ValueError(
             f"{who} gives {n_columns} columns and does not know all of the {len(labels)} classes of y, "
-            f"{_some(labels)}. Give one that was trained on all of them, or rows of its classes alone."
+            f"{_some(labels)}. Give one that was trained on all of them, or only rows of its classes."
             f"{_likely_unknown(labels)}"
         )
     raise ValueError(
         f"{who} gives {n_columns} columns, and y has {len(labels)} classes, {_some(labels)}: which column is "
-        "which class is not known. Only where the labels are exactly 0 to K−1 and there are K columns is "
-        "column j class j. State the class of each column by teacher_classes, "
+        "which class is not known. Column j is class j only if the labels are exactly 0 to K−1 and there are "
+        "K columns. State the class of each column by teacher_classes, "
         f"{_example(labels, n_columns)}, or by an attribute of the teacher: "
         f"classes_ of a network, classes of a function.{_likely_unknown(labels)}"
     )
@@ -177,7 +177,7 @@ def select_columns(
 ) -> np.ndarray:
     """Return the position of each wanted class among the known classes.
 
-    ``advice`` is part of the message if a class is missing.
+    ``advice`` becomes part of the message if a class is missing.
 
     Raises
     ------
@@ -197,7 +197,7 @@ def select_columns(
 
 
 def _likely_unknown(labels: list[Any]) -> str:
-    """Return a sentence about 255, which stands for unknown pixels in many maps; "" where it does not."""
+    """Return a sentence about 255 if it may stand for unknown pixels, as in many maps; else ""."""
     others = [label for label in labels if label != _USUAL_UNKNOWN]
     numbers = all(isinstance(label, int) for label in labels)
     if not numbers or len(others) == len(labels) or max(others, default=0) >= _USUAL_UNKNOWN - 1:
@@ -206,7 +206,7 @@ def _likely_unknown(labels: list[Any]) -> str:
 
 
 def refuse_stated_classes(stated: list[Any] | None, teacher: Any) -> None:
-    """Raise ValueError for ``teacher_classes`` other than the ``classes_`` of a scikit-learn teacher."""
+    """Raise ValueError if ``teacher_classes`` differs from the ``classes_`` of a scikit-learn teacher."""
     if stated is None:
         return
     who, own = f"teacher {type(teacher).__name__}", getattr(teacher, "classes_", None)
@@ -248,7 +248,7 @@ def _example(labels: list[Any], n_columns: int) -> str:
 
 
 def warn_if_out_of_order(train: DistillationData, classes: np.ndarray, who: str) -> None:
-    """Warn if a teacher is no better than chance and would be far better with its columns in another order.
+    """Warn if a teacher is no better than chance but would be far better with its columns reordered.
 
     Parameters
     ----------
@@ -293,7 +293,7 @@ def _columns_said(logits: Tensor) -> np.ndarray:
 
 
 def _of_some_pixels(train: DistillationData) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return the codes of known pixels of some images, the teacher's columns for them, and their weights."""
+    """Return the codes of known pixels in some images, the teacher's columns for them, and their weights."""
     targets = train.first_targets(images_at_a_time(train.shape[1:], len(train)))
     assert targets.teacher_logits is not None
     logits, (labels, _, weight, _) = known_rows(targets.teacher_logits, targets)
@@ -318,8 +318,9 @@ def _order_message(
     how = f"shifted by {shift[0]}" if (shift == shift[0]).all() and n_classes > 2 else "in another order"
     order = f"{classes[class_of].tolist()}" if n_classes <= 20 else "[...]"
     return (
-        f"{who} agrees with the labels of {now:.1%} of D_train, where chance would with {chance:.1%}; with "
-        f"its columns {how} it would agree with {best:.1%}. If they are not those of the classes "
-        f"{_some(classes.tolist())} in this order, state the class of each, which seem to be {order}: by "
-        "teacher_classes for a network or teacher_logits. Another teacher must have learned the labels of y."
+        f"{who} agrees with the labels of {now:.1%} of D_train, where chance gives {chance:.1%}; with its "
+        f"columns {how} it would agree with {best:.1%}. If the columns are not the classes "
+        f"{_some(classes.tolist())} in this order, state the class of each column, which seem to be {order}: "
+        "by teacher_classes for a network or teacher_logits. Any other teacher must be trained on the labels "
+        "of y."
     )

@@ -27,10 +27,10 @@ from sklearn_kd.teachers._margins import gives_margins, margins_of, refuse_pairw
 
 
 def require_scores(classifier: Any) -> None:
-    """Raise if a classifier, fitted or not, will never have ``predict_proba`` nor a ``decision_function``.
+    """Raise if a classifier, fitted or not, will have neither ``predict_proba`` nor ``decision_function``.
 
-    Judge an unfitted classifier by its parts, since many have the method only when they are fitted. If the
-    parts do not tell, accept it; :func:`answers_of` raises once it has been fitted.
+    An unfitted classifier is judged by its parts, since many have the method only once they are fitted. If
+    the parts do not show it, the classifier is accepted; :func:`answers_of` raises after the fit.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def require_scores(classifier: Any) -> None:
 
 
 def _part_without_probabilities(classifier: Any) -> Any | None:
-    """Return the part because of which a classifier has no ``predict_proba``, or None if there is none."""
+    """Return the part that deprives a classifier of ``predict_proba``, or None."""
     if is_instance(classifier, "sklearn.ensemble", "VotingClassifier"):
         parts = [part for _, part in classifier.estimators if part != "drop"]
         lacking = [_part_without_probabilities(part) for part in parts]
@@ -67,7 +67,7 @@ def _part_without_probabilities(classifier: Any) -> Any | None:
     kind = type(classifier)
     if not hasattr(kind, "predict_proba"):
         return None if hasattr(kind, "__getattr__") else classifier
-    # The method is conditional, and fitting may fulfil the condition.
+    # The method is conditional; fitting may fulfil the condition.
     inner = getattr(classifier, "estimator", None)
     if hasattr(inner, "fit"):
         return _part_without_probabilities(inner)
@@ -88,7 +88,7 @@ def _may_find_probabilities(search: Any) -> bool:
 
 def _no_probabilities(classifier: Any, part: Any) -> str:
     kind, inner = type(classifier).__name__, type(part).__name__
-    because = "" if part is classifier else f", for want of one in its {inner}"
+    because = "" if part is classifier else f", because its {inner} has none"
     if is_instance(part, "sklearn.ensemble", "VotingClassifier"):
         remedy = f"Set voting='soft' in {inner}, or wrap it"
     elif isinstance(part, BaseSearchCV):
@@ -116,13 +116,13 @@ def fitted_classifier(
     Parameters
     ----------
     classifier : estimator
-        Unfitted.
+        Unfitted classifier.
     fit : callable(classifier, y, coded)
-        ``coded`` are the labels whose codes y holds, or None.
+        ``coded`` are the labels whose codes y holds, or None if y holds labels.
     y : ndarray of shape (n_samples,)
         Labels.
     needs_codes : bool, default=False
-        Whether to fit on codes alone.
+        Whether to fit on codes only, without trying the labels.
 
     Returns
     -------
@@ -134,13 +134,13 @@ def fitted_classifier(
     Raises
     ------
     Exception
-        The error of the fit on labels, if the fit on codes fails too. If the latter has another message, the
-        error of the former has both, or, of a class of its own, has the latter as its cause.
+        The error of the fit on labels, if the fit on codes fails too. If the two messages differ, a
+        ValueError or TypeError states both; an error of another class has the second error as its cause.
     UncodedLabelsError
-        If a parameter of the fit has labels that y lacks.
+        If a parameter of ``fit`` has labels that y lacks.
     """
     labels, codes = np.unique(y, return_inverse=True)
-    # Older versions of NumPy warn where strings are compared with numbers.
+    # Older versions of NumPy warn if strings are compared with numbers.
     are_codes = labels.dtype.kind in "biuf" and np.array_equal(labels, np.arange(len(labels)))
 
     def fitted_on_codes() -> tuple[Any, np.ndarray]:
@@ -173,7 +173,7 @@ def fitted_classifier(
 
 
 def _with_coded_weights(classifier: Any, labels: np.ndarray) -> Any:
-    """Set each ``class_weight`` that is a dict to one of the codes of the labels."""
+    """Replace the labels in each ``class_weight`` dict by their codes."""
     codes = {label: code for code, label in enumerate(labels.tolist())}
     coded = {
         name: {codes[label]: weight for label, weight in value.items() if label in codes}
@@ -184,11 +184,11 @@ def _with_coded_weights(classifier: Any, labels: np.ndarray) -> Any:
 
 
 def require_classes(classifier: Any) -> None:
-    """Raise ValueError if a fitted classifier has no ``classes_``, or those of several labels."""
+    """Raise ValueError if a fitted classifier has no ``classes_``, or learned several labels per row."""
     if not hasattr(classifier, "classes_"):
         raise ValueError(
-            f"{name_of(classifier)} has no classes_ though it is fitted, so that nobody knows which column "
-            "of its predict_proba is which class. Let its fit set classes_, the labels in the order of the "
+            f"{name_of(classifier)} is fitted but has no classes_, so it is not known which column of its "
+            "predict_proba is which class. Have its fit set classes_, the labels in the order of the "
             "columns, or give its answers to fit as teacher_logits."
         )
     if isinstance(classifier.classes_, (list, tuple)) and any(map(np.ndim, classifier.classes_)):
@@ -199,19 +199,19 @@ def require_classes(classifier: Any) -> None:
 
 
 def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
-    """Return the ``classes_`` of a classifier that was fitted on ``labels``, all or some of these.
+    """Return the ``classes_`` of a classifier that was fitted on all or some of ``labels``.
 
     Raises
     ------
     ValueError
-        If it has no ``classes_``, or has other ones.
+        If it has no ``classes_``, or classes that are not in ``labels``.
     """
     require_classes(classifier)
     classes = np.asarray(classifier.classes_)
     if classes.ndim != 1 or not set(classes.tolist()) <= set(labels.tolist()):
         raise ValueError(
             f"{name_of(classifier)} was fitted on the labels {labels.tolist()[:10]}, but its classes_ are "
-            f"{classes.tolist()[:10]}: which column of its predict_proba is which class is not known. Let "
+            f"{classes.tolist()[:10]}: which column of its predict_proba is which class is not known. Have "
             "its fit set classes_, the labels in the order of the columns."
         )
     return classes
@@ -222,7 +222,7 @@ def _known_classes(classifier: Any, labels: np.ndarray) -> np.ndarray:
 
 
 class Answers(NamedTuple):
-    """Probabilities or margins of a fitted classifier, columns in the order of its ``classes_``."""
+    """Probabilities or margins of a fitted classifier, with columns in the order of its ``classes_``."""
 
     values: np.ndarray
     are_probabilities: bool
@@ -232,19 +232,19 @@ class Answers(NamedTuple):
         return (log_probabilities(self.values) if self.are_probabilities else self.values)[:, columns]
 
     def spread_logits(self, columns: np.ndarray, n_classes: int) -> np.ndarray:
-        """Return logits of ``n_classes`` classes; those beside ``columns`` have probability 0."""
+        """Return logits of ``n_classes`` classes; classes not in ``columns`` have probability 0."""
         spread = np.full((len(self.values), n_classes), 0.0 if self.are_probabilities else -np.inf)
         spread[:, columns] = self.values
         return log_probabilities(spread) if self.are_probabilities else spread.astype(np.float32)
 
 
 def answers_of(classifier: Any, X: Any, n_samples: int) -> Answers:
-    """Ask a fitted classifier for probabilities, or for margins where it has none.
+    """Ask a fitted classifier for probabilities, or for margins if it has none.
 
     Raises
     ------
     ValueError
-        If it has neither, or its answers are not one number per class.
+        If it has neither, or does not answer with one number per class.
     """
     inner = thawed(classifier)
     if hasattr(inner, "predict_proba") or not gives_margins(inner):
@@ -254,12 +254,12 @@ def answers_of(classifier: Any, X: Any, n_samples: int) -> Answers:
 
 
 def probabilities_of(classifier: Any, X: Any, n_samples: int) -> np.ndarray:
-    """Return a fitted classifier's probabilities of X, columns in the order of its ``classes_``.
+    """Return a fitted classifier's probabilities for X, with columns in the order of its ``classes_``.
 
     Raises
     ------
     ValueError
-        If it has no ``predict_proba``, or the output is no array with one column per class.
+        If it has no ``predict_proba``, or the output is not an array with one column per class.
     """
     who, inner = name_of(classifier), thawed(classifier)
     if not hasattr(inner, "predict_proba"):

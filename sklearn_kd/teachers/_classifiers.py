@@ -1,4 +1,4 @@
-"""Teachers that are scikit-learn classifiers: to be trained on D_train, or frozen."""
+"""Adapters of scikit-learn classifiers, which are trained on D_train or frozen."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ from sklearn_kd.teachers._weighted_fit import WeightedFit
 
 @register_teacher(FrozenEstimator)
 class FrozenTeacher(TeacherAdapter):
-    """Adapter of a classifier that was fitted before; its logits are log-probabilities or margins."""
+    """Adapter of a classifier that comes fitted; its logits are log-probabilities or margins."""
 
     knows_classes, gives_numbers = True, False
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
-        # Others name their classes in other ways.
+        # Other objects name their classes in other ways.
         return hasattr(thawed(teacher), "classes_") or hasattr(thawed(teacher), "get_params")
 
     def check(self) -> None:
@@ -66,11 +66,11 @@ class FrozenTeacher(TeacherAdapter):
         yield torch.as_tensor(answers.logits(columns)).to(data.device)
 
 
-@register_teacher(object)  # classifiers need no base class of scikit-learn's
+@register_teacher(object)  # classifiers need not derive from scikit-learn's base classes
 class ClassifierTeacher(TeacherAdapter):
-    """Adapter of a classifier, a clone of which is fitted on D_train.
+    """Adapter of a classifier; a clone of it is fitted on D_train.
 
-    Its logits are log-probabilities, or margins where it gives no probabilities.
+    Its logits are log-probabilities, or margins if it gives no probabilities.
     """
 
     knows_classes, gives_numbers = True, False
@@ -106,9 +106,9 @@ class ClassifierTeacher(TeacherAdapter):
                 )
             except NotFittedError as error:
                 raise ValueError(
-                    f"{name_of(teacher)} has a part that must come fitted ({error}), but a clone of it is "
-                    "fitted here, on D_train, whose parts have learned nothing. Wrap such parts in "
-                    "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
+                    f"{name_of(teacher)} has a part that must come fitted ({error}), but an unfitted clone "
+                    "of it is fitted here on D_train. Wrap such parts in sklearn.frozen.FrozenEstimator, or "
+                    "give FrozenEstimator(fitted teacher)."
                 ) from error
 
     def iter_logits(
@@ -125,7 +125,7 @@ class ClassifierTeacher(TeacherAdapter):
 
 
 def _is_like_a_classifier(teacher: Any) -> bool:
-    """Return True for what can be cloned and gives scores, and is nothing else of scikit-learn's."""
+    """Return True for a cloneable object that gives scores and is not another kind of estimator."""
     if not (hasattr(teacher, "get_params") and hasattr(teacher, "set_params")):
         return False
     if hasattr(teacher, "__sklearn_tags__") and get_tags(teacher).estimator_type is not None:
@@ -134,20 +134,20 @@ def _is_like_a_classifier(teacher: Any) -> bool:
 
 
 def is_fitted(estimator: Any, otherwise: bool) -> bool:
-    """Return whether an estimator has been fitted; ``otherwise`` where scikit-learn cannot tell."""
+    """Return whether an estimator has been fitted; ``otherwise`` if scikit-learn cannot tell."""
     if hasattr(estimator, "__sklearn_tags__") and not get_tags(estimator).requires_fit:
-        return otherwise  # one that predicts before it is fitted, such as GaussianProcessRegressor
+        return otherwise  # it predicts unfitted, as GaussianProcessRegressor does
     try:
         check_is_fitted(estimator)
     except NotFittedError:
         return False
-    except (TypeError, AttributeError):  # no fit, or no base class of scikit-learn's
+    except (TypeError, AttributeError):  # it has no fit, or no base class of scikit-learn's
         return otherwise
     return True
 
 
 def warn_if_fitted(teacher: Any) -> None:
-    """Warn of a teacher that has been fitted, and of which a clone will be fitted anew."""
+    """Warn if a teacher is already fitted, since a clone of it will be fitted anew."""
     if is_fitted(teacher, otherwise=False):
         warnings.warn(
             "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
@@ -159,7 +159,7 @@ def warn_if_fitted(teacher: Any) -> None:
 
 @contextmanager
 def data_explained(classifier: Any, X: Any) -> Iterator[None]:
-    """Add a remedy to a classifier's error about X that is no table."""
+    """Add a remedy to a classifier's error about an X that is not a table."""
     try:
         yield
     except WrongAnswerError:
@@ -169,14 +169,14 @@ def data_explained(classifier: Any, X: Any) -> Iterator[None]:
         said = (str(error).splitlines() or [""])[0].rstrip(".:")
         if is_structure(X):
             raise kind(
-                f"{name_of(classifier)} cannot take the parts of X: {type(error).__name__}: {said}. Where it "
-                "takes tables only, begin a pipeline with a transformer of your own that returns one of the "
+                f"{name_of(classifier)} cannot take the parts of X: {type(error).__name__}: {said}. If it "
+                "takes only tables, begin a pipeline with a transformer of your own that returns one of the "
                 "parts, or give its answers to fit as teacher_logits."
             ) from error
         if np.ndim(X) > 2 and kind is ValueError:
             raise ValueError(
-                f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} Where "
-                "it takes tables only, flatten X before it, by a FunctionTransformer in a pipeline, or give "
+                f"{name_of(classifier)} was given samples of shape {tuple(np.shape(X)[1:])}: {error} If "
+                "it takes only tables, flatten X before it, by a FunctionTransformer in a pipeline, or give "
                 "its answers about the flattened X to fit as teacher_logits."
             ) from error
         raise

@@ -1,4 +1,4 @@
-"""Logits in few bytes: float16, or the largest of a row with the mass of the others."""
+"""Compress logits: to float16, or to the largest of a row and the mass of the others."""
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# The smallest log-probability of the others together; float16 has it, and no softmax shows what is below.
+# The smallest log-probability of all other classes together. float16 can hold it, and no softmax shows
+# anything smaller.
 _LEAST = -1e4
 
 
 class LogitCodec(NamedTuple):
     """How a row of logits is stored.
 
-    In float16 the largest logit of a row is stored as 0, where its steps are finest; that changes no softmax.
-    With ``top`` what is stored are log-probabilities: of the ``top`` classes, and of all others together,
-    which share that mass alike when they are restored.
+    In float16 the largest logit of a row is stored as 0, where float16 is finest; this changes no softmax.
+    With ``top``, log-probabilities are stored: those of the ``top`` classes, and one for all others
+    together. When restored, the others share that mass equally.
 
     Attributes
     ----------
     n_columns : int
-        Logits of a row.
+        Number of logits in a row.
     dtype : {"float16", "float32"}
     top : int or None
         None: all logits are stored.
@@ -35,7 +36,7 @@ class LogitCodec(NamedTuple):
 
     @property
     def record(self) -> np.dtype:
-        """The type of a stored row."""
+        """Dtype of a stored row."""
         if self.top is None:
             return np.dtype([("values", self.dtype, (self.n_columns,))])
         place = "uint16" if self.n_columns <= 2**16 else "uint32"
@@ -68,10 +69,10 @@ class LogitCodec(NamedTuple):
         return each.scatter(1, torch.from_numpy(rows["places"].astype(np.int64)), values)
 
     def agree(self, rows: np.ndarray, logits: Tensor) -> bool:
-        """Return whether records are of these logits, but for rounding."""
+        """Return True if the records are these logits, up to rounding."""
         fresh = logits.detach().float().cpu().log_softmax(dim=1)
         stored = self.restored(rows)
-        if self.top is not None:  # a class at the border may be among the largest or not
+        if self.top is not None:  # rounding decides whether a class at the border is in
             places = torch.from_numpy(rows["places"].astype(np.int64))
             fresh, stored = fresh.gather(1, places), stored.gather(1, places)
         else:

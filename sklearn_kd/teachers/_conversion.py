@@ -1,4 +1,4 @@
-"""Conversion of a teacher's output into logits with one column per class of y."""
+"""Convert a teacher's output to logits with one column per class of y."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from sklearn_kd.teachers._logit_checks import AnswersWatch, logarithms, refuse_w
 
 
 class LogitConversion(NamedTuple):
-    """Conversion of a teacher's output into logits of the classes of y.
+    """Conversion of a teacher's output to logits of the classes of y.
 
     Attributes
     ----------
     columns : Tensor of shape (K,) or None
-        Column of each class; None: the columns are in order.
+        Column of each class. None: the columns are in order.
     probabilities : bool
-        True if the output is probabilities, whose logarithms are taken.
+        True if the output is probabilities, so that logarithms are taken.
     """
 
     columns: Tensor | None
@@ -40,7 +40,7 @@ class LogitConversion(NamedTuple):
         who: str,
         remedy: str | None,
     ) -> LogitConversion:
-        """Derive the conversion from the first batch of outputs, whose numbers are checked.
+        """Derive the conversion from the first batch of outputs, and check its numbers.
 
         Parameters
         ----------
@@ -54,12 +54,12 @@ class LogitConversion(NamedTuple):
         who : str
             Name of the teacher in messages.
         remedy : str or None
-            Advice of the warning if the output is probabilities; None: do not warn.
+            Advice in the warning about probabilities. None: do not warn.
 
         Raises
         ------
         WrongAnswerError
-            If a row has NaN or +inf, or nothing but −inf.
+            If a row has NaN or +inf, or only −inf.
         ValueError
             If it is not known which column is which class.
         """
@@ -73,16 +73,16 @@ class LogitConversion(NamedTuple):
         return cls(None if in_place else torch.as_tensor(columns, device=values.device), probabilities)
 
     def __call__(self, values: Tensor) -> Tensor:
-        """Return logits of shape (n, K), columns in the order of the classes of y."""
+        """Return logits of shape (n, K), with columns in the order of the classes of y."""
         logits = logarithms(values) if self.probabilities else values
         return logits if self.columns is None else logits.index_select(1, self.columns)
 
 
 def warn_of_probabilities(who: str, remedy: str) -> None:
-    """Warn that probabilities came in the place of logits, and that their logarithms are used."""
+    """Warn that the teacher gave probabilities instead of logits, and that their logarithms are used."""
     warnings.warn(
         f"{who} gives probabilities where logits are expected: every row is ≥ 0 and sums to 1. Their "
-        f"logarithms are used, which lack what the softmax rounded to 0. {remedy}, or take the logarithm "
+        f"logarithms are used, which miss what the softmax rounded to 0. {remedy}, or take the logarithm "
         "(log_softmax).",
         UserWarning,
         stacklevel=2,
@@ -90,7 +90,7 @@ def warn_of_probabilities(who: str, remedy: str) -> None:
 
 
 class BatchLogits:
-    """Logits of a teacher, batch by batch; the first batch settles the conversion.
+    """Return a teacher's logits batch by batch; the first batch determines the conversion.
 
     Parameters
     ----------
@@ -109,9 +109,9 @@ class BatchLogits:
         self._conversion: LogitConversion | None = None
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the logits of a batch, columns in the order of the classes.
+        """Return the logits of a batch, with columns in the order of the classes.
 
-        The teacher gets a copy: the student, or another teacher, is given the same batch.
+        The teacher gets a copy, because the student or another teacher gets the same batch.
         """
         values = self._ask(x.clone())
         if self._conversion is None:

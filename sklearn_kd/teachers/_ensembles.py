@@ -1,4 +1,4 @@
-"""Several teachers as one: the mean of their log-probabilities."""
+"""Combine several teachers into one by the mean of their log-probabilities."""
 
 from __future__ import annotations
 
@@ -31,28 +31,28 @@ if TYPE_CHECKING:
 
 
 class TeacherEnsemble(BaseEstimator):
-    """Several teachers as one, whose logits are the mean of their log-probabilities.
+    """Several teachers as one; its logits are the mean of their log-probabilities.
 
-    A list alone is a teacher too: ``teacher=[a, b]`` means ``TeacherEnsemble([a, b])``.
+    A plain list works too: ``teacher=[a, b]`` means ``TeacherEnsemble([a, b])``.
 
-    Each may be of any kind. Those that are trained are trained on D_train, those that come trained are
-    asked. The columns of each are matched with the classes of y before the mean is taken.
+    Each teacher may be of any kind. Teachers that do not come trained are trained on D_train. The columns of
+    each are matched with the classes of y before the mean is taken.
 
     Parameters
     ----------
     teachers : list of teachers
+        At least one.
     weights : array-like of shape (n_teachers,) or None, default=None
-        Above 0; scaled to sum 1. None: all are equal.
+        Weights above 0; they are scaled to sum to 1. None: equal weights.
 
     Notes
     -----
-    The mean of log-probabilities is, up to a constant in each row, the logarithm of the geometric mean of
-    the probabilities. A class to which one teacher gives the probability 0 by a logit of −inf has
-    probability 0.
+    Up to a constant in each row, the mean of log-probabilities is the logarithm of the geometric mean of the
+    probabilities. A class has probability 0 if one teacher gives it a logit of −inf.
 
-    The parameters of the teacher at place i are ``i__NAME``: with the estimator's ``teacher`` an ensemble,
+    The parameters of the teacher at place i are ``i__NAME``. If the estimator's ``teacher`` is an ensemble,
     ``set_params(teacher__0__max_depth=3)`` and searches reach them. ``teacher__fit__0__NAME`` is a parameter
-    of its ``fit``. ``teacher_classes`` are those of all members that do not know their classes.
+    of that teacher's ``fit``. ``teacher_classes`` applies to all members that do not know their classes.
 
     Examples
     --------
@@ -80,7 +80,7 @@ class TeacherEnsemble(BaseEstimator):
         Parameters
         ----------
         deep : bool, default=True
-            Include the teachers by their places, and their parameters.
+            Whether to include the teachers, by their places, and their parameters.
 
         Returns
         -------
@@ -96,7 +96,7 @@ class TeacherEnsemble(BaseEstimator):
         return params
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters, also teachers by their places and parameters of these.
+        """Set parameters, including teachers by their places and the teachers' own parameters.
 
         Parameters
         ----------
@@ -106,8 +106,13 @@ class TeacherEnsemble(BaseEstimator):
         Returns
         -------
         self
+
+        Raises
+        ------
+        ValueError
+            If there is no teacher at a place, or a teacher has no such parameter.
         """
-        # The teachers before their parameters, as scikit-learn does it.
+        # Set the teachers before their parameters, as scikit-learn does.
         super().set_params(
             **{name: value for name, value in params.items() if name in ("teachers", "weights")}
         )
@@ -124,7 +129,7 @@ class TeacherEnsemble(BaseEstimator):
         return self
 
     def __sklearn_clone__(self) -> TeacherEnsemble:
-        # Copies share the members that come trained.
+        # Clones share the members that come trained.
         return type(self)([shared_copy(teacher) for teacher in self.teachers], copy.copy(self.weights))
 
 
@@ -132,9 +137,9 @@ class TeacherEnsemble(BaseEstimator):
 @register_teacher(list)
 @register_teacher(TeacherEnsemble)
 class EnsembleAdapter(EitherWayAdapter):
-    """Adapter of a TeacherEnsemble or a list of teachers, with an adapter for each of them."""
+    """Adapter of a TeacherEnsemble or a list of teachers, with an adapter for each teacher."""
 
-    knows_classes = True  # or its members that do not are given what is stated
+    knows_classes = True  # members that do not know them get the stated ones
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
@@ -191,7 +196,7 @@ class EnsembleAdapter(EitherWayAdapter):
 
     @contextmanager
     def drawing_from(self, seed: int, device: torch.device) -> Iterator[None]:
-        """Seed what the members draw: all at once, or each while it is trained or asked."""
+        """Seed the members' random numbers: all at once, or each while it is trained or asked."""
         if self.takes_batches():
             with super().drawing_from(seed, device):
                 yield
@@ -229,13 +234,13 @@ class EnsembleAdapter(EitherWayAdapter):
     def _iter_members(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        """Yield the logits of all rows, member by member."""
+        """Yield each member's logits of all rows."""
         for adapter, seed in zip(self._adapters, self._seeds.tolist(), strict=True):
             with adapter.drawing_from(seed, data.device):
                 yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
 
     def _mean(self, logits: Iterable[Tensor]) -> Tensor:
-        """Return the weighted mean of log-probabilities; of maps at the size of the largest."""
+        """Return the weighted mean of log-probabilities; maps are resized to the largest."""
         if self.gives_maps:
             logits = of_one_size(list(logits))
         return sum(
@@ -245,13 +250,13 @@ class EnsembleAdapter(EitherWayAdapter):
 
 
 def of_one_size(maps: list[Tensor]) -> list[Tensor]:
-    """Return maps resized to the largest height and width among them."""
+    """Resize maps to the largest height and width among them."""
     size = tuple(max(sizes) for sizes in zip(*(found.shape[2:] for found in maps), strict=True))
     return [resized(found.float(), size) for found in maps]
 
 
 def _knows_its_classes(teacher: Any) -> bool:
-    """Return True if nobody needs to state the classes of a member's columns."""
+    """Return True if the user need not state the classes of a member's columns."""
     kind = adapter_class(teacher)
     if kind is None or kind.members(teacher):
         return False
@@ -261,7 +266,7 @@ def _knows_its_classes(teacher: Any) -> bool:
 
 
 def checked_weights(weights: Any, n_teachers: int) -> list[float]:
-    """Return weights with sum 1.
+    """Check weights and scale them to sum to 1.
 
     Raises
     ------
@@ -277,6 +282,6 @@ def checked_weights(weights: Any, n_teachers: int) -> list[float]:
     if values.shape != (n_teachers,) or not (np.isfinite(values) & (values > 0)).all():
         raise ValueError(
             f"TeacherEnsemble: weights={weights!r} must be one number above 0 for each of the {n_teachers} "
-            "teachers. Leave out a teacher that is to have none."
+            "teachers. To give a teacher no weight, leave it out."
         )
     return (values / values.sum()).tolist()

@@ -1,4 +1,4 @@
-"""Numbers that a network predicts beside its feature maps, standardised as y is."""
+"""Standardise, as y is, the numbers that a network predicts beside its feature maps."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sklearn_kd.teachers._logit_checks import thawed
 class NumberOutputs:
     """Reads predictions in the units of y from the output of a network, batch by batch.
 
-    Nothing waits for the device: what is not finite shows in the watch over the teacher.
+    Nothing synchronises with the device; the teacher's watch detects numbers that are not finite.
 
     Parameters
     ----------
     teacher : object
-        As given. Of a fitted regressor of this library, whose student returns standardised numbers, the
-        units are known.
+        The teacher as given. The student of a fitted regressor of this library returns standardised numbers,
+        whose units are known.
     task : Regression
     who : str
         Name of the network in messages.
@@ -34,7 +34,7 @@ class NumberOutputs:
         fitted = thawed(teacher)
         mean: Any = getattr(fitted, "target_mean_", 0.0)
         scale: Any = getattr(fitted, "target_scale_", 1.0)
-        self._is_own = hasattr(fitted, "target_mean_")  # of "gaussian_nll" the means come first
+        self._is_own = hasattr(fitted, "target_mean_")  # with "gaussian_nll" the means come first
         if self._is_own and len(mean) != task.n_targets:
             raise ValueError(
                 f"{who} was fitted on {len(mean)} target(s), and y has {task.n_targets}. Give a teacher of "
@@ -42,19 +42,19 @@ class NumberOutputs:
             )
         # MPS has no float64.
         kind: Any = {"dtype": torch.float32 if device.type == "mps" else torch.float64, "device": device}
-        # In one step: a mean far from 0 would cost digits.
+        # Convert in one step: a mean far from 0 would cost digits.
         self._factor = torch.as_tensor(np.broadcast_to(scale / task.scale, task.scale.shape).copy(), **kind)
         self._shift = torch.as_tensor((mean - task.mean) / task.scale, **kind)
 
     def read(self, output: Any, n_rows: int) -> Tensor:
         """Return the numbers in an output as the network returned them.
 
-        Shape (n_rows, m), or (n_rows, 1, h, w) where y has maps, of any height and width.
+        The shape is (n_rows, m), or (n_rows, 1, h, w) with any h and w if y has maps.
 
         Raises
         ------
         ValueError
-            If there are none of this shape.
+            If the output has no numbers of this shape.
         """
         n_targets, maps = self.task.n_targets, bool(self.task.map_shape)
         found = [tensor for _, tensor in tensors_in(output)][:1]
@@ -78,5 +78,5 @@ class NumberOutputs:
         )
 
     def convert(self, numbers: Tensor) -> Tensor:
-        """Return the numbers standardised as y is, float32, in their shape."""
+        """Standardise the numbers as y is; return float32 of the same shape."""
         return (numbers.to(self._factor) * self._factor + self._shift).float()

@@ -1,4 +1,4 @@
-"""Teachers of feature maps: trained networks that are asked batch by batch."""
+"""Ask trained networks for feature maps, batch by batch."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sklearn_kd.teachers._wrappers import without_wrappers
 
 
 def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
-    """Return the module of a network, of a skorch net or of an estimator of this library.
+    """Return the module of a network, a skorch net or an estimator of this library.
 
     Parameters
     ----------
@@ -47,9 +47,9 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
     Raises
     ------
     TypeError
-        If the object is no network.
+        If the object is not a network.
     ValueError
-        If it has not been fitted.
+        If the object has not been fitted.
     """
     inner = thawed(teacher)
     if isinstance(inner, nn.Module):
@@ -60,12 +60,12 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
     if hasattr(type(inner), "student_"):
         if not hasattr(inner, "net_"):
             raise ValueError(
-                f"{name} {type(inner).__name__} has not been fitted, or is a copy that has lost its fit. Fit "
-                f"it first; its student is the {name}. FrozenEstimator({name}) keeps its fit in copies."
+                f"{name} {type(inner).__name__} has not been fitted, or is a clone of a fitted one. Fit it "
+                f"first; its student is the {name}. FrozenEstimator({name}) stays fitted in clones."
             )
         return inner.student_
     raise TypeError(
-        f"{name}={short_repr(teacher)} is no network: features are compared, which only networks "
+        f"{name}={short_repr(teacher)} is not a network: features are compared, which only networks "
         "have. Give a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, "
         f"whose student is then the teacher.{advice_for(teacher)}"
     )
@@ -73,7 +73,7 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
 
 @contextmanager
 def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
-    """Switch ``torch.compile`` off for modules: each new hook would compile them anew."""
+    """Switch ``torch.compile`` off for modules, since each new hook would recompile them."""
     compiled = [part._compiled_call_impl for part in parts]
     try:
         for part in parts:
@@ -85,9 +85,9 @@ def _uncompiled(parts: Sequence[nn.Module]) -> Iterator[None]:
 
 
 class FeatureTeacher:
-    """A trained network that returns feature maps of batches, in evaluation mode and without gradient.
+    """A trained network that returns feature maps of batches, in evaluation mode and without gradients.
 
-    It runs on the student's device. The user's module stays as it is and is in no optimizer.
+    It runs on the student's device. The user's module is not changed, and no optimizer holds it.
 
     Parameters
     ----------
@@ -109,14 +109,14 @@ class FeatureTeacher:
         self._evaluated = EvaluatedNetwork(bare, device, self.who)
         self._compiled = [part for part in bare.modules() if part._compiled_call_impl is not None]
         self.watch = AnswersWatch(self.who)
-        self._read: Callable[[Any, int], Tensor] | None = None  # finds the outputs in what is returned
-        self._convert: Callable[[Tensor], Tensor] | None = None  # makes of them what the loss compares
-        # Height and width of the images and of the maps in y; of the latter () where y has none.
+        self._read: Callable[[Any, int], Tensor] | None = None  # finds the outputs
+        self._convert: Callable[[Tensor], Tensor] | None = None  # converts them to what the loss compares
+        # Height and width of the images and of the maps in y; the latter is () if y has no maps.
         self._sizes: tuple[Sequence[int], Sequence[int]] = (), ()
 
     @property
     def gives_outputs(self) -> bool:
-        """True once its outputs are aligned with y, so that it returns them with the features."""
+        """True once the outputs are aligned with y; they are then returned with the features."""
         return self._convert is not None
 
     def forward(self, x: Tensor) -> Any:
@@ -125,7 +125,7 @@ class FeatureTeacher:
             return self._run(self._input_of(x))
 
     def _input_of(self, x: Tensor) -> Tensor:
-        """Return the network's own input for the student's; a copy, since both may write into theirs."""
+        """Return the teacher's input for the student's batch: a copy, since either may write into its own."""
         own = x.clone()
         if self._transform is None:
             return own
@@ -146,7 +146,7 @@ class FeatureTeacher:
         auto: str = "stages",
         n_stages: int | None = None,
     ) -> dict[str, tuple[int, ...]]:
-        """Return the shape of one sample's features by layer; parameters as in :func:`find_layers`."""
+        """Return the shape of one sample's features, by layer; parameters as in :func:`find_layers`."""
         self.check(samples, "teacher_layers")
         found = find_layers(
             self.network,
@@ -175,7 +175,7 @@ class FeatureTeacher:
         stated: list | None = None,
         map_shape: tuple[int, ...] = (),
     ) -> None:
-        """Return logits too from now on, with columns in the order of ``classes``.
+        """From now on return logits too, with columns in the order of ``classes``.
 
         Parameters
         ----------
@@ -186,8 +186,8 @@ class FeatureTeacher:
         stated : list or None, default=None
             Classes of the columns, if the user states them.
         map_shape : tuple of int, default=()
-            (H, W) of the maps in y, to which maps of logits are resized, their pixels as rows; () where y
-            has none.
+            Size (H, W) of the maps in y, to which maps of logits are resized; their pixels become rows. ()
+            if y has no maps.
 
         Raises
         ------
@@ -220,7 +220,7 @@ class FeatureTeacher:
         self._sizes = samples.shape[2:], map_shape
 
     def align_numbers(self, samples: Tensor, task: Regression) -> None:
-        """Return predictions too from now on, standardised as y is.
+        """From now on return predictions too, standardised as y is.
 
         Parameters
         ----------
@@ -248,18 +248,18 @@ class FeatureTeacher:
         self._sizes = samples.shape[2:], task.map_shape
 
     def signature(self, samples: Tensor, layers: Sequence[str]) -> Tensor:
-        """Return the means of the features of some samples, float64, to detect a changed teacher."""
+        """Return the mean features of some samples, float64, to detect a changed teacher."""
         with preserved_random_state(self.device, seed=0):  # a network may draw random numbers
             maps, _ = self(samples, layers)
         return torch.cat([_means(maps[layer].double()).flatten() for layer in layers])
 
     def __call__(self, x: Tensor, layers: Sequence[str]) -> tuple[Mapping[str, Tensor], Tensor | None]:
-        """Return the feature maps of a batch by layer, and the outputs once they are aligned with y."""
+        """Return the feature maps of a batch by layer, and the outputs or, until they are aligned, None."""
         with torch_state_lock(), feature_hooks(self.network, layers) as maps:  # hooks see every forward pass
             output = self.forward(x)
         maps.update((name, found.to(x.dtype)) for name, found in maps.items() if isinstance(found, Tensor))
         if self._read is None or self._convert is None:
-            if _is_table(output):  # NaN in a map mostly shows in the logits
+            if _is_table(output):  # NaN in a map usually shows in the logits
                 self.watch.note(output)
             return maps, None
         values = self._read(output, len(x))
@@ -267,7 +267,7 @@ class FeatureTeacher:
         return maps, self._as_rows(self._convert(values), x)
 
     def _as_rows(self, outputs: Tensor, x: Tensor) -> Tensor:
-        """Return maps, where y has some, at the size that y has for x, their pixels as rows."""
+        """If y has maps, resize the outputs to y's size for x, and turn their pixels into rows."""
         image_size, map_size = self._sizes
         if not map_size:
             return outputs
@@ -275,17 +275,17 @@ class FeatureTeacher:
 
 
 def _evaluated(transform: Transform, device: torch.device) -> Transform:
-    """Return a transform that runs as the teacher does, if it is a module that can be in training mode."""
+    """Return a transform to run as the teacher does, if it is a module, which may be in training mode."""
     if not isinstance(transform, nn.Module):
         return transform
     return EvaluatedNetwork(transform, device, "teacher_transform")
 
 
 def _means(features: Tensor) -> Tensor:
-    """Return the mean of each channel of maps; rows as they are."""
+    """Return the mean of each channel of maps; return rows unchanged."""
     return features if features.ndim == 2 else features.flatten(2).mean(dim=2)
 
 
 def _is_table(output: Any) -> bool:
-    """Return True if the output is a table of numbers, or maps of them, as logits are."""
+    """Return True if the output is a table or maps of numbers, as logits are."""
     return isinstance(output, Tensor) and output.ndim in (2, 4) and output.is_floating_point()

@@ -15,20 +15,20 @@ from sklearn_kd.inputs._arrays import from_torch
 from sklearn_kd.teachers._logit_checks import name_of
 from sklearn_kd.teachers._weighted_fit import parts_of
 
-# What the estimator passes on by itself.
+# Parameters that the estimator passes on by itself.
 _PASSED_ON = ("X", "y", "sample_weight")
-# Boosters whose early stopping fails without rows to stop by, and the parameter that asks for it.
+# Boosters whose early stopping fails without validation rows, and the parameters that switch it on.
 _STOP_EARLY = {
     "xgboost": ("early_stopping_rounds",),
     "lightgbm": ("early_stopping_round", "early_stopping_rounds", "early_stopping", "n_iter_no_change"),
 }
 _ROWS_TO_STOP_BY = ("eval_set", "eval_X")
-# Parameters that hold labels: of rows in pairs with them, and alone.
+# Parameters that hold labels: in pairs with their rows, and alone.
 _PAIRS, _LABELS = "eval_set", "eval_y"
 
 
 class UncodedLabelsError(ValueError):
-    """Labels in a parameter of ``fit`` have no code, since no row of D_train has them."""
+    """A parameter of ``fit`` has labels without a code, because no row of D_train has them."""
 
 
 class FitParameters:
@@ -37,21 +37,21 @@ class FitParameters:
     Parameters
     ----------
     given : mapping
-        By the names that ``fit`` has for them.
+        Values by parameter name of ``fit``.
     """
 
     def __init__(self, given: Mapping[str, Any]):
         self.given = dict(given)
 
     def check(self, classifier: Any) -> None:
-        """Check the parameters against the signature of ``fit``, where that names them.
+        """Check the parameters against the signature of ``fit``, if it names them.
 
         Raises
         ------
         TypeError
             If ``fit`` takes no such parameter, or the estimator passes it on by itself.
         ValueError
-            If a booster is to stop early and has no rows to stop by.
+            If a booster is set to stop early but has no rows to stop by.
         """
         for name in self.given:
             if name.rpartition("__")[2] in _PASSED_ON:
@@ -64,12 +64,12 @@ class FitParameters:
 
     @property
     def need_codes(self) -> bool:
-        """True if the classifier may take labels in a parameter for codes, though it codes those of y."""
-        # LightGBM 4.7 codes the labels of eval_set, and not those of eval_y.
+        """True if the classifier may expect codes in a parameter of labels, though it encodes those of y."""
+        # LightGBM 4.7 encodes the labels of eval_set, but not those of eval_y.
         return any(name.endswith(_LABELS) for name in self.given)
 
     def for_labels(self, coded: np.ndarray | None) -> dict[str, Any]:
-        """Return the parameters for a fit on labels or, if ``coded`` are given, on the codes of these."""
+        """Return the parameters for a fit on labels or, if ``coded`` is given, on the codes of these."""
         if coded is None:
             return self.given
         ways = {_PAIRS: _with_codes, _LABELS: _codes_of_each}
@@ -87,7 +87,7 @@ class FitParameters:
             for name in _STOP_EARLY.get(package, ()):
                 if params.get(name) is not None and params[name] > 0:
                     raise ValueError(
-                        f"{name_of(classifier)}: {type(part).__name__} has {name}={params[name]}, and no "
+                        f"{name_of(classifier)}: {type(part).__name__} has {name}={params[name]}, but no "
                         "rows to stop by. Hold some out of X, and give them to the estimator as "
                         "teacher__fit__eval_set=[(X_stop, y_stop)], in a Pipeline as "
                         f"teacher__fit__STEP__eval_set; or set {name}=None. HistGradientBoostingClassifier "
@@ -118,7 +118,7 @@ def _check_taken(classifier: Any, name: str, parameter: str, who: str) -> None:
 
 
 def _arguments_of_fit(classifier: Any) -> list[str] | None:
-    """Return the further arguments of ``fit``; None where the signature does not tell."""
+    """Return the further arguments of ``fit``; None if the signature does not name them."""
     try:
         arguments = inspect.signature(classifier.fit).parameters
     except (AttributeError, TypeError, ValueError):
@@ -166,6 +166,6 @@ def _codes(own: Any, labels: np.ndarray, name: str) -> np.ndarray:
     if unknown:
         raise UncodedLabelsError(
             f"teacher__fit__{name} has the label(s) {unknown[:5]}, which D_train lacks: the teacher is "
-            "fitted on codes of the labels, and they have none. Leave their rows out."
+            "fitted on codes of the labels, and these have no code. Leave their rows out."
         )
     return np.searchsorted(labels, own)

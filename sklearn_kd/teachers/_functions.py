@@ -1,4 +1,4 @@
-"""Teachers that are functions of X."""
+"""Use functions of X as teachers."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ _TAKES = ("array", "tensor")
 class FunctionTeacher(BaseEstimator):
     """A function of X that returns logits or probabilities, as a teacher that comes trained.
 
-    A function alone is a teacher too: ``teacher=function`` means ``FunctionTeacher(function)``, with the
-    classes in its attribute ``classes``, if it has one.
+    A plain function works too: ``teacher=function`` means ``FunctionTeacher(function)``, with the classes in
+    the function's attribute ``classes``, if it has one.
 
     Parameters
     ----------
     function : callable
-        Maps rows to an array, tensor or nested list of shape (n_rows, n_columns). If all rows of it are
+        Maps rows to an array, tensor or nested list of shape (n_rows, n_columns). If every row holds
         probabilities, their logarithms are the logits.
     classes : array-like of shape (n_columns,) or None, default=None
-        The class of each column. None: as ``teacher_classes`` of the estimator states them, else as the
-        columns of a data frame are named that the function returns; without these the labels must be
-        exactly 0 … K−1, and column j is class j.
+        The class of each column. None: the estimator's ``teacher_classes``, or else the column names if the
+        function returns a data frame. Without either, the labels must be exactly 0 … K−1, and column j is
+        class j.
     takes : {"array", "tensor"}, default="array"
-        "array": the function is called once, with all rows of D_train in the container that ``fit`` got.
-        "tensor": it is called with float32 tensors on the device of the student, batch by batch, so that
-        it can teach with ``augment`` and a ``Dataset``.
+        "array": call the function once, with all rows of D_train in the container given to ``fit``.
+        "tensor": call it batch by batch, with float32 tensors on the student's device, so that it works with
+        ``augment`` and a ``Dataset``.
 
     See Also
     --------
-    register_teacher : For teachers with more than a function.
+    register_teacher : For teachers that need more than a function.
 
     Notes
     -----
-    A fit in other processes pickles the function with the estimator, which a ``lambda`` does not allow:
-    define it at the top level of a module.
+    A fit in another process pickles the function with the estimator. A ``lambda`` cannot be pickled: define
+    the function at the top level of a module.
 
     Examples
     --------
@@ -86,7 +86,7 @@ class FunctionTeacherAdapter(EitherWayAdapter):
         own = self.teacher
         if isinstance(own, FunctionTeacher):
             return own
-        return FunctionTeacher(own, classes=getattr(own, "classes", None))  # a function given as it is
+        return FunctionTeacher(own, classes=getattr(own, "classes", None))  # a plain function
 
     def check(self) -> None:
         teacher = self._stated
@@ -98,7 +98,7 @@ class FunctionTeacherAdapter(EitherWayAdapter):
         if teacher.takes not in _TAKES:
             raise ValueError(
                 f"FunctionTeacher: takes={teacher.takes!r} must be one of {list(_TAKES)}: X in the container "
-                "that fit got, or batches as float32 tensors."
+                "given to fit, or batches of float32 tensors."
             )
         ordered_classes(teacher.classes, "FunctionTeacher: classes")
 
@@ -114,9 +114,9 @@ class FunctionTeacherAdapter(EitherWayAdapter):
 
 @tell_by_abilities
 class PlainFunctionAdapter(FunctionTeacherAdapter):
-    """Adapter of a function that is given as it is."""
+    """Adapter of a plain function."""
 
     @classmethod
     def accepts(cls, teacher: Any) -> bool:
-        # What has a fit, such as a network of Keras, may have to be trained first.
+        # An object with a fit, such as a Keras network, may have to be trained first.
         return callable(teacher) and not isinstance(teacher, type) and not hasattr(teacher, "fit")

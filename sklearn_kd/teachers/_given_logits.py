@@ -21,7 +21,7 @@ from sklearn_kd.teachers._logit_checks import logarithms, refuse_wrong_numbers
 
 
 class Given(NamedTuple):
-    """The names of given logits, and of their rows, in messages."""
+    """Names of given logits and of the array of their rows in messages."""
 
     name: str
     of: str
@@ -40,8 +40,8 @@ def checked_logits(
 ) -> np.ndarray | None:
     """Return checked and aligned logits, shape (n_samples, n_classes); None for None.
 
-    An array of float32 or float16 whose columns are in order is returned itself, which may be a
-    memory-mapped file; else they are float32.
+    A float32 or float16 array whose columns are in order is returned itself, so that it may be a
+    memory-mapped file. Otherwise the result is float32.
 
     Parameters
     ----------
@@ -49,15 +49,15 @@ def checked_logits(
     n_samples : int
         Number of rows of X.
     classes : ndarray
-        Classes of y, in the order of the columns that is returned.
+        Classes of y, in the order of the columns to return.
     stated : list or None, default=None
         Classes of the columns, if the user states them.
     names : object, default=None
-        X or y, whose pandas index, if it has one, names the rows.
+        X or y. Its pandas index, if it has one, names the rows.
     name, of : str
-        What messages call the logits, and the rows that they are of.
+        Names of the logits and of the array of their rows in messages.
     maps : bool, default=False
-        Whether they are maps, of shape (n_samples, n_classes, h, w).
+        Whether the logits are maps, of shape (n_samples, n_classes, h, w).
 
     Raises
     ------
@@ -78,7 +78,7 @@ def checked_logits(
         values.ndim != 2 or len(values) != n_samples or (values.shape[1] == 1 and len(classes) == 2)
     ):
         one_each = values.numel() == n_samples and len(classes) == 2
-        remedy = " Of one number z for each row, such as a decision function's, make np.c_[0 * z, z]."
+        remedy = " Turn one number z for each row, such as a decision function's, into np.c_[0 * z, z]."
         raise ValueError(
             f"{_shape_wanted(called, n_samples, classes)}; got {tuple(values.shape)}."
             f"{remedy if one_each else ''}"
@@ -122,7 +122,7 @@ def _numbers(given: Any, name: str) -> Tensor:
             dtype=[np.float32, np.float16],
             input_name=name,
             ensure_all_finite=False,
-            ensure_2d=False,  # scikit-learn advises a reshape, which would not make logits of labels
+            ensure_2d=False,  # scikit-learn would advise a reshape, which is wrong for labels
             allow_nd=True,
         )
     return shared_tensor(np.ascontiguousarray(array))
@@ -156,7 +156,7 @@ def _columns(
     if n_columns != len(classes):
         raise ValueError(
             f"{_shape_wanted(called, n_samples, classes)}; got {(n_samples, n_columns)}. Columns of other "
-            "classes are accepted where all are named: by teacher_classes, or as the columns of a DataFrame."
+            "classes are accepted if all are named: by teacher_classes, or as the columns of a DataFrame."
         )
     return np.arange(n_columns)
 
@@ -164,7 +164,7 @@ def _columns(
 def _classes_named(
     called: Given, names: list[Any], classes: np.ndarray, stated: list[Any] | None
 ) -> list[Any] | None:
-    """Return the class of each named column; None if no name is a class and the classes are stated."""
+    """Return the class of each named column; None if no name is a class and the user states the classes."""
     labels = classes.tolist()
     if len(set(names)) < len(names):
         raise ValueError(f"{called.name} has several columns of one name: {names[:10]}.")
@@ -176,8 +176,8 @@ def _classes_named(
     if stated is not None and not set(by_text) & {str(name) for name in names}:
         return None
     raise ValueError(
-        f"{called.name} has the columns {names[:10]}, but y the classes {labels[:10]}. Name every column by "
-        f"its label, or give {called.name}.to_numpy() if they are in sorted order of the labels."
+        f"{called.name} has the columns {names[:10]}, but y has the classes {labels[:10]}. Name every column "
+        f"by its label, or give {called.name}.to_numpy() if they are in sorted order of the labels."
     )
 
 
@@ -198,10 +198,10 @@ def in_order(given: Any, index: Any, called: Given) -> Any:
         return given  # a default index names no rows
     positions = own.dtype.kind in "iu" and own.is_monotonic_increasing and own.is_unique
     if positions and index.dtype.kind not in "iu":
-        return given  # a part of a default index, as in a fold
+        return given  # part of a default index, as in a fold
     name, of = called
     what = (
-        f"the default index, and {of} the same numbers in another order"
+        f"the default index, but {of} has the same numbers in another order"
         if same
         else f"another index than {of}"
     )

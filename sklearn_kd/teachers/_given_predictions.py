@@ -23,19 +23,19 @@ def checked_predictions(
 ) -> np.ndarray | None:
     """Return checked, aligned and standardised predictions, float32, shape (n_samples, m); None for None.
 
-    Where y has maps, shape (n_samples, 1, h, w).
+    If y has maps, the shape is (n_samples, 1, h, w).
 
     Parameters
     ----------
     predictions : array-like, Series, DataFrame, Tensor or None
-        In the units of y.
+        Predictions in the units of y.
     n_samples : int
         Number of rows of X.
     task : Regression
     names : object, default=None
-        X or y, whose pandas index, if it has one, names the rows.
+        X or y. Its pandas index, if it has one, names the rows.
     name, of : str
-        What messages call the predictions, and the rows that they are of.
+        Names of the predictions and of the array of their rows in messages.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""The classes that a teacher names by other attributes than ``classes_``, or by the names of its columns."""
+"""Find the classes that a teacher names in attributes other than ``classes_``, or by column names."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from sklearn_kd.inputs._arrays import column_names
 def named_classes(teacher: Any, stated: list[Any] | None, classes: np.ndarray) -> Any:
     """Return the classes of a teacher's columns, or None if it does not know them.
 
-    ``classes_`` count in any case. The names in ``labels`` (SetFit) and ``id2label`` (transformers) are
-    often placeholders, such as LABEL_0: they count if they have all classes of y and nobody states others.
+    ``classes_`` always counts. The names in ``labels`` (SetFit) and ``id2label`` (transformers) are often
+    placeholders, such as LABEL_0. They count only if they include all classes of y and the user states no
+    others.
 
     Parameters
     ----------
     teacher : object
     stated : list or None
-        The classes that the user states.
+        The classes stated by the user.
     classes : ndarray of shape (K,)
         Classes of y.
     """
@@ -49,18 +50,18 @@ def names_by_column(teacher: Any) -> list[Any] | None:
 def named_columns(
     found: Any, values: Any, known: Any, who: str, source: str = "predict_proba"
 ) -> tuple[Any, Any]:
-    """Return an answer's columns in the order of the known classes, and these or the names of the columns.
+    """Reorder an answer's columns by the known classes; return them and their classes or names.
 
     Parameters
     ----------
     found : array-like
-        The answer, of which a data frame names its columns.
+        The answer. If it is a data frame, its columns have names.
     values : ndarray or Tensor
-        The same numbers; of another shape where these names are none of its columns.
+        The same numbers. If their shape differs, the names are not used.
     known : array-like or None
         Classes of the columns, if they are known.
     who, source : str
-        Name of the teacher in messages, and of its method.
+        Names of the teacher and of its method in messages.
     """
     names = column_names(found)
     if names is None or tuple(values.shape) != tuple(found.shape):
@@ -68,7 +69,7 @@ def named_columns(
     if known is None:
         return values, names
     if len(known) != len(names):
-        return values, known  # refused with the classes of y
+        return values, known  # the check against the classes of y refuses it
     return values[:, in_order_of_names(found, np.asarray(known), who, source)], known
 
 
@@ -82,6 +83,6 @@ def in_order_of_names(found: Any, classes: np.ndarray, who: str, source: str = "
     if set(place) != {str(label) for label in classes.tolist()}:
         raise ValueError(
             f"{who}: {source} returned columns named {names[:10]}, but its classes_ are "
-            f"{classes.tolist()[:10]}. Let it name them as the classes, or return an array."
+            f"{classes.tolist()[:10]}. Name the columns as the classes, or return an array."
         )
     return np.array([place[str(label)] for label in classes.tolist()])

@@ -1,4 +1,4 @@
-"""Answers about several labels: a column for each label of y, in its order, as logits or as probabilities."""
+"""Read answers about several labels: one column for each label of y, as logits or probabilities."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sklearn_kd.inputs._large_arrays import parts_of
 from sklearn_kd.teachers._given_logits import Given, numbers_in_order
 from sklearn_kd.teachers._logit_checks import FLOOR_BOUNDS, refuse_wrong_numbers
 
-# Rows that are looked at for sums of 1, which fewer may have by chance.
+# Number of rows examined for sums of 1. Fewer rows may have such sums by chance.
 _FEWEST_ROWS, _MOST_ROWS = 8, 1000
 # Probabilities may be above 1 by rounding.
 _ROUNDING = 1e-3
 _A_LOGIT_IS = (
-    "a logit of a label is a number; log(p / (1 - p)) is infinite where p is 0 or 1, so clip p before, as by "
+    "a logit of a label is a number; log(p / (1 - p)) is infinite where p is 0 or 1, so clip p first, as by "
     "np.clip(p, 0.01, 0.99)"
 )
 
 
 def are_label_probabilities(values: Tensor) -> bool:
-    """Return whether all numbers lie between 0 and 1, as those behind a sigmoid do."""
+    """Return True if all numbers lie between 0 and 1, as sigmoid outputs do."""
     return len(values) > 0 and all(
         bool(part.amin() >= 0) and bool(part.amax() <= 1 + _ROUNDING) for part in parts_of(values)
     )
@@ -35,8 +35,8 @@ def are_label_probabilities(values: Tensor) -> bool:
 def log_odds(probabilities: Any) -> Tensor:
     """Return log(p/(1 − p)), float32.
 
-    0 and 1 are replaced by half of the smallest distance from them that the teacher gives, within
-    ``FLOOR_BOUNDS``, as zeros are among probabilities of classes.
+    Probabilities of 0 and 1 are moved inwards by half of the smallest distance from 0 or 1 that the teacher
+    gives, within ``FLOOR_BOUNDS``, as zeros are for probabilities of classes.
     """
     p = torch.as_tensor(probabilities).double()
     distance = torch.minimum(p, 1 - p)
@@ -49,26 +49,26 @@ def check_n_labels(n_columns: int, n_labels: int, who: str) -> None:
     """Raise ValueError unless there is one column for each label."""
     if n_columns != n_labels:
         raise ValueError(
-            f"{who} gives {n_columns} columns, and y has {n_labels} labels. Give one that answers about the "
-            "labels of y, with a column for each, in the order of the columns of y."
+            f"{who} gives {n_columns} columns, and y has {n_labels} labels. Give a teacher with one column "
+            "for each label of y, in the order of the columns of y."
         )
 
 
 def advice_about_lists(shape: Sequence[int], n_rows: int) -> str:
-    """Return advice about a list with an array of two columns for each label, as forests answer, or ""."""
+    """Return advice about a list of two-column arrays, one per label, as forests return; else ""."""
     if len(shape) != 3 or tuple(shape[1:]) != (n_rows, 2):
         return ""
     return (
-        " Of the list that predict_proba gives, with an array for each label, make np.column_stack([p[:, 1] "
-        "for p in answers])."
+        " predict_proba gives a list with an array for each label: turn it into np.column_stack([p[:, 1] for "
+        "p in answers])."
     )
 
 
 def warn_of_label_probabilities(who: str, remedy: str) -> None:
-    """Warn that probabilities came in the place of logits."""
+    """Warn that the teacher gave probabilities instead of logits."""
     warnings.warn(
         f"{who} gives probabilities where logits are expected: all numbers lie between 0 and 1. The "
-        f"logarithms of their odds are used, which lack what the sigmoid rounded. {remedy}, or take "
+        f"logarithms of their odds are used, which miss what the sigmoid rounded. {remedy}, or take "
         "log(p / (1 - p)).",
         UserWarning,
         stacklevel=2,
@@ -76,7 +76,7 @@ def warn_of_label_probabilities(who: str, remedy: str) -> None:
 
 
 def warn_if_they_exclude_each_other(values: Tensor, who: str) -> None:
-    """Warn of probabilities, or their logarithms, whose sum is 1 in every row, as behind a softmax."""
+    """Warn if the probabilities in every row, given as such or as logarithms, sum to 1, as a softmax's do."""
     if len(values) < _FEWEST_ROWS:
         return
     part = values[:_MOST_ROWS].double()
@@ -84,20 +84,20 @@ def warn_if_they_exclude_each_other(values: Tensor, who: str) -> None:
     if bool(((sums - 1).abs() <= _ROUNDING).all()):
         warnings.warn(
             f"{who}: in every row the probabilities sum to 1, as those of a softmax do, whose classes "
-            "exclude each other. A teacher of several labels has a sigmoid for each: give one that was "
-            "trained so.",
+            "exclude each other. A teacher of several labels needs a sigmoid for each: give one that was "
+            "trained in this way.",
             UserWarning,
             stacklevel=2,
         )
 
 
 class LabelConversion(NamedTuple):
-    """Conversion of a teacher's output into one logit for each label.
+    """Conversion of a teacher's output to one logit for each label.
 
     Attributes
     ----------
     probabilities : bool
-        True if the output is probabilities, of which the log odds are taken.
+        True if the output is probabilities, so that log odds are taken.
     who : str
         Name of the teacher in messages.
     """
@@ -107,14 +107,14 @@ class LabelConversion(NamedTuple):
 
     @classmethod
     def of(cls, values: Tensor, n_labels: int, who: str, remedy: str | None) -> LabelConversion:
-        """Derive the conversion from the first batch of outputs, whose numbers are checked.
+        """Derive the conversion from the first batch of outputs, and check its numbers.
 
-        ``remedy`` is the advice of the warning if the output is probabilities; None: do not warn.
+        ``remedy`` is the advice in the warning about probabilities. None: do not warn.
 
         Raises
         ------
         WrongAnswerError
-            If a row has NaN or +inf, or nothing but −inf.
+            If a row has NaN or +inf, or only −inf.
         ValueError
             If there is not one column for each label.
         """
@@ -132,15 +132,15 @@ class LabelConversion(NamedTuple):
         Raises
         ------
         ValueError
-            If the first batch was probabilities, and this one is not.
+            If the first batch was probabilities, but this one is not.
         """
         if not self.probabilities:
             return values
         if len(values) and not are_label_probabilities(values):
             raise ValueError(
-                f"{self.who} gave numbers between 0 and 1 for the first rows, as probabilities are, and for "
-                f"later ones numbers from {float(values.min()):.3g} to {float(values.max()):.3g}. Let it "
-                "return logits of all rows, or give its answers to fit as teacher_logits."
+                f"{self.who} gave numbers between 0 and 1, like probabilities, for the first rows, but "
+                f"numbers from {float(values.min()):.3g} to {float(values.max()):.3g} for later ones. Have "
+                "it return logits for all rows, or give its answers to fit as teacher_logits."
             )
         return log_odds(values)
 
@@ -163,13 +163,13 @@ def checked_label_logits(
     n_samples : int
         Number of rows of X.
     labels : ndarray of shape (k,)
-        The numbers of the columns of y.
+        Column numbers of y.
     stated : None
-        There are no classes to be stated.
+        Unused: there are no classes to state.
     names : object, default=None
-        X or y, whose pandas index, if it has one, names the rows.
+        X or y. Its pandas index, if it has one, names the rows.
     name, of : str
-        What messages call the logits, and the rows that they are of.
+        Names of the logits and of the array of their rows in messages.
 
     Raises
     ------
@@ -181,7 +181,7 @@ def checked_label_logits(
     columns = column_names(teacher_logits)
     if columns is not None and columns != labels.tolist():
         raise ValueError(
-            f"{name} has the columns {columns[:10]}, and labels have no names here. Give {name}.to_numpy() "
+            f"{name} has the columns {columns[:10]}, but labels have no names here. Give {name}.to_numpy() "
             "with a column for each label, in the order of the columns of y."
         )
     values = numbers_in_order(teacher_logits, names, Given(name, of))

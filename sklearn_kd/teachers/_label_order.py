@@ -1,4 +1,4 @@
-"""Warn where a teacher's columns seem to be in another order than the labels of y."""
+"""Warn if a teacher's columns seem to be in another order than the labels of y."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from scipy.optimize import linear_sum_assignment
 
 from sklearn_kd.inputs._data import DistillationData
 
-# Mean correlation of labels and the teacher's probabilities. Warn if it is at most the first number in the
-# given order of columns and at least the second in the best order.
+# Mean correlation of the labels with the teacher's probabilities. Warn if it is at most the first number in
+# the given order of columns and at least the second in the best order.
 _AT_CHANCE, _FAR_ABOVE = 0.15, 0.5
-# With fewer rows, or more labels, chance finds an order that looks better.
+# With fewer rows or more labels, some order looks better by chance.
 _FEWEST_ROWS, _MOST_LABELS = 100, 1000
 
 
 def warn_if_labels_out_of_order(train: DistillationData, who: str) -> None:
-    """Warn if a teacher's columns hardly go with the labels, and would go with them in another order.
+    """Warn if a teacher's columns hardly correlate with the labels, but would in another order.
 
     Parameters
     ----------
     train : DistillationData
-        D_train, with the teacher's logits; rows that have labels.
+        Labelled rows of D_train, with the teacher's logits.
     who : str
         Name of the teacher in the message.
     """
@@ -40,16 +40,16 @@ def warn_if_labels_out_of_order(train: DistillationData, who: str) -> None:
     if now <= _AT_CHANCE and best >= _FAR_ABOVE:
         order = columns.tolist() if n_labels <= 20 else "[...]"
         warnings.warn(
-            f"{who}: its columns hardly go with the labels of D_train (mean correlation {now:.2f}); in "
-            f"another order they would ({best:.2f}). A column must belong to the label in the same column of "
-            f"y. If they are in another order, take the columns {order} of its answers.",
+            f"{who}: its columns hardly correlate with the labels of D_train (mean correlation {now:.2f}); "
+            f"in another order they would ({best:.2f}). Each column must belong to the label in the same "
+            f"column of y. If they are in another order, take the columns {order} of its answers.",
             UserWarning,
             stacklevel=2,
         )
 
 
 def _standardized(values: np.ndarray) -> np.ndarray:
-    """Return columns of mean 0 and variance 1; of a constant column zeros."""
+    """Return columns with mean 0 and variance 1; a constant column becomes zeros."""
     centred = values - values.mean(axis=0)
     spread = centred.std(axis=0)
     return np.divide(centred, spread, out=np.zeros_like(centred), where=spread > 1e-9)

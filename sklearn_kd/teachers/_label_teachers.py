@@ -1,4 +1,4 @@
-"""Teachers of several labels: the adapters of one label, with answers that have a column for each label."""
+"""Adapters of teachers of several labels, which answer with one column for each label."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ from sklearn_kd.teachers._margins import gives_margins, say_that_margins_are_use
 from sklearn_kd.teachers._networks import ModuleTeacher, SkorchTeacher
 from sklearn_kd.teachers._registry import adapter_class, is_of_library, wrap_teacher
 
-_LEAVE_SIGMOID_OUT = "Let the network return logits: leave its sigmoid out"
+_LEAVE_SIGMOID_OUT = "Have the network return logits: leave its sigmoid out"
 
 
 def takes_several_labels(teacher: Any) -> bool:
-    """Return whether a teacher may learn several labels: False where its own tags say no."""
+    """Return False if a teacher's tags say that it cannot learn several labels, else True."""
     if isinstance(teacher, type) or not hasattr(teacher, "__sklearn_tags__"):
         return True
     try:
         tags = get_tags(teacher)
-    except AttributeError:  # a network inside of a FrozenEstimator has none
+    except AttributeError:  # a network inside a FrozenEstimator has none
         return True
     own = tags.classifier_tags
     return own is None or own.multi_label or tags.target_tags.multi_output
@@ -56,7 +56,7 @@ def make_label_teacher(
     TypeError
         If no adapter is registered for its class, or its ``fit`` takes no such parameters.
     ValueError
-        If teachers of its kind answer about one label per row only, or the adapter refuses it.
+        If teachers of its kind answer about only one label per row, or the adapter refuses it.
     """
     adapter = adapter_class(teacher)
     if adapter is None:
@@ -67,7 +67,7 @@ def make_label_teacher(
 
 
 def _for_labels(adapter: type[TeacherAdapter], teacher: Any) -> type[TeacherAdapter]:
-    """Return the adapter that asks about several labels where this one asks about one."""
+    """Return the adapter for several labels that corresponds to an adapter for one."""
     for kind, own in _OF_LIBRARY.items():
         if issubclass(adapter, kind):
             return own
@@ -76,14 +76,14 @@ def _for_labels(adapter: type[TeacherAdapter], teacher: Any) -> type[TeacherAdap
             f"{name_of(teacher)} cannot be asked about several labels. Teachers of several labels are "
             "scikit-learn classifiers that are fitted on a matrix of 0 and 1, networks and skorch nets with "
             "a logit for each label, and functions of X that return such logits. Give a function that asks "
-            "it, or its answers as fit's teacher_logits."
+            "it, or its answers to fit as teacher_logits."
         )
     made: type[TeacherAdapter] = type(f"{adapter.__name__}OfLabels", (_ConvertsLabels, adapter), {})
     return made
 
 
 def _leaves_conversion(adapter: type[TeacherAdapter]) -> bool:
-    """Return whether a user's adapter leaves the conversion of its answers to the library."""
+    """Return True if a user's adapter leaves the conversion of its answers to the library."""
     base = BatchTeacherAdapter if issubclass(adapter, BatchTeacherAdapter) else TeacherAdapter
     return all(
         getattr(adapter, name, None) is getattr(base, name, None)
@@ -96,7 +96,7 @@ def _leaves_conversion(adapter: type[TeacherAdapter]) -> bool:
 
 
 class _ConvertsLabels:
-    """Override of an adapter: its answers are logits of labels, or their probabilities."""
+    """Mixin for adapters whose answers are logits or probabilities of labels."""
 
     name: str
     _own_classes: Callable[[], Any]
@@ -105,14 +105,14 @@ class _ConvertsLabels:
         own = self._own_classes()
         if own is not None and [str(label) for label in own] != [str(label) for label in classes]:
             raise ValueError(
-                f"{self.name} states classes of its columns, {list(own)[:10]}, and y has several labels, "
-                "which have no names here. Leave them out, and let it answer with a column for each label, "
-                "in the order of the columns of y."
+                f"{self.name} states classes of its columns, {list(own)[:10]}, but y has several labels, "
+                "which have no names here. Leave the classes out, and have it answer with a column for each "
+                "label, in the order of the columns of y."
             )
         return LabelConversion.of(values, len(classes), self.name, self._remedy())
 
     def _remedy(self) -> str | None:
-        """Return the advice of the warning where the answers are probabilities; None: do not warn."""
+        """Return the advice in the warning about probabilities. None: do not warn."""
         advice: str | None = getattr(self, "_no_probabilities")  # noqa: B009
         return advice
 
@@ -128,7 +128,7 @@ class LabelSkorchTeacher(_ConvertsLabels, SkorchTeacher):
     """Adapter of a fitted skorch net, whose module returns a logit for each label."""
 
     def _own_classes(self) -> None:
-        """Return None: the ``classes_`` of a net that was fitted on a matrix are 0 and 1."""
+        """Return None: a net that was fitted on a matrix has the ``classes_`` 0 and 1."""
 
     def _remedy(self) -> str | None:
         has_sigmoid = isinstance(getattr(self.teacher, "criterion_", None), nn.BCEWithLogitsLoss)
@@ -153,7 +153,7 @@ class LabelFunctionTeacher(_ConvertsLabels, FunctionTeacherAdapter):
 
 
 class LabelClassifierTeacher(ClassifierTeacher):
-    """Adapter of a classifier, a clone of which is fitted on the matrix of labels of D_train."""
+    """Adapter of a classifier; a clone of it is fitted on D_train's matrix of labels."""
 
     def fit(
         self, X: Any, y: np.ndarray, *, sample_weight: np.ndarray | None, rng: np.random.RandomState
@@ -165,7 +165,7 @@ class LabelClassifierTeacher(ClassifierTeacher):
                 raise ValueError(
                     f"{self.name} learns one label per row, and y has {y.shape[1]} labels. Give "
                     "sklearn.multioutput.MultiOutputClassifier of it, which trains one for each label, or a "
-                    f"classifier that can be fitted on a matrix of 0 and 1. It said: {error}"
+                    f"classifier that can be fitted on a matrix of 0 and 1. Its error: {error}"
                 ) from error
             constant = np.flatnonzero((y == y[:1]).all(axis=0))
             if not len(constant):
@@ -173,7 +173,7 @@ class LabelClassifierTeacher(ClassifierTeacher):
             raise ValueError(
                 f"{self.name} cannot be fitted on D_train, in which label {constant[0]} of y is the same in "
                 "all rows. Leave such labels out of y, or give a teacher that takes them, such as a forest. "
-                f"It said: {error}"
+                f"Its error: {error}"
             ) from error
 
     @staticmethod
@@ -188,10 +188,10 @@ class LabelClassifierTeacher(ClassifierTeacher):
 
 
 class FrozenLabelTeacher(FrozenTeacher):
-    """Adapter of a classifier that was fitted on a matrix of labels before."""
+    """Adapter of a classifier that comes fitted on a matrix of labels."""
 
     def _check_classes(self) -> None:
-        """Check none: labels have no names."""
+        """Check nothing, because labels have no names."""
 
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
@@ -210,21 +210,21 @@ _OF_LIBRARY: dict[type[TeacherAdapter], type[TeacherAdapter]] = {
 
 
 def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> Tensor:
-    """Return a fitted classifier's log odds of each label, or its margins where it has no probabilities.
+    """Return a fitted classifier's log odds of each label, or its margins if it has no probabilities.
 
     Parameters
     ----------
     classifier : estimator
-        ``predict_proba`` gives an array of shape (n_samples, k), or a list of k arrays of shape (n_samples,
-        2).
+        Its ``predict_proba`` returns an array of shape (n_samples, k), or a list of k arrays of shape
+        (n_samples, 2).
     X : array-like
     n_samples, n_labels : int
-        Rows of X, and k.
+        Number of rows of X, and k.
 
     Raises
     ------
     ValueError
-        If its answers are neither, or are of another number of labels.
+        If it returns anything else, or answers about another number of labels.
     """
     who, inner = name_of(classifier), thawed(classifier)
     require_scores(inner)
@@ -242,7 +242,7 @@ def label_probabilities_of(classifier: Any, X: Any, n_samples: int, n_labels: in
     Raises
     ------
     ValueError
-        If ``predict_proba`` gives something else, or is of another number of labels.
+        If ``predict_proba`` returns anything else, or answers about another number of labels.
     """
     who, found = name_of(classifier), classifier.predict_proba(X)
     if isinstance(found, (list, tuple)):
@@ -253,14 +253,14 @@ def label_probabilities_of(classifier: Any, X: Any, n_samples: int, n_labels: in
 
 
 def _of_each_label(found: Any, classes: Any, n_labels: int, who: str) -> np.ndarray:
-    """Return the probability of 1 of each label, shape (n, k), of a list with an array for each."""
+    """Return each label's probability of 1, shape (n, k), from a list with an array for each label."""
     check_n_labels(len(found), n_labels, who)
     known = classes if isinstance(classes, (list, tuple)) and len(classes) == n_labels else [None] * n_labels
     return np.column_stack([_of_one(part, own, who) for part, own in zip(found, known, strict=True)])
 
 
 def _of_one(part: Any, classes: Any, who: str) -> np.ndarray:
-    """Return the probability of 1, of the classes of one label: both, or one that was constant."""
+    """Return the probability of 1 for one label, whose classes are 0 and 1, or one of them."""
     values = np.asarray(from_torch(part, "predict_proba"))
     own = [0, 1] if classes is None else np.asarray(classes).ravel().tolist()
     are_codes = all(isinstance(label, (bool, int, float)) and label in (0, 1) for label in own)
@@ -298,7 +298,7 @@ def _checked_probabilities(probabilities: Any, n_labels: int, who: str) -> np.nd
 
 
 def check_predicts_labels(classifier: Any, X: Any, n_labels: int) -> None:
-    """Refuse a classifier that was fitted on one label per row: its probabilities may have k columns, too."""
+    """Refuse a classifier fitted on one label per row, whose probabilities may also have k columns."""
     predicted = classifier.predict(some_rows(X, np.arange(1)))
     shape = tuple(getattr(predicted, "shape", np.shape(predicted)))
     if len(shape) != 2:

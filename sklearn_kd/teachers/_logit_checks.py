@@ -1,4 +1,4 @@
-"""Check the numbers that teachers return, and find the logits in the output of a network."""
+"""Check the numbers that teachers return, and find the logits in a network's output."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from sklearn_kd.inputs._large_arrays import parts, parts_of
 from sklearn_kd.layers._outputs import SUM_TOLERANCE, tensors_in
 from sklearn_kd.teachers._transformed import TransformedTeacher
 
-# A probability of 0, whose logarithm is infinite, is replaced by half the smallest probability that
-# the teacher gives (the usual replacement of rounded zeros in compositional data), within these
-# bounds. A forest of 100 trees that gives 0 means "less than one vote", 0.005; with a far smaller
-# number, noise would dominate its logits at high T.
+# A probability of 0, whose logarithm is infinite, is replaced by half the smallest probability that the
+# teacher gives (the usual replacement of rounded zeros in compositional data), within these bounds. A 0 from
+# a forest of 100 trees means "less than one vote", 0.005; with a far smaller number, noise would dominate
+# its logits at high T.
 FLOOR_BOUNDS = (1e-7, 1e-2)
 
-# The share of rows whose sums may be further off, if they are numbers from 0 to 1.
+# The share of rows whose sums may be further off, if their numbers lie between 0 and 1.
 _MOST_OFF = 0.05
 
 
 class WrongAnswerError(ValueError):
-    """A row of logits that is not finite, or of numbers that are no probabilities.
+    """A row of logits is not finite, or a row of ``predict_proba`` is not a distribution.
 
     The message consists of ``before``, the row and ``after``, so that the row can be renumbered.
     """
@@ -43,7 +43,7 @@ class WrongAnswerError(ValueError):
 def naming_rows(rows: np.ndarray, further: Sequence[tuple[str, np.ndarray]] = ()) -> Iterator[None]:
     """Renumber the row in a WrongAnswerError raised inside: row i becomes ``rows[i]``.
 
-    The rows after these are those of ``further`` sources: the name of each, and its rows.
+    The rows after these belong to ``further`` sources, given as (name, rows).
     """
     try:
         yield
@@ -59,7 +59,7 @@ def naming_rows(rows: np.ndarray, further: Sequence[tuple[str, np.ndarray]] = ()
 
 @contextmanager
 def counting_rows_from(n_before: int) -> Iterator[None]:
-    """Count the row in a WrongAnswerError raised inside after so many others."""
+    """Add ``n_before`` to the row in a WrongAnswerError raised inside."""
     try:
         yield
     except WrongAnswerError as error:
@@ -67,7 +67,7 @@ def counting_rows_from(n_before: int) -> Iterator[None]:
 
 
 def name_of(teacher: Any, name: str = "teacher") -> str:
-    """Return the name of a teacher, or of another network given as ``name``, in messages."""
+    """Return the name in messages of a teacher, or of another network given as ``name``."""
     shown = thawed(teacher)
     shown = shown.network if isinstance(shown, TransformedTeacher) else shown
     return f"{name} {type(shown).__name__}"
@@ -88,9 +88,10 @@ _A_LOGIT_IS = "a logit is a number, or −inf for a class that is switched off"
 def refuse_wrong_numbers(
     logits: Tensor, who: str, n_before: int = 0, of: str = "X", logit_is: str = _A_LOGIT_IS
 ) -> None:
-    """Raise if a row of logits has NaN, +inf or nothing but −inf.
+    """Raise if a row of logits has NaN, +inf or only −inf.
 
-    A single −inf is allowed: a class of probability 0. ``logit_is`` says in the message what a logit is.
+    A single −inf is allowed: the class has probability 0. ``logit_is`` explains in the message what a logit
+    is.
 
     Raises
     ------
@@ -108,18 +109,18 @@ def refuse_wrong_numbers(
     raise WrongAnswerError(
         f"{who}:",
         n_before + row,
-        f" of {of} has {found} among its logits; {logit_is}. See whether that row is all numbers, scaled as "
+        f" of {of} has {found} among its logits; {logit_is}. Check that this row is all numbers, scaled as "
         "for the teacher, ask the teacher in float32, or leave such rows out.",
     )
 
 
 def _peaks(logits: Tensor) -> Tensor:
-    # NaN, +inf and a row of nothing but −inf all show in the maximum of the row.
+    # NaN, +inf and a row of only −inf all show in the maximum of the row.
     return logits.amax(dim=1)
 
 
 class AnswersWatch:
-    """Checks the logits given in training for NaN and +inf, without waiting for the device.
+    """Checks the teacher's logits for NaN and +inf during training, without synchronising with the device.
 
     Parameters
     ----------
@@ -143,7 +144,7 @@ class AnswersWatch:
             return None
         return (
             f"{self.who} answered some training batches with NaN or +inf, which no lr mends: try the teacher "
-            "in float32, and whether augment leaves X in the range that the teacher was trained on."
+            "in float32, and check that augment keeps X in the range that the teacher was trained on."
         )
 
 
@@ -152,12 +153,12 @@ class AnswersWatch:
 
 
 def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
-    """Check the output of a ``predict_proba`` and return it as an array.
+    """Check the output of ``predict_proba`` and return it as an array.
 
     Raises
     ------
     WrongAnswerError
-        If a row is no distribution; the message names ``who`` and the first such row.
+        If a row is not a distribution; the message names ``who`` and the first such row.
     ValueError
         If the shape is not (n, K).
     """
@@ -168,7 +169,7 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
             f"it returned shape {probabilities.shape}.{columns_of_two(probabilities)}"
         )
     sums = probabilities.sum(axis=1)
-    # Written so that NaN fails too.
+    # These comparisons are False for NaN.
     right = (probabilities >= 0).all(axis=1) & (np.abs(sums - 1) <= _tolerance(probabilities))
     # A few sums may be off by cancellation, as GaussianNB's are in float32; the softmax corrects them.
     possible = right | ((probabilities >= 0) & (probabilities <= 1 + SUM_TOLERANCE)).all(axis=1) & (
@@ -186,17 +187,17 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
 
 
 def columns_of_two(values: Any) -> str:
-    """Return advice about an answer of one number for each row, or an empty string."""
+    """Return advice about an answer with one number per row, or an empty string."""
     if values.ndim != 1 or not len(values):
         return ""
     return (
-        " Of one margin z for two classes make np.column_stack([0 * z, z]), of one probability p "
+        " Turn one margin z for two classes into np.column_stack([0 * z, z]), and one probability p into "
         "np.column_stack([1 - p, p])."
     )
 
 
 def _tolerance(probabilities: np.ndarray) -> float:
-    """Return the tolerance of the sums: numbers of two decimals may each be off by half of the last."""
+    """Return the tolerance of the sums: each number rounded to two decimals may be off by 0.005."""
     two_decimals = np.allclose(probabilities, np.round(probabilities, 2), rtol=0, atol=1e-6)
     return min(max(SUM_TOLERANCE, 0.0051 * probabilities.shape[1]), 0.5) if two_decimals else SUM_TOLERANCE
 
@@ -215,7 +216,7 @@ def _looks_like(values: np.ndarray, row: int) -> str:
 
 
 def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Return logarithms, float32, with zeros replaced as ``FLOOR_BOUNDS`` says."""
+    """Return logarithms, float32, with zeros replaced as described at ``FLOOR_BOUNDS``."""
     given = torch.as_tensor(np.ascontiguousarray(probabilities))
     floor = _floor(torch.stack([_smallest(part) for part in parts_of(given)] or [given.new_tensor(1)]))
     logits = np.empty(given.shape, dtype=np.float32)
@@ -225,7 +226,7 @@ def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
 
 
 def logarithms(probabilities: Tensor) -> Tensor:
-    """Return the logarithms of a tensor as :func:`log_probabilities` does, without waiting for the device."""
+    """Return a tensor's logarithms as :func:`log_probabilities` does, without waiting for the device."""
     return torch.maximum(probabilities, _floor(_smallest(probabilities))).log()
 
 
@@ -242,25 +243,25 @@ def _floor(smallest: Tensor) -> Tensor:
 
 
 def logits_in(output: Any, n_rows: int, widths: Sequence[int], who: str, *, maps: bool = False) -> Tensor:
-    """Return the logits in the output of a network, shape (n_rows, n_columns), float32.
+    """Return the logits in a network's output, shape (n_rows, n_columns), float32.
 
     Parameters
     ----------
     output : Tensor, object with ``logits``, tuple, list or mapping
-        From a tuple, list or mapping take ``"logits"``, else the first tensor with one of ``widths``
-        columns, else the only tensor with two dimensions.
+        In a tuple, list or mapping, the logits are ``"logits"``, else the first tensor with one of
+        ``widths`` columns, else the only tensor with two dimensions.
     n_rows : int
     widths : sequence of int
         Possible numbers of columns.
     who : str
         Name of the network in messages.
     maps : bool, default=False
-        Whether they are maps, of shape (n_rows, n_columns, h, w).
+        Whether the logits are maps, of shape (n_rows, n_columns, h, w).
 
     Raises
     ------
     ValueError
-        If no tensor, or none that is clearly the logits, is found.
+        If no tensor is clearly the logits.
     """
     n_dims, shape = (4, "(n, n_classes, height, width)") if maps else (2, "(n, n_classes)")
     named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)

@@ -1,4 +1,4 @@
-"""Storage of a teacher's logits while the student trains: in memory or in a file, float32 or float16."""
+"""Store a teacher's logits while the student trains: in memory or in a file, as float32 or float16."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn_kd.teachers._logit_checks import refuse_wrong_numbers
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16}
 LOGIT_DTYPES = tuple(_DTYPES)
-# float16 has steps of 0.25 and more beyond.
+# Beyond this, float16 has steps of 0.25 and more.
 _FAR = 256
 
 
@@ -30,41 +30,41 @@ class LogitStorage(NamedTuple):
     ----------
     dtype : {"float32", "float16"}
     folder : str, path-like or None
-        Folder of a temporary file. None: in memory, on the device.
+        Folder for a temporary file. None: keep them in memory, on the device.
     """
 
     dtype: str = "float32"
     folder: str | PathLike[str] | None = None
 
     def check(self) -> None:
-        """Raise ValueError unless the folder is there, OSError unless it can be written to."""
+        """Raise ValueError if the folder does not exist, OSError if it cannot be written to."""
         if self.folder is None:
             return
         if not Path(self.folder).is_dir():
             raise ValueError(
-                f"teacher_logits_dir={self.folder!r} is no folder. Give one that is there, with room "
-                "for the teacher's logits."
+                f"teacher_logits_dir={self.folder!r} is not a folder. Give an existing one, with room for "
+                "the teacher's logits."
             )
         self.new_file().close()
 
     def new_file(self) -> Any:
-        """Return a new file in the folder, which goes when it is closed."""
+        """Return a new file in the folder, which is deleted when it is closed."""
         try:
             return tempfile.TemporaryFile(dir=self.folder)
         except OSError as error:
             raise type(error)(
-                f"teacher_logits_dir={self.folder!r}: no file can be made there ({error.strerror}). Give a "
-                "folder that can be written to."
+                f"teacher_logits_dir={self.folder!r}: cannot create a file there ({error.strerror}). Give a "
+                "writable folder."
             ) from error
 
 
 class LogitStore:
-    """Stores logits in the order in which they come.
+    """Stores logits in the order in which they arrive.
 
     Parameters
     ----------
     n_rows : int
-        Rows that will come.
+        Number of rows to store.
     storage : LogitStorage
     who : str
         Name of the teacher in messages.
@@ -84,7 +84,7 @@ class LogitStore:
         Raises
         ------
         WrongAnswerError
-            If a row has NaN or +inf; it is counted from the first row stored.
+            If a row has NaN or +inf. The row is counted from the first one stored.
         OSError
             If the disk is full.
         """
@@ -101,7 +101,7 @@ class LogitStore:
         self._n_stored += len(logits)
 
     def finish(self) -> Tensor:
-        """Return all logits, shape (n_rows, n_columns) or of maps; of a file, which ends with them."""
+        """Return all logits, shape (n_rows, n_columns) or that of maps. A file is deleted with them."""
         assert self._n_stored == self._n_rows, (
             f"{self._who}: logits of {self._n_stored} of {self._n_rows} rows"
         )
@@ -110,15 +110,15 @@ class LogitStore:
             return self._tensor
         shape = self._n_rows, *self._row_shape
         logits: np.ndarray = np.memmap(self._file, dtype=self._storage.dtype, mode="r", shape=shape)
-        self._file.close()  # the map keeps the file, which has no name
+        self._file.close()  # the memory map keeps the nameless file
         return shared_tensor(logits)
 
     def _write(self, logits: np.ndarray) -> None:
         try:
             self._file.write(np.ascontiguousarray(logits).data)
-            self._file.flush()  # a few rows would wait for ``finish``
+            self._file.flush()  # else the last rows would be written only by ``finish``
         except OSError as error:
-            with suppress(OSError):  # of the rows that wait
+            with suppress(OSError):  # from rows still in the buffer
                 self._file.close()
             size = format_mebibytes(self._n_rows * math.prod(self._row_shape) * logits.itemsize)
             raise OSError(
@@ -131,8 +131,8 @@ class LogitStore:
 def as_float16(logits: Tensor) -> Tensor:
     """Return logits as float16.
 
-    Rows with numbers beyond ±256, where float16 has steps of 0.25 and more, are moved so that their largest
-    is 0, which changes no softmax. What then lies below the range becomes −inf, a probability of 0.
+    Beyond ±256 float16 has steps of 0.25 and more. Rows with such numbers are shifted so that their largest
+    is 0, which changes no softmax. Numbers then below the range become −inf, a probability of 0.
     """
     far = ((logits.abs() > _FAR) & torch.isfinite(logits)).any(dim=1)
     if bool(far.any()):

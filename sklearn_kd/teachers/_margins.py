@@ -1,4 +1,4 @@
-"""Margins of ``decision_function`` as logits, for classifiers without ``predict_proba``."""
+"""Use margins of ``decision_function`` as logits, for classifiers without ``predict_proba``."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from sklearn_kd.teachers._logit_checks import name_of, thawed
 
 
 def gives_margins(classifier: Any) -> bool:
-    """Return True if a classifier, fitted or not, has a ``decision_function`` that can be used."""
-    # Its fit needs probabilities all the same.
+    """Return True if a classifier, fitted or not, has a usable ``decision_function``."""
+    # The fit of SelfTrainingClassifier needs probabilities even so.
     trains_by_probabilities = is_instance(classifier, "sklearn.semi_supervised", "SelfTrainingClassifier")
     return hasattr(classifier, "decision_function") and not trains_by_probabilities
 
 
 def refuse_pairwise_margins(classifier: Any) -> None:
-    """Raise ValueError for an SVC whose margins are those of pairs of classes.
+    """Raise ValueError for an SVC whose margins belong to pairs of classes.
 
-    With three classes there are three pairs, so that the shape does not tell.
+    With three classes there are three pairs, so the shape alone does not show it.
     """
     best = getattr(classifier, "best_estimator_", None)  # of a search
     for part in (classifier, *([] if best is None else [best])):
@@ -32,27 +32,26 @@ def refuse_pairwise_margins(classifier: Any) -> None:
             if name.endswith("decision_function_shape") and value == "ovo":
                 raise ValueError(
                     f"{name_of(classifier)} has {name}='ovo': its decision_function returns margins of "
-                    "pairs of classes, and a logit belongs to one class. Set decision_function_shape='ovr', "
+                    "pairs of classes, but a logit belongs to one class. Set decision_function_shape='ovr', "
                     "or wrap it in sklearn.calibration.CalibratedClassifierCV."
                 )
 
 
 def margins_of(classifier: Any, X: Any, n_samples: int, known: Any) -> tuple[np.ndarray, Any]:
-    """Return a fitted classifier's margins as logits, and the classes of their columns, if they are known.
+    """Return a fitted classifier's margins as logits, and the classes of the columns if they are known.
 
-    Say once that they are margins.
-
-    The margin m of the second of two classes becomes the logits 0 and m.
+    Warn, once for each teacher, that margins are used. With two classes, the margin m of the second becomes
+    the logits 0 and m.
 
     Parameters
     ----------
     classifier : estimator
-        Fitted; it has ``decision_function``.
+        Fitted, with a ``decision_function``.
     X : array-like
     n_samples : int
         Number of rows of X.
     known : array-like of shape (n_classes,) or None
-        Its classes, in the order of the columns unless these have names.
+        Its classes, in the order of the columns unless the columns have names.
 
     Raises
     ------
@@ -84,8 +83,8 @@ def say_that_margins_are_used(who: str) -> None:
     """Warn, once for each teacher, that margins are not calibrated."""
     _say_once(
         f"{who} has no predict_proba: the margins of its decision_function are used as logits. Margins are "
-        "not calibrated: a learned temperature scales them, a fixed one should be chosen for them. For "
-        "probabilities wrap it in sklearn.calibration.CalibratedClassifierCV."
+        "not calibrated: a learned temperature scales them; choose a fixed one to suit them. For "
+        "probabilities, wrap it in sklearn.calibration.CalibratedClassifierCV."
     )
 
 
@@ -94,7 +93,7 @@ _SAID: set[str] = set()
 
 
 def _say_once(message: str) -> None:
-    """Warn, once in a process."""
+    """Warn, once per process and message."""
     if message not in _SAID:
         _SAID.add(message)
         warnings.warn(message, UserWarning, stacklevel=3)

@@ -1,4 +1,4 @@
-"""Teachers that are trained networks: modules and skorch nets, asked batch by batch."""
+"""Ask trained networks, modules and skorch nets, batch by batch."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._transformed import TransformedTeacher, TransformError
 from sklearn_kd.teachers._wrappers import without_parallel
 
-LEAVE_SOFTMAX_OUT = "Let the network return logits: leave its softmax out"
+LEAVE_SOFTMAX_OUT = "Have the network return logits: leave its softmax out"
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 
@@ -60,26 +60,26 @@ def possible_widths(teacher: Any, stated: list[Any] | None, classes: np.ndarray)
 def own_classes(teacher: Any, n_columns: int, stated: list[Any] | None) -> Any:
     """Return the classes of a network's columns if the network knows them, else None."""
     network = without_parallel(teacher) if isinstance(teacher, nn.Module) else teacher
-    # An estimator of this library sets it on a network that it has trained on codes.
+    # Estimators of this library set this attribute on networks that they have trained on codes.
     labels = getattr(network, "labels_of_columns", None)
     if labels is not None:
         return labels
     own = getattr(teacher, "classes_", getattr(network, "classes_", None))
     if own is None or not isinstance(network, NeuralNet):
         return own
-    # skorch is trained on numbers of columns, though y may have other labels.
+    # skorch trains on column numbers, though y may have other labels.
     if stated is not None and np.array_equal(own, np.arange(n_columns)):
         return None
-    # Without the parameter ``classes`` they are the classes in y, which may be fewer than the columns.
+    # Without the parameter ``classes``, classes_ are the classes in y, perhaps fewer than the columns.
     return own if getattr(network, "classes", None) is not None or len(own) == n_columns else None
 
 
 class EvaluatedNetwork:
-    """A trained module on a device, in evaluation mode, without gradient.
+    """A trained module on a device, in evaluation mode and without gradients.
 
-    Copies of its tensors are moved, once; the user's module stays as it is. Batches are cast to the
-    type of its weights. It is called with the parts of those that have several; integers alone become
-    floats where it cannot take them.
+    Its tensors are copied to the device once; the user's module is not changed. Batches are cast to the type
+    of its weights. The parts of a batch become arguments of the module; a batch of integers alone is cast to
+    floats if the module cannot take integers.
 
     Parameters
     ----------
@@ -93,14 +93,14 @@ class EvaluatedNetwork:
         self.module, self.who = without_parallel(module), who
         tensors = dict((*self.module.named_parameters(), *self.module.named_buffers()))
         self._weight = next((t for t in tensors.values() if t.is_floating_point()), None)
-        if isinstance(self.module, TransformedTeacher):  # it casts what the transform makes
+        if isinstance(self.module, TransformedTeacher):  # it casts the transform's output
             self._weight = None
         self._state: dict[str, Tensor] | None = None
         self._row_operations: float | None = None
-        self._takes_integers: bool | None = None  # known once it has been asked about integers
+        self._takes_integers: bool | None = None  # known after the first batch of integers
         if isinstance(self.module, torch.jit.ScriptModule):
-            # Its constants move only with a copy of the whole module. A frozen one has no tensors that show
-            # where they are.
+            # Its constants move only with a copy of the whole module. A frozen module has no tensors that
+            # show where its constants are.
             if device.type != "cpu" or not tensors or any(t.device != device for t in tensors.values()):
                 self.module = _script_on(self.module, device)
         elif any(t.device != device for t in tensors.values()):
@@ -113,7 +113,7 @@ class EvaluatedNetwork:
         Raises
         ------
         ValueError
-            If it cannot take such samples.
+            If the module cannot take such samples.
         """
         given = x if self._weight is None else self._cast(x, self._weight.dtype)
         with self._threads(given), eval_mode(self.module.modules()), torch.no_grad():
@@ -144,7 +144,7 @@ class EvaluatedNetwork:
         return False
 
     def _threads(self, x: Any) -> threads_for:
-        """Return a context with as many threads as a batch pays for; the first one shows its operations."""
+        """Return a context with as many threads as a batch is worth; the first batch counts operations."""
         if self._row_operations is None or x.device.type != "cpu":
             return threads_for(math.inf)
         return threads_for(self._row_operations * len(x))
@@ -156,7 +156,7 @@ class EvaluatedNetwork:
         try:
             return torch.func.functional_call(self.module, self._state, args, kwargs)
         finally:
-            gather_weights(self._recurrent)  # else the user's layers would list the copies
+            gather_weights(self._recurrent)  # else the user's layers would refer to the copies
 
 
 def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueError:
@@ -164,10 +164,10 @@ def cannot_take(who: str, x: Any, error: Exception, module: nn.Module) -> ValueE
     behind = ""
     remedy = (
         "Give fit an X of the shape that the teacher was trained on, or a teacher_transform that makes that "
-        "shape of X, such as sklearn_kd.teachers.ImageTransform(32)."
+        "shape from X, such as sklearn_kd.teachers.ImageTransform(32)."
     )
     if isinstance(module, TransformedTeacher):
-        behind = f" behind teacher_transform={module.transform!r}"
+        behind = f" after teacher_transform={module.transform!r}"
         remedy = "Give a teacher_transform that makes the shape that the teacher was trained on."
     remedy = remedy_for_two_devices(module, x.device, error) or remedy
     cause = str(error).rstrip(". ")
@@ -222,9 +222,9 @@ class ModuleTeacher(BatchTeacherAdapter):
 class SkorchTeacher(BatchTeacherAdapter):
     """Adapter of a fitted skorch net.
 
-    The output of its module is logits, unless all rows are probabilities. ``predict_proba`` is
-    asked instead if the user has said how probabilities are made, or if the module has one output
-    for two classes.
+    The output of its module is logits, unless all rows are probabilities. ``predict_proba`` is used instead
+    if the user has specified how outputs become probabilities, or if the module has one output for two
+    classes.
     """
 
     _row_operations: float | None = None
@@ -246,7 +246,7 @@ class SkorchTeacher(BatchTeacherAdapter):
         return BatchLogits(ask, lambda values: self._conversion(values, classes), self.name)
 
     def _conversion(self, values: Tensor, classes: np.ndarray) -> LogitConversion:
-        # Only this loss has a softmax of its own; with another one the module may end in a softmax.
+        # Only this loss has its own softmax; with another one the module may end in a softmax.
         criterion = getattr(self.teacher, "criterion_", None)
         return LogitConversion.of(
             values,
@@ -258,7 +258,7 @@ class SkorchTeacher(BatchTeacherAdapter):
         )
 
     def _threads(self, x: Any) -> threads_for:
-        """Return a context with as many threads as a batch of the net pays for, by the first rows asked."""
+        """Return a context with as many threads as a batch is worth, judged by the first rows."""
         net = self.teacher
         if self._row_operations is None:
             rows = as_arrays(x[:2])
@@ -287,14 +287,14 @@ class SkorchTeacher(BatchTeacherAdapter):
         net = self.teacher
         if not self._declares_probabilities:
             output = net.forward(X)
-            output = output[0] if isinstance(output, tuple) else output  # as skorch itself
+            output = output[0] if isinstance(output, tuple) else output  # as skorch does
             if not isinstance(output, Tensor) or (output.ndim in (2, 4) and output.shape[1] > 1):
                 return output, None
         return None, net.predict_proba(X)
 
     @property
     def _declares_probabilities(self) -> bool:
-        """True if the user has said how the output becomes probabilities."""
+        """True if the user has specified how the output becomes probabilities."""
         plain = (NeuralNet.predict_proba, NeuralNetClassifier.predict_proba)
         net = self.teacher
         return net.predict_nonlinearity != "auto" or type(net).predict_proba not in plain
@@ -305,5 +305,5 @@ class SkorchTeacher(BatchTeacherAdapter):
         if isinstance(data, SparseData):
             yield from super().iter_logits(X, data, classes, batch_size)
             return
-        # skorch makes its own batches; zeros of all rows share one floor.
+        # skorch makes its own batches; asked at once, the zeros of all rows share one floor.
         yield from map(self.on(data.device, classes), data.iter_batches(len(data)))

@@ -1,4 +1,4 @@
-"""Teachers in ONNX files, which ONNX Runtime runs."""
+"""Use ONNX files as teachers, run by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _NUMBERS = {
     "tensor(int32)": np.int32,
     "tensor(bool)": np.bool_,
 }
-# Sparse rows that are made dense at a time.
+# Sparse rows to make dense at a time.
 _DENSE_ROWS = 1024
 _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 
@@ -37,31 +37,31 @@ _FLOATS = ("tensor(float)", "tensor(double)", "tensor(float16)")
 class OnnxTeacher(BaseEstimator):
     """A classifier in an ONNX file, as a teacher that comes trained.
 
-    A path that ends in ``.onnx`` and an ``onnxruntime.InferenceSession`` are teachers too:
-    ``teacher="model.onnx"`` means ``OnnxTeacher("model.onnx")``.
+    A path that ends in ``.onnx`` and an ``onnxruntime.InferenceSession`` work too: ``teacher="model.onnx"``
+    means ``OnnxTeacher("model.onnx")``.
 
     Its answers are the output with one number per class: logits, or probabilities, whose logarithms are
-    taken. What sklearn-onnx writes is understood: a label beside probabilities, as a tensor or as a list of
-    dicts (ZipMap).
+    taken. Files written by sklearn-onnx are understood: they return a label beside probabilities, as a
+    tensor or as a list of dicts (ZipMap).
 
     Parameters
     ----------
     model : str, path-like, bytes or onnxruntime.InferenceSession
-        The file, its content, or what runs it. A session cannot be pickled: give the path where other
-        processes are to fit.
+        The path of the file, its content, or a session. A session cannot be pickled: to fit in other
+        processes, give the path.
     classes : array-like of shape (n_columns,) or None, default=None
-        The class of each column. None: as the file says it, by the keys of a ZipMap, a JSON list ``classes``
-        in its metadata, or the labels that it returns beside the numbers; else as ``teacher_classes`` of the
-        estimator.
+        The class of each column. None: the classes that the file states, in the keys of a ZipMap, in a JSON
+        list ``classes`` in its metadata, or in the labels that it returns beside the numbers; otherwise the
+        estimator's ``teacher_classes``.
     providers : list of str or None, default=None
-        Execution providers of ONNX Runtime. None: its CPU.
+        Execution providers of ONNX Runtime. None: the CPU provider.
 
     Notes
     -----
-    A file with one input of floats is asked batch by batch, so that it can teach with ``augment`` and a
+    A file with one input of floats is asked batch by batch, so that it works with ``augment`` and a
     ``Dataset``. With ``student_preprocessing`` it is asked about X as given, and about the student's rows
-    only where ``augment`` changes these. A file with several inputs, one for each column, as sklearn-onnx
-    makes for data frames, is given the columns of these names.
+    only if ``augment`` changes them. A file with several inputs, one per column, as sklearn-onnx writes for
+    data frames, gets the columns of these names.
 
     ONNX Runtime must be installed: ``pip install onnxruntime``.
 
@@ -105,8 +105,8 @@ class OnnxAdapter(EitherWayAdapter):
         for wanted in self._inputs:
             if wanted.type not in _NUMBERS and wanted.type != "tensor(string)":
                 raise ValueError(
-                    f"{self.name} has an input {wanted.name!r} of the type {wanted.type}. Give one with "
-                    "numbers or strings, or a function that runs it."
+                    f"{self.name} has an input {wanted.name!r} of the type {wanted.type}. Give a file "
+                    "with inputs of numbers or strings, or a function that runs it."
                 )
         self._found: list[Any] | None = None
         written = self._session.get_modelmeta().custom_metadata_map.get("classes")
@@ -117,22 +117,22 @@ class OnnxAdapter(EitherWayAdapter):
         return not self._asks_given and len(self._inputs) == 1 and self._inputs[0].type in _FLOATS
 
     def ask_about_given_rows(self) -> None:
-        # The file was made for the columns of X, not for what the student's preprocessing makes of them.
+        # The file was made for the columns of X, not for those that the student's preprocessing makes.
         self._asks_given = True
 
     def column_classes(self) -> Any:
-        """Return the classes that the user states, or the file, or its labels so far."""
+        """Return the classes stated by the user or the file, or seen in the file's labels so far."""
         if self._stated.classes is not None:
             return self._stated.classes
         return self._found if self._written is None else self._written
 
     @property
     def known_columns(self) -> Any:
-        """The label of each column, which a few rows may not show."""
+        """Label of each column, which a few rows may not show."""
         return self.column_classes()
 
     def predict_logits(self, X: Any) -> Any:
-        if sparse.issparse(X):  # never dense as a whole
+        if sparse.issparse(X):  # a part at a time, never dense as a whole
             X, starts = X.tocsr(), range(0, X.shape[0], _DENSE_ROWS)
             return np.vstack([self.predict_logits(X[i : i + _DENSE_ROWS].toarray()) for i in starts])
         names = [self._output.name, *([] if self._labels is None else [self._labels.name])]
@@ -144,22 +144,22 @@ class OnnxAdapter(EitherWayAdapter):
         elif labels:
             known = _labels_of_columns(np.asarray(labels[0]), found)
         self._refuse_another_order(known)
-        # Codes of labels are no labels where the user states these.
+        # If the user states the labels, codes 0 to K−1 in the file are not labels.
         if self._found is None and not (self.teacher_classes and known == list(range(len(known or ())))):
             self._found = known
         return found
 
     def _refuse_another_order(self, known: list[Any] | None) -> None:
-        """Raise ValueError if the user states the classes that the file has in another order."""
+        """Raise ValueError if the user states the file's classes in another order."""
         stated = ordered_classes(self._stated.classes, "OnnxTeacher: classes")
         if known and stated and known != stated and set(known) == set(stated):
             raise ValueError(
-                f"OnnxTeacher: classes={stated[:10]} are in another order than those of the file's columns, "
-                f"{known[:10]}. Leave classes=None."
+                f"OnnxTeacher: classes={stated[:10]} are in another order than the classes of the file's "
+                f"columns, {known[:10]}. Leave classes=None."
             )
 
     def __copy__(self) -> OnnxAdapter:
-        copied = object.__new__(type(self))  # the state of a pickle would load the file again
+        copied = object.__new__(type(self))  # copying by pickle state would load the file again
         copied.__dict__.update(self.__dict__)
         return copied
 
@@ -195,7 +195,7 @@ class OnnxAdapter(EitherWayAdapter):
 
 
 class _GivenAlone(OnnxAdapter):
-    """Adapter of a file or a session that is given as it is."""
+    """Adapter of a plain file or session."""
 
     @property
     def _stated(self) -> OnnxTeacher:
@@ -235,7 +235,7 @@ def _is_session(value: Any) -> bool:
 
 
 def _session_of(teacher: OnnxTeacher) -> Any:
-    """Return what runs the model.
+    """Return a session that runs the model.
 
     Raises
     ------
@@ -243,8 +243,10 @@ def _session_of(teacher: OnnxTeacher) -> Any:
         If ONNX Runtime is not installed.
     FileNotFoundError
         If there is no such file.
+    TypeError
+        If the model is neither a path, bytes nor a session.
     ValueError
-        If it is no ONNX model.
+        If it is not an ONNX model.
     """
     model = teacher.model
     if _is_session(model):
@@ -266,7 +268,7 @@ def _session_of(teacher: OnnxTeacher) -> Any:
     providers = ["CPUExecutionProvider"] if teacher.providers is None else list(teacher.providers)
     try:
         return onnxruntime.InferenceSession(given, providers=providers)
-    except Exception as error:  # of classes of its own
+    except Exception as error:  # ONNX Runtime has its own classes
         name = "bytes" if isinstance(model, bytes) else str(model)
         raise ValueError(f"teacher: ONNX Runtime cannot load {name}: {error}") from error
 
@@ -281,7 +283,7 @@ def _output_of_scores(outputs: Sequence[Any], who: str) -> Any:
     Raises
     ------
     ValueError
-        If there is none, or several that are not told apart by their names.
+        If there is none, or several that their names do not distinguish.
     """
     scores = [out for out in outputs if out.type.startswith("seq(map(") or _is_table_of_floats(out)]
     scores = scores or [out for out in outputs if _is_map_of_floats(out)]
@@ -295,8 +297,8 @@ def _output_of_scores(outputs: Sequence[Any], who: str) -> Any:
     listed = [f"{out.name}: {out.type} {out.shape}" for out in outputs]
     raise ValueError(
         f"{who} has the outputs {listed}; {'none' if not scores else 'more than one'} may be the logits or "
-        "the probabilities of classes, shape (n, n_classes). Name the one logits or probabilities, or give a "
-        "function that runs it."
+        "the probabilities of classes, shape (n, n_classes). Name the right one logits or probabilities, or "
+        "give a function that runs it."
     )
 
 
@@ -305,7 +307,7 @@ def _is_table_of_floats(output: Any) -> bool:
 
 
 def _is_map_of_floats(output: Any) -> bool:
-    """Return whether an output has a map, or several, for each image."""
+    """Return True if an output has one or more maps for each image."""
     return output.type in _FLOATS and len(output.shape) in (3, 4)
 
 
@@ -317,7 +319,7 @@ def _output_of_labels(outputs: Sequence[Any]) -> Any | None:
 
 
 def _labels_of_columns(labels: np.ndarray, scores: np.ndarray) -> list[Any] | None:
-    """Return the label that is given where a column is the largest; None unless each column has one."""
+    """Return the label given when each column is the largest; None unless every column has exactly one."""
     labels, largest = labels.reshape(-1), scores == scores.max(axis=1, keepdims=True)
     clear = largest.sum(axis=1) == 1  # no ties
     found = [set(labels[clear & largest[:, column]].tolist()) for column in range(scores.shape[1])]
@@ -330,19 +332,19 @@ def _labels_of_columns(labels: np.ndarray, scores: np.ndarray) -> list[Any] | No
 
 
 def _as_type(values: Any, wanted: Any, who: str) -> np.ndarray:
-    """Return values in the type of an input."""
+    """Convert values to the type of an input."""
     kind = _NUMBERS.get(wanted.type)
     array = np.asarray(values)
     try:
         return array.astype(str).astype(object) if kind is None else np.ascontiguousarray(array, dtype=kind)
     except (TypeError, ValueError) as error:
         raise ValueError(
-            f"{who}: its input {wanted.name!r} takes {wanted.type}, which X does not give: {error}"
+            f"{who}: its input {wanted.name!r} takes {wanted.type}, but X cannot be converted to it: {error}"
         ) from error
 
 
 def _in_column(values: np.ndarray, wanted: Any) -> np.ndarray:
-    """Return a column with the dimensions of its input."""
+    """Return a column with as many dimensions as its input."""
     n_dimensions = len(wanted.shape or (1, 1))
     return values[:, None] if n_dimensions == 2 and values.ndim == 1 else values
 

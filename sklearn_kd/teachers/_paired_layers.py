@@ -1,4 +1,4 @@
-"""Layers of a teacher and of a student whose features are compared."""
+"""Find the layers of teacher and student whose features are compared."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def find_layers_of_both(
     auto: str = "stages",
     of_maps: bool = False,
 ) -> tuple[Shapes, Shapes]:
-    """Find layers of both networks by name or automatically, after a trial of each on some samples.
+    """Find layers of both networks, by name or automatically, by running each on some samples.
 
-    The trial changes neither network.
+    Neither network is changed.
 
     Parameters
     ----------
@@ -45,15 +45,15 @@ def find_layers_of_both(
     Returns
     -------
     of_teacher, of_student : dict of str to tuple of int
-        Shape of one sample's features by layer, in order. :func:`feature_hooks` takes these names.
+        Shape of one sample's features, by layer name, in order. :func:`feature_hooks` takes these names.
 
     Raises
     ------
     ValueError
-        If there is no such layer; if "auto" finds different numbers of stages; if a layer of the student is
-        another one in training mode.
+        If a layer does not exist, if "auto" finds different numbers of stages, or if a layer of the student
+        is a different one in training mode.
     TypeError
-        If layers are neither "auto" nor a sequence of names.
+        If ``teacher_layers`` or ``student_layers`` is neither "auto" nor a sequence of names.
     """
     find_in_teacher = partial(
         teacher.layer_shapes, teacher_layers, samples, of_maps=of_maps, kinds=kinds, auto=auto
@@ -89,7 +89,7 @@ def features_of_both(
     of_teacher: Iterable[str],
     of_student: Iterable[str],
 ) -> tuple[Mapping[str, Tensor], Mapping[str, Tensor]]:
-    """Return features of some samples by layer, the student's first, of both in evaluation mode."""
+    """Return both networks' features of some samples, by layer, in evaluation mode; the student's first."""
     theirs, _ = teacher(samples, list(of_teacher))
     with torch.no_grad(), eval_mode(student.modules()), feature_hooks(student, list(of_student)) as ours:
         student(samples)

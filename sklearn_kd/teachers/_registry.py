@@ -1,7 +1,7 @@
-"""The registry of teachers: which adapter is used for the teachers of a class.
+"""Registry of teachers: choose the adapter for an object.
 
-An object has the adapter of the most specific of its classes. Objects of other classes are told by what
-they can do; :func:`tell_by_abilities` registers such an adapter.
+An object gets the adapter of the most specific of its classes that has one. Objects of other classes are
+recognised by what they can do; :func:`tell_by_abilities` registers such an adapter.
 
 | teacher                               | trained here          | sees                          |
 |---------------------------------------|-----------------------|-------------------------------|
@@ -32,7 +32,7 @@ from sklearn_kd.teachers._logit_checks import thawed
 Adapter = TypeVar("Adapter", bound=type[TeacherAdapter])
 
 _ADAPTERS: dict[type, type[TeacherAdapter]] = {}
-# Adapters of objects without one by their class, tried in this order.
+# Adapters of objects whose class has none, tried in this order.
 _BY_ABILITIES: list[type[TeacherAdapter]] = []
 # Classes whose adapter came with an estimator from another process.
 _CARRIED: set[type] = set()
@@ -53,30 +53,29 @@ def register_teacher(kind: type, adapter: Adapter) -> Adapter: ...
 def register_teacher(kind: type, adapter: Any = None) -> Any:
     """Register the adapter of a class, so that its instances can be teachers.
 
-    Usable as a decorator of the adapter. An instance is given to the adapter of the most specific
-    class among its bases that has one. Another registration of the same class replaces the first.
-    The registrations of this library cannot be replaced, but a subclass of ``nn.Module``, say, can
-    have an adapter of its own.
+    It can decorate the adapter. An instance gets the adapter of the most specific of its classes that has
+    one. Registering a class again replaces its adapter. The library's own registrations cannot be replaced,
+    but a subclass of ``nn.Module``, say, can have its own adapter.
 
     Parameters
     ----------
     kind : type
         Class of the teachers.
     adapter : subclass of TeacherAdapter, default=None
-        Says how they are trained and asked. None: return a decorator.
+        How these teachers are trained and asked. None: return a decorator.
 
     Returns
     -------
     type
-        The adapter; without ``adapter`` a decorator that returns it.
+        The adapter, or, without ``adapter``, a decorator that returns the adapter.
 
     Raises
     ------
     TypeError
-        If ``kind`` is no class, or ``adapter`` is no subclass of :class:`TeacherAdapter` with a
+        If ``kind`` is not a class, or ``adapter`` is not a subclass of :class:`TeacherAdapter` with a
         ``predict_logits``.
     ValueError
-        If ``kind`` is a class that this library has registered.
+        If the library itself has registered ``kind``.
 
     See Also
     --------
@@ -85,16 +84,14 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
 
     Notes
     -----
-    The registry belongs to the process. An unfitted estimator takes the adapter of its teacher along
-    when it is pickled, so that a search may use other processes. A fitted one does not: it predicts
-    without.
+    Each process has its own registry. An unfitted estimator is pickled with its teacher's adapter, so that a
+    search may use other processes. A fitted one is not, because it needs no adapter to predict.
 
     Clones of an estimator share a registered teacher that comes trained, as they share networks.
 
     Examples
     --------
-    A model behind a function that takes rows as lists and returns scores, such as a service on the
-    web:
+    A model behind a function that takes rows as lists and returns scores, such as a web service:
 
     >>> from sklearn.datasets import load_iris
     >>> from sklearn.linear_model import LogisticRegression
@@ -118,19 +115,19 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
     >>> clf.score(X, y) > 0.5
     True
 
-    A booster of LightGBM would need no more than this::
+    A LightGBM booster needs no more than this::
 
         @register_teacher(lightgbm.Booster)
         class BoosterTeacher(TeacherAdapter):
             def predict_logits(self, X):
                 return self.teacher.predict(X, raw_score=True)
 
-    with ``teacher_classes=`` for the classes of its columns, unless they are 0 to K−1.
+    Set ``teacher_classes`` to the classes of its columns, unless they are 0 to K−1.
     """
     if not isinstance(kind, type):
         raise TypeError(
-            f"register_teacher: kind={short_repr(kind)} must be a class: the class of the teachers, not a "
-            "teacher. As a decorator it is written @register_teacher(TheClass)."
+            f"register_teacher: kind={short_repr(kind)} must be a class: the teachers' class, not a teacher. "
+            "As a decorator, write @register_teacher(TheClass)."
         )
     if adapter is None:
         return lambda decorated: register_teacher(kind, decorated)
@@ -139,7 +136,8 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
     if registered is not None and is_of_library(registered):
         raise ValueError(
             f"register_teacher: {kind.__name__} already has an adapter in this library, "
-            f"{registered.__name__}. Register a subclass of it, and give instances of that as teachers."
+            f"{registered.__name__}. Register a subclass of {kind.__name__}, and give its instances as "
+            "teachers."
         )
     _ADAPTERS[kind] = adapter
     _CARRIED.discard(kind)
@@ -147,13 +145,13 @@ def register_teacher(kind: type, adapter: Any = None) -> Any:
 
 
 def tell_by_abilities(adapter: Adapter) -> Adapter:
-    """Register an adapter of objects of any class, which it accepts by what they can do."""
+    """Register an adapter that accepts objects of any class by what they can do."""
     _BY_ABILITIES.append(adapter)
     return adapter
 
 
 def is_of_library(adapter: type[TeacherAdapter]) -> bool:
-    """Return whether an adapter comes with this library."""
+    """Return True if an adapter comes with this library."""
     return adapter.__module__.startswith("sklearn_kd.")
 
 
@@ -184,7 +182,7 @@ def _check_adapter(adapter: Any) -> None:
 def adapter_class(teacher: Any) -> type[TeacherAdapter] | None:
     """Return the adapter class of a teacher, or None if none is registered for it.
 
-    A FrozenEstimator has the adapter of its content if that adapter takes trained teachers.
+    A FrozenEstimator gets the adapter of its content if that adapter takes trained teachers.
     """
     content = thawed(teacher)
     found = None if content is teacher else _most_specific(content)
@@ -208,7 +206,7 @@ def make_teacher(
     ----------
     teacher : object
     teacher_classes : list or None, default=None
-        The class of each column, if the user states it.
+        The class of each column, if the user states them.
     fit_parameters : mapping or None, default=None
         Further parameters of the teacher's own ``fit``.
 
@@ -225,9 +223,9 @@ def make_teacher(
 
 
 def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None, name: str = "teacher") -> TeacherAdapter:
-    """Wrap a teacher as :func:`make_teacher` does, which is yet to be given the parameters of its fit.
+    """Wrap a teacher in its adapter, without parameters of its fit (see :func:`make_teacher`).
 
-    ``name`` is that of the argument in messages, such as "teacher[0]" in a list.
+    ``name`` is the argument's name in messages, such as "teacher[0]" in a list.
     """
     adapter = adapter_class(teacher)
     if adapter is not None and adapter.gives_classes:
@@ -244,20 +242,20 @@ def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None, name: str = "t
 
 
 def comes_trained(teacher: Any) -> bool:
-    """Return True if a teacher is used as it is, False if it is trained here or is none."""
+    """Return True if a teacher is used as it is, False if it is trained here or is not a teacher."""
     adapter = adapter_class(teacher)
     return adapter is not None and not adapter.trains(teacher)
 
 
 def shared_copy(teacher: Any) -> Any:
-    """Return the teacher of a clone of its estimator: itself if it comes trained, else an unfitted clone."""
+    """Return the teacher for a clone of its estimator: itself if it comes trained, else an unfitted clone."""
     if type(teacher) in (list, tuple):
         return type(teacher)([shared_copy(member) for member in teacher])
     return teacher if comes_trained(teacher) else clone(teacher, safe=False)
 
 
 def without_training(teacher: Any) -> Any:
-    """Return an unfitted clone of a teacher that is trained here, all of it, else None."""
+    """Return an unfitted clone of a teacher if all of it is trained here, else None."""
     adapter = adapter_class(teacher)
     if adapter is None or not adapter.trains(teacher):
         return None
@@ -269,7 +267,7 @@ def without_training(teacher: Any) -> Any:
 
 
 def registrations_of(teacher: Any) -> list[tuple[type, type[TeacherAdapter]]]:
-    """Return the classes and the adapters that a user has registered for a teacher and its members."""
+    """Return the (class, adapter) pairs that a user has registered for a teacher and its members."""
     adapter = adapter_class(teacher)
     if adapter is None:
         return []
@@ -291,15 +289,15 @@ def carry_registration(kind: type, adapter: type[TeacherAdapter]) -> None:
 
 
 def short_repr(value: Any, n_max: int = 200) -> str:
-    """Return a ``repr`` cut to ``n_max`` characters: that of weights or arrays is pages long."""
+    """Return a ``repr`` cut to ``n_max`` characters, since arrays and weights can fill pages."""
     text = " ".join(repr(value).split())
     return text if len(text) <= n_max else f"{text[:n_max]}..."
 
 
 def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier") -> str:
-    """Return advice about an object that is no teacher, or an empty string; ``wanted`` is what to give."""
+    """Return advice about an object that is not a teacher, or ""; ``wanted`` is what to give instead."""
     if name != "teacher" and (teacher is None or isinstance(teacher, str)):
-        return " A list of teachers holds teachers alone, without names and without None."
+        return " A list of teachers holds only teachers, without names and without None."
     if teacher is None:
         return " Pickles and copies of a fitted estimator hold no trained teacher without keep_teacher=True."
     if isinstance(teacher, type):
@@ -307,9 +305,9 @@ def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier"
     if hasattr(teacher, "fit") and hasattr(teacher, "get_params") and is_regressor(teacher):
         return f" {type(teacher).__name__} is a regressor: give {wanted}, or use DistilledRegressor."
     if isinstance(teacher, Mapping):
-        return " Load weights into their network by load_state_dict, and give the network."
+        return " Load the weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
-        return " Load the file, and give what is in it."
+        return " Load the file, and give the teacher in it."
     if isinstance(teacher, bytes):
         return " Give the bytes of an ONNX file as sklearn_kd.teachers.OnnxTeacher(bytes)."
     if hasattr(teacher, "SerializeToString"):
@@ -318,7 +316,7 @@ def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier"
         return " The list is empty."
     if hasattr(teacher, "fit") and not hasattr(teacher, "get_params"):
         return (
-            f" {type(teacher).__name__} has a fit but no get_params, so that no clone of it can be fitted on "
+            f" {type(teacher).__name__} has a fit but no get_params, so no clone of it can be fitted on "
             "D_train. If it is trained, give FrozenEstimator(it), or a function that asks it; else derive "
             "its class from sklearn.base.BaseEstimator."
         )

@@ -1,4 +1,4 @@
-"""Teachers of a regressor: trained on D_train or given trained, and asked for numbers in the units of y."""
+"""Teachers of a regressor: trained on D_train or given trained, they predict numbers in the units of y."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from sklearn_kd.teachers._weighted_fit import WeightedFit
 
 @tell_by_abilities
 class RegressorTeacher(TeacherAdapter):
-    """Adapter of a regressor, a clone of which is fitted on D_train; for regressors alone."""
+    """Adapter of a regressor; a clone of it is fitted on D_train. It can teach only regressors."""
 
     gives_classes = False
 
@@ -51,7 +51,7 @@ class RegressorTeacher(TeacherAdapter):
         if not all(hasattr(teacher, name) for name in ("fit", "get_params", "set_params")):
             return False
         if hasattr(teacher, "__sklearn_tags__") and get_tags(teacher).estimator_type is not None:
-            return is_regressor(teacher)  # some, such as StackingRegressor, have predict once they are fitted
+            return is_regressor(teacher)  # some, such as StackingRegressor, have predict only once fitted
         return hasattr(teacher, "predict") and not hasattr(teacher, "predict_proba")
 
     def check(self) -> None:
@@ -66,7 +66,7 @@ class RegressorTeacher(TeacherAdapter):
         if sample_weight is not None and np.ptp(sample_weight) > 0 and not weighted.reaches_any:
             warnings.warn(
                 f"sample_weight does not reach {name_of(teacher)}, which is fitted on D_train without "
-                "weights; rows of weight 0 are left out all the same. Give a regressor whose fit takes "
+                "weights; rows of weight 0 are still left out. Give a regressor whose fit takes "
                 "sample_weight (in a Pipeline the last step), or fit the teacher with its weights and give "
                 "FrozenEstimator(fitted).",
                 UserWarning,
@@ -84,7 +84,7 @@ class RegressorTeacher(TeacherAdapter):
 
 @contextmanager
 def _columns_explained(regressor: Any, n_columns: int) -> Iterator[None]:
-    """Add a remedy to a regressor's error about y of several columns."""
+    """Add a remedy to a regressor's error about a y with several columns."""
     try:
         yield
     except ValueError as error:
@@ -102,12 +102,12 @@ def _columns_explained(regressor: Any, n_columns: int) -> Iterator[None]:
 
 
 class NumbersTeacher(EitherWayAdapter):
-    """A teacher that is asked for numbers in the units of y; they are standardised as y is.
+    """A teacher that predicts numbers in the units of y, which are standardised as y is.
 
     Parameters
     ----------
     inner : TeacherAdapter
-        Trains the teacher, if it has to be trained, and says how what it draws is seeded.
+        Trains the teacher, if it has to be trained, and seeds its random numbers.
     ask : callable(teacher, X) -> array-like or Tensor
         Returns the predictions for X or, if ``by_batch``, for a batch of tensors.
     task : Regression
@@ -128,7 +128,7 @@ class NumbersTeacher(EitherWayAdapter):
 
     @property
     def fitted(self) -> Any:
-        """The teacher, trained if it has been."""
+        """The teacher, or the trained one after ``fit``."""
         return self._inner.fitted
 
     @property
@@ -150,7 +150,7 @@ class NumbersTeacher(EitherWayAdapter):
         self._inner.ask_about_given_rows()
 
     def ask_for_maps(self) -> None:
-        self.gives_maps = True  # which the task says, whatever kind of teacher it is
+        self.gives_maps = True  # the task decides this, not the kind of teacher
 
     def takes_batches(self) -> bool:
         return self._by_batch and self._inner.takes_batches()
@@ -174,7 +174,7 @@ class NumbersTeacher(EitherWayAdapter):
         return _BatchNumbers(self._inner, self._predictions_of, self._task, device)
 
     def for_task(self, task: Regression) -> NumbersTeacher:
-        """Return a copy, which can be trained apart, that standardises as another task does."""
+        """Return a copy that is trained separately and standardises as another task does."""
         copied = copy.copy(self)
         copied._task = task
         return copied
@@ -182,7 +182,7 @@ class NumbersTeacher(EitherWayAdapter):
     def __copy__(self) -> NumbersTeacher:
         copied = object.__new__(type(self))
         copied.__dict__.update(self.__dict__)
-        inner = object.__new__(type(self._inner))  # the other stays untrained
+        inner = object.__new__(type(self._inner))  # the original stays untrained
         inner.__dict__.update(self._inner.__dict__)
         copied._inner = inner
         return copied
@@ -206,14 +206,14 @@ class _BatchNumbers:
 
 
 def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor:
-    """Return predictions, given in the units of y, standardised: float32, shape (n_rows, m).
+    """Standardise predictions given in the units of y; return float32, shape (n_rows, m).
 
-    Where y has maps, shape (n_rows, 1, h, w), of any height and width.
+    If y has maps, the shape is (n_rows, 1, h, w), of any height and width.
 
     Raises
     ------
     ValueError
-        If they have another shape, or are no real numbers.
+        If they have another shape, or are not real numbers.
     WrongAnswerError
         If a row has NaN, infinity or numbers whose squares overflow float32.
     """
@@ -237,7 +237,7 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
             f"{who}:",
             row,
             f" of X has {values[row].abs().max():.3g} among its predictions, more than {MOST_DEVIATIONS:g} "
-            "standard deviations from the mean of y: no student learns that. Predict in the units of y.",
+            "standard deviations from the mean of y: no student can learn that. Predict in the units of y.",
         )
     return numbers.float()
 
@@ -255,9 +255,9 @@ def _real_numbers(output: Any, n_rows: int, task: Regression, who: str) -> Tenso
     except (TypeError, ValueError) as error:
         wanted = f"({n_rows}, height, width)" if task.map_shape else f"({n_rows}, {task.n_targets})"
         raise ValueError(
-            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is no "
-            "table of real numbers. Of a dict, a tuple or an object give a function of X, or a module, that "
-            "returns the numbers in it alone."
+            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is not "
+            "a table of real numbers. If it returns a dict, a tuple or an object, give a function of X, or a "
+            "module, that returns only the numbers in it."
         ) from error
 
 
@@ -276,13 +276,13 @@ def refuse_infinite(values: Tensor, who: str, of: str = "X") -> None:
         raise WrongAnswerError(
             f"{who}:",
             row,
-            f" of {of} has {found} among its predictions. See whether that row is all numbers, scaled as for "
+            f" of {of} has {found} among its predictions. Check that this row is all numbers, scaled as for "
             "the teacher, or leave such rows out.",
         )
 
 
 class _Given(TeacherAdapter):
-    """Adapter of a regressor, or another object with ``predict``, that comes trained."""
+    """Adapter of a trained regressor or other object with ``predict``."""
 
 
 class _Network(BatchTeacherAdapter):
@@ -290,7 +290,7 @@ class _Network(BatchTeacherAdapter):
 
 
 class _Mean(TeacherAdapter):
-    """Adapter of several teachers, each one that a regressor asks; the prediction is their weighted mean."""
+    """Adapter of several teachers of a regressor; the prediction is their weighted mean."""
 
     def __init__(self, teacher: Any, members: list[NumbersTeacher]):
         self._given_weights = getattr(teacher, "weights", None)
@@ -345,7 +345,7 @@ class _Mean(TeacherAdapter):
 
 
 class MeanTeacher(NumbersTeacher):
-    """Several teachers that a regressor asks as one."""
+    """Several teachers of a regressor, asked as one."""
 
     _inner: _Mean
 
@@ -377,7 +377,7 @@ class MeanTeacher(NumbersTeacher):
 
         def ask(x: Tensor) -> Tensor:
             found = [member(x) for member in members]
-            if self.gives_maps:  # of images that may be cropped
+            if self.gives_maps:  # the images may be cropped
                 found = of_one_size(found)
             return sum(w * numbers for w, numbers in zip(weights, found, strict=True))  # type: ignore
 
@@ -385,13 +385,13 @@ class MeanTeacher(NumbersTeacher):
 
 
 # --------------------------------------------------------------------------------------
-# Which way a teacher is asked
+# How a teacher is asked
 
 
 def make_numbers_teacher(
     teacher: Any, task: Regression, fit_parameters: Mapping[str, Any], name: str = "teacher"
 ) -> NumbersTeacher:
-    """Wrap a teacher of a regressor, and check it.
+    """Wrap a regressor's teacher in its adapter, which checks it.
 
     Parameters
     ----------
@@ -405,7 +405,7 @@ def make_numbers_teacher(
     Raises
     ------
     TypeError
-        If it is a classifier, or of no known kind, or its ``fit`` takes no such parameters.
+        If it is a classifier or of no known kind, or its ``fit`` takes no such parameters.
     ValueError
         If it cannot be used as it is.
     """
@@ -421,7 +421,7 @@ def _wrapped(teacher: Any, task: Regression, name: str) -> NumbersTeacher:
         return MeanTeacher(_Mean(teacher, members), task)
     if _is_of_classes(content):
         raise TypeError(
-            f"{name} {type(content).__name__} is a classifier: its answers are no numbers in the units of y. "
+            f"{name} {type(content).__name__} is a classifier, which predicts no numbers in the units of y. "
             "Give a regressor, or use DistilledClassifier."
         )
     if isinstance(content, nn.Module):
@@ -478,7 +478,7 @@ def _answered(adapter: TeacherAdapter, X: Any) -> Any:
 
 
 def _asked(networks: dict[torch.device, EvaluatedNetwork], adapter: TeacherAdapter, x: Any) -> Any:
-    """Return the output of a module for a batch; it is moved to the batch's device once."""
+    """Return a module's output for a batch; the module is moved to the batch's device once."""
     if x.device not in networks:
         networks[x.device] = EvaluatedNetwork(adapter.teacher, x.device, adapter.name)
     return networks[x.device](x)

@@ -1,19 +1,20 @@
-"""A trained teacher that the workers of a cluster have, and that no task takes along."""
+"""Send a trained teacher to the workers of a cluster once, instead of with each task."""
 
 from __future__ import annotations
 
 import uuid
 from typing import Any
 
-# The teachers that this process, a worker of dask, has been sent, by name.
+# Teachers that were sent to this process, a dask worker, by name.
 _HELD: dict[str, Any] = {}
 
 
 class ScatteredTeacher:
     """A trained teacher, sent to each worker of a cluster once; estimators are pickled without it.
 
-    For searches of scikit-learn, which send a clone of the estimator with each task: clones share this
-    object, and its pickle is a reference. :func:`~sklearn_kd.compare_methods` and trials need none.
+    Use it in scikit-learn's searches, which send a clone of the estimator with each task: clones share this
+    object, and its pickle is only a reference. :func:`~sklearn_kd.compare_methods` and trials do not need
+    it.
 
     Parameters
     ----------
@@ -30,12 +31,12 @@ class ScatteredTeacher:
     Attributes
     ----------
     teacher : object
-        As given; None in another process.
+        The teacher as given; None in another process.
 
     Notes
     -----
-    Workers of dask hold the teacher until :meth:`release`, those that start later too; the tasks of a worker
-    share it. On ray each task has a copy, from the store of its machine.
+    Dask workers, including those that start later, hold the teacher until :meth:`release`; the tasks of a
+    worker share it. On ray each task has a copy, from its machine's object store.
 
     Examples
     --------
@@ -62,22 +63,28 @@ class ScatteredTeacher:
             )
 
     def fetch(self) -> Any:
-        """Return the teacher, in the process that made this object or in a task of the cluster."""
+        """Return the teacher, in the process that made this object or in a task on the cluster.
+
+        Raises
+        ------
+        RuntimeError
+            If this process does not have the teacher.
+        """
         if self.teacher is not None:
             return self.teacher
         if self._where in _HELD:
             return _HELD[self._where]
         if self._where is None or isinstance(self._where, str):
             raise RuntimeError(
-                "The teacher of a ScatteredTeacher is not in this process. It is in the one that made it and "
-                "in those of the cluster until release()."
+                "The teacher of a ScatteredTeacher is not in this process. The process that made it holds "
+                "it and, until release(), those of the cluster do too."
             )
         import ray
 
         return ray.get(self._where)
 
     def release(self) -> None:
-        """Have the workers drop the teacher. It stays in this process."""
+        """Drop the teacher from the workers; this process keeps it."""
         if isinstance(self._where, str):
             self._cluster.unregister_worker_plugin(self._where)
         self._where = None
@@ -99,7 +106,7 @@ def fetched(teacher: Any) -> Any:
 
 
 def _plugin(teacher: Any, name: str) -> Any:
-    """Return what makes each worker of dask, those to come too, hold a teacher under a name."""
+    """Return a plugin by which each dask worker, present or future, holds a teacher under a name."""
     from distributed import WorkerPlugin
 
     class Holds(WorkerPlugin):
@@ -116,10 +123,10 @@ def _plugin(teacher: Any, name: str) -> Any:
 
 
 def hold(name: str, teacher: Any) -> None:
-    """Have this process hold a teacher."""
+    """Keep a teacher in this process."""
     _HELD[name] = teacher
 
 
 def drop(name: str) -> None:
-    """Have this process hold a teacher no longer."""
+    """Drop a teacher from this process."""
     _HELD.pop(name, None)

@@ -1,4 +1,4 @@
-"""A teacher's answers on several ranks: the first sends its own, or each is asked about a share."""
+"""Share a teacher's answers among ranks: the first sends its own, or each asks about a share of rows."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from sklearn_kd.teachers._logit_store import LogitStorage, LogitStore
 
 BatchT = TypeVar("BatchT")
 
-# Bytes of one message.
+# Most bytes in one message.
 _MESSAGE = 2**26
 
 
 def send_answers(
     ranks: Ranks, logits: Tensor | None, device: torch.device, storage: LogitStorage, who: str
 ) -> Tensor:
-    """Return the first rank's logits on all ranks; the others store them as ``storage`` says.
+    """Send the first rank's logits to all ranks; the others store them as ``storage`` says.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ def send_answers(
     logits : Tensor of shape (n, ...) or None
         None on all ranks but the first.
     device : torch.device
-        Of the student.
+        Device of the student.
     storage : LogitStorage
     who : str
         Name of the teacher in messages.
@@ -50,9 +50,9 @@ def send_answers(
 
 
 def own_batches(batches: Iterable[BatchT], ranks: Ranks) -> Iterator[BatchT]:
-    """Yield the batches that this rank asks about: each ``size``-th.
+    """Yield the batches that this rank asks about: every ``size``-th.
 
-    All ranks ask equally often: behind the last batch some are given it again.
+    All ranks ask equally often: at the end, some ranks get the last batch again.
     """
     together: list[BatchT] = []
     for batch in batches:
@@ -65,7 +65,7 @@ def own_batches(batches: Iterable[BatchT], ranks: Ranks) -> Iterator[BatchT]:
 
 
 def gathered(answers: Iterable[Tensor], n_rows: int, ranks: Ranks) -> Iterator[Tensor]:
-    """Yield the answers to all batches, in order, from each rank's answers to its :func:`own_batches`."""
+    """Yield the answers to all batches in order, from each rank's answers to its :func:`own_batches`."""
     n_before = 0
     for own in answers:
         sizes = ranks.gather(len(own))
@@ -78,13 +78,13 @@ def gathered(answers: Iterable[Tensor], n_rows: int, ranks: Ranks) -> Iterator[T
 
 
 class OwnBatches:
-    """A data set whose batches are those that one rank asks about."""
+    """A data set restricted to the batches that one rank asks about."""
 
     def __init__(self, data: Any, ranks: Ranks) -> None:
         self._data, self._ranks = data, ranks
 
     def iter_batches(self, n_rows: int) -> Iterator[Any]:
-        """Yield the inputs of own batches of ``n_rows`` rows."""
+        """Yield this rank's batches of ``n_rows`` rows."""
         return own_batches(self._data.iter_batches(n_rows), self._ranks)
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class OwnBatches:
 
 
 def _behind(own: Tensor, n_rows: int) -> list[int]:
-    """Return the padding of ``torch`` that makes a tensor ``n_rows`` long."""
+    """Return the padding for ``torch.nn.functional.pad`` that makes a tensor ``n_rows`` long."""
     return [0, 0] * (own.ndim - 1) + [0, n_rows - len(own)]
 
 

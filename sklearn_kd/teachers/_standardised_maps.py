@@ -1,4 +1,4 @@
-"""A teacher's maps of numbers, for a y that has a map for each image."""
+"""Standardise a teacher's maps of numbers, if y has a map for each image."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from sklearn_kd.teachers._logit_checks import WrongAnswerError
 
 
 def in_size_of(numbers: Tensor, task: Regression) -> Tensor:
-    """Return maps in the size of those in y, so that several can be averaged; rows as they are."""
+    """Resize maps to the size of those in y, so that several can be averaged; leave rows as they are."""
     return resized(numbers, task.map_shape) if task.map_shape else numbers
 
 
 def standardised_maps(values: Tensor, n_rows: int, task: Regression, who: str) -> Tensor:
-    """Return maps, given in the units of y, standardised: float32, shape (n_rows, 1, h, w).
+    """Standardise maps given in the units of y; return float32, shape (n_rows, 1, h, w).
 
     Parameters
     ----------
     values : Tensor of shape (n_rows, h, w) or (n_rows, 1, h, w)
-        Of any height and width.
+        Maps of any height and width.
     n_rows : int
     task : Regression
     who : str
-        What messages call the teacher.
+        Name of the teacher in messages.
 
     Raises
     ------
     ValueError
-        If they have another shape.
+        If the maps have another shape.
     WrongAnswerError
         If an image has NaN, infinity, or numbers whose squares overflow float32.
     """
@@ -60,6 +60,6 @@ def standardised_maps(values: Tensor, n_rows: int, task: Regression, who: str) -
             f"{who}:",
             row,
             f" of X has {values[row].abs().max():.3g} in its map, more than {MOST_DEVIATIONS:g} standard "
-            "deviations from the mean of y: no student learns that. Predict in the units of y.",
+            "deviations from the mean of y: no student can learn that. Predict in the units of y.",
         )
     return numbers[:, None]

@@ -1,4 +1,4 @@
-"""A teacher whose answers are stored on disk, once for each row."""
+"""Store a teacher's answers on disk, once for each row."""
 
 from __future__ import annotations
 
@@ -28,39 +28,39 @@ from sklearn_kd.teachers._registry import adapter_class, comes_trained, register
 from sklearn_kd.teachers._wrappers import without_parallel
 
 _DTYPES = ("float16", "float32")
-# Rows of each older part about which the teacher is asked again.
+# Number of rows of each older part about which the teacher is asked again.
 _N_PROBED = 4
 
 
 class StoredAnswers(BaseEstimator):
-    """A teacher whose answers are stored in a folder, so that it is asked once about each row.
+    """A teacher whose answers are stored in a folder, so that it is asked only once about each row.
 
-    A row is found by a digest of its numbers: in any order, in other epochs, in later fits and in other
-    processes, as part of a larger X, and as what ``augment`` makes where that makes the same again. A row
-    that has changed is another row, and the teacher is asked about it.
+    A row is found by a digest of its numbers: in any order, in other epochs, in later fits and other
+    processes, as part of a larger X, and among augmented rows if ``augment`` makes the same row again. A
+    changed row is a new row, and the teacher is asked about it.
 
     Parameters
     ----------
     teacher : object
-        Of any kind that ``DistilledClassifier`` takes, that comes trained.
+        A trained teacher of any kind that ``DistilledClassifier`` takes.
     folder : str or path-like
-        For these answers alone. Made where it is not there.
+        Folder for these answers only. It is created if it does not exist.
     top : int or None, default=None
-        Store the probabilities of so many classes for each row, the most probable ones, and that of all
-        others together. When they are restored, these share their probability alike. For many classes: of
-        1,000 with ``top=10`` a row takes 58 bytes in place of 2,016. For T near 1: a higher temperature
-        lifts the classes that have been made alike, and the student learns worse from it than from all
-        logits (:doc:`/guide/streams` has numbers). None: all logits are stored.
+        Store, for each row, the probabilities of this many most probable classes, and of all others
+        together. When restored, the others share their probability equally. This saves space with many
+        classes: with 1,000 classes and ``top=10`` a row takes 58 bytes instead of 2,016. Use it for T near
+        1. A higher temperature raises the classes that were made equal, and the student learns worse than
+        from all logits (:doc:`/guide/streams` has numbers). None: store all logits.
     dtype : {"float16", "float32"}, default="float16"
-        Type of the numbers. In float16 the largest logit of a row becomes 0, which changes no softmax, and
-        the others are rounded to 1/2048 of their distance to it.
+        Type of the stored numbers. In float16 the largest logit of a row becomes 0, which changes no
+        softmax, and the others are rounded to 1/2048 of their distance from it.
 
     Raises
     ------
     ValueError
-        By ``fit``: if the folder has the answers of another teacher, of other classes or with other settings,
-        or a file in it is damaged. A network is recognised by its weights; every teacher by its answers to
-        four rows of each part, about which it is asked again.
+        In ``fit``, if the folder holds answers of another teacher, for other classes or with other settings,
+        or if a file in it is damaged. A network is recognised by its weights. Every teacher is asked again
+        about four rows of each part, and recognised by its answers.
 
     See Also
     --------
@@ -68,15 +68,15 @@ class StoredAnswers(BaseEstimator):
 
     Notes
     -----
-    Nothing in the folder is code. Parts are written as a whole or not at all, each minute and at the end, and
-    are mapped into memory; of each row 32 bytes more are held, to find it. Several processes may use one
-    folder at a time; each finds what others have written when it begins.
+    Nothing in the folder is code. Parts are written as a whole or not at all, every minute and at the end.
+    They are memory-mapped; an index of 32 more bytes per row stays in memory. Several processes may use one
+    folder at the same time; each sees what the others had written when it began.
 
-    The digest of a row on a GPU needs a copy of the row on the host. For a teacher of arrays X must be
-    numbers.
+    To compute the digest of a row on a GPU, the row is copied to the host. If the teacher takes arrays, X
+    must hold numbers.
 
-    Random augmentation makes a new row each time, and the folder grows with every epoch. To store the answers
-    to a few crops of each row [1]_, let ``augment`` draw each row's crop from a few that are fixed.
+    Random augmentation makes a new row each time, and the folder grows with every epoch. To store the
+    answers to a few crops of each row [1]_, let ``augment`` draw each row's crop from a few fixed ones.
 
     References
     ----------
@@ -98,11 +98,11 @@ class StoredAnswers(BaseEstimator):
     ...         return super().forward(x)
     >>> network = Counting(4, 3)
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     for _ in range(2):  # in the second fit it is asked about 4 rows, to be recognised
+    ...     for _ in range(2):  # the second fit asks about 4 rows only, to recognise the network
     ...         clf = DistilledClassifier(
     ...             StoredAnswers(network, folder), MLPStudent, meta="naive", max_epochs=2, device="cpu")
     ...         _ = clf.fit(X, y)
-    >>> network.n_rows  # of 150, one is there twice
+    >>> network.n_rows  # 149 different rows among 150, and 4
     153
     """
 
@@ -119,7 +119,7 @@ class StoredAnswers(BaseEstimator):
         self.dtype = dtype
 
     def __sklearn_clone__(self) -> StoredAnswers:
-        return type(self)(self.teacher, self.folder, self.top, self.dtype)  # which comes trained
+        return type(self)(self.teacher, self.folder, self.top, self.dtype)  # share the trained teacher
 
 
 @register_teacher(StoredAnswers)
@@ -141,7 +141,7 @@ class StoredAnswersAdapter(EitherWayAdapter):
         kind = adapter_class(own.teacher)
         if kind is not None and not comes_trained(own.teacher):
             raise ValueError(
-                f"StoredAnswers: teacher {type(own.teacher).__name__} is to be trained, by each fit anew. "
+                f"StoredAnswers: teacher {type(own.teacher).__name__} would be trained anew by each fit. "
                 "Train it first, and give StoredAnswers(sklearn.frozen.FrozenEstimator(it), folder)."
             )
         self._inner: TeacherAdapter = wrap_teacher(
@@ -167,7 +167,7 @@ class StoredAnswersAdapter(EitherWayAdapter):
 
     def ask_for_maps(self) -> None:
         raise ValueError(
-            "StoredAnswers store one row of logits for each row of X, and y has a map for each. Give the "
+            "StoredAnswers store one row of logits for each row of X, but y has a map for each. Give the "
             "network itself, with teacher_logits_dir for its answers."
         )
 
@@ -202,13 +202,13 @@ class StoredAnswersAdapter(EitherWayAdapter):
         asked.store.write()
 
     def _opened(self, classes: np.ndarray) -> _Asked:
-        """Return what asks about rows that are not in the folder, which is opened once."""
+        """Open the folder once; return the object that asks about rows that are not in it."""
         if self._asked is None:
             own = self.teacher
             if own.top is not None and own.top >= len(classes):
                 raise ValueError(
-                    f"StoredAnswers: top={own.top} of {len(classes)} classes leaves no others. Set top=None, "
-                    "which stores all logits."
+                    f"StoredAnswers: top={own.top} of {len(classes)} classes leaves no others. Set top=None "
+                    "to store all logits."
                 )
             codec = LogitCodec(len(classes), own.dtype, None if own.top is None else int(own.top))
             about = {
@@ -224,7 +224,7 @@ class StoredAnswersAdapter(EitherWayAdapter):
 
 
 class _Asked:
-    """Answers from a store, and from a teacher where it has none.
+    """Returns answers from a store, and asks a teacher for those that are missing.
 
     Parameters
     ----------
@@ -236,10 +236,10 @@ class _Asked:
 
     def __init__(self, store: AnswerStore, codec: LogitCodec, who: str) -> None:
         self.store, self._codec, self._who = store, codec, who
-        self._unknown = set(range(store.n_of_others))  # parts whose teacher is yet to be recognised
+        self._unknown = set(range(store.n_of_others))  # parts whose teacher has not been recognised yet
 
     def __call__(self, keys: np.ndarray, ask: Callable[[np.ndarray], Tensor]) -> Tensor:
-        """Return the answers to rows with these keys; ``ask`` is called with the places of those without."""
+        """Return the answers for rows with these keys; call ``ask`` with the places of those without."""
         found, is_there, parts = self.store.find(keys)
         for part in self._unknown.intersection(parts.tolist()):
             some = np.flatnonzero(parts == part)[:_N_PROBED]
@@ -254,7 +254,8 @@ class _Asked:
             refuse_wrong_numbers(fresh, self._who)
             rows = self._codec.packed(fresh)
             self.store.add(keys[places], rows)
-            # As they are when they are read again, so that a fit does not depend on what was there before.
+            # Use the answers as they will be read again, so that a fit does not depend on what was stored
+            # before.
             again, _, _ = self.store.find(keys[~is_there])
             logits[torch.from_numpy(~is_there)] = self._codec.restored(again)
         else:
@@ -264,9 +265,9 @@ class _Asked:
     def _recognise(self, part: int, found: np.ndarray, fresh: Tensor) -> None:
         if not self._codec.agree(found, fresh):
             raise ValueError(
-                f"{self._who} does not answer as the teacher did whose answers are in "
-                f"{self.store.path_of(part)}: it is another one, or it answers differently each time. Give "
-                "StoredAnswers another folder, or delete the file if that teacher was the wrong one."
+                f"{self._who} does not answer like the teacher whose answers are in "
+                f"{self.store.path_of(part)}: it is another teacher, or it answers differently each time. "
+                "Give StoredAnswers another folder, or delete the file if that teacher was the wrong one."
             )
 
 
@@ -278,11 +279,11 @@ def _keys_of_tensors(x: Any) -> np.ndarray:
 
 
 def _numbers_of(X: Any) -> np.ndarray:
-    """Return X as an array of numbers, by which rows are told apart."""
+    """Return X as an array of numbers, which identify the rows."""
     rows = np.asarray(X) if not hasattr(X, "toarray") else None
     if rows is None or rows.dtype.kind not in "fiub" or rows.ndim < 2:
         raise TypeError(
-            f"StoredAnswers finds a row by its numbers, and X is a {type(X).__name__} of other values. Give "
+            f"StoredAnswers finds a row by its numbers, but X is a {type(X).__name__} of other values. Give "
             "X as an array of numbers, or the teacher's answers to fit as teacher_logits."
         )
     return rows
@@ -293,7 +294,7 @@ def _digest_of(labels: list[Any]) -> str:
 
 
 def _digest_of_teacher(teacher: Any) -> str:
-    """Return a digest of a network's structure and weights; of others their class."""
+    """Return a digest of a network's structure and weights, or the class of another teacher."""
     network = thawed(teacher)
     if isinstance(network, NeuralNet):
         network = network.module_

@@ -1,4 +1,4 @@
-"""Trained teachers told by what they can do: ``predict_proba``, ``decision_function`` or a call."""
+"""Adapters of trained objects with ``predict_proba`` or ``decision_function``, or that can be called."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from sklearn_kd.teachers._registry import tell_by_abilities
 
 @tell_by_abilities
 class TrainedObjectTeacher(TeacherAdapter):
-    """Adapter of an object with ``predict_proba`` or ``decision_function``, without ``fit`` or frozen."""
+    """Adapter of an object with ``predict_proba`` or ``decision_function``, frozen or without ``fit``."""
 
     gives_numbers = False
 
@@ -50,7 +50,7 @@ class TrainedObjectTeacher(TeacherAdapter):
         yield torch.as_tensor(logits[:, columns]).to(data.device)
 
     def probabilities(self, X: Any, n_samples: int, classes: np.ndarray) -> np.ndarray:
-        """Return the answers of ``predict_proba``, columns in the order of ``classes``."""
+        """Return the answers of ``predict_proba``, with columns in the order of ``classes``."""
         probabilities, columns = self._probabilities(X, n_samples, classes)
         return probabilities[:, columns]
 
@@ -90,8 +90,8 @@ class TextPipelineTeacher(TeacherAdapter):
     def check(self) -> None:
         if self.teacher.task not in ("text-classification", "sentiment-analysis"):
             raise ValueError(
-                f"{self.name} is a pipeline of the task {self.teacher.task!r}. Give one of "
-                "'text-classification', or its model, a network that returns logits."
+                f"{self.name} is a pipeline for the task {self.teacher.task!r}. Give a pipeline for "
+                "'text-classification', or the pipeline's model, a network that returns logits."
             )
 
     def iter_logits(
@@ -110,8 +110,8 @@ class TextPipelineTeacher(TeacherAdapter):
         texts = np.asarray(X).reshape(len(X), -1)
         if texts.shape[1] != 1 or not all(isinstance(text, str) for text in texts[:, 0].tolist()):
             raise ValueError(
-                f"{self.name} reads texts, and X has rows of another form: shape {np.shape(X)}. Give fit an "
-                "X of one text per row."
+                f"{self.name} reads texts, but X does not have one text per row: its shape is {np.shape(X)}. "
+                "Give fit an X with one text per row."
             )
         return self.teacher(texts[:, 0].tolist(), top_k=None)
 

@@ -1,4 +1,4 @@
-"""Teachers that are given another input than the student: of another size, normalised in another way."""
+"""Give teachers another input than the student's, resized or normalised differently."""
 
 from __future__ import annotations
 
@@ -18,40 +18,40 @@ Transform = Callable[[Tensor], Tensor]
 
 
 class TransformError(ValueError):
-    """``teacher_transform`` made no batch of inputs."""
+    """``teacher_transform`` failed or returned no batch of inputs."""
 
 
 def transformed(transform: Transform, x: Any) -> Tensor:
-    """Return what a transform makes of a batch.
+    """Apply a transform to a batch.
 
     Raises
     ------
     TransformError
-        If it fails, or gives no tensor of floating-point numbers with as many rows.
+        If it fails, or does not return a floating-point tensor with the same number of rows.
     """
     if not isinstance(x, Tensor):
         raise TransformError(
-            f"teacher_transform takes X as one tensor, and here X is a {type(x).__name__} of several parts. "
+            f"teacher_transform takes X as one tensor, but here X is a {type(x).__name__} of several parts. "
             "Do the transform in a module around the teacher."
         )
     try:
         made = transform(x)
-    except Exception as error:  # a user's function may raise any
+    except Exception as error:  # a user's function may raise anything
         raise TransformError(
             f"teacher_transform fails on a batch of shape {tuple(x.shape)}: {type(error).__name__}: {error}. "
-            "It is given the student's batch, a tensor on the device of the fit."
+            "It gets the student's batch, a tensor on the device of the fit."
         ) from error
     if not (isinstance(made, Tensor) and made.is_floating_point() and made.shape[:1] == x.shape[:1]):
         got = f"{made.dtype} {tuple(made.shape)}" if isinstance(made, Tensor) else type(made).__name__
         raise TransformError(
             f"teacher_transform gives {got} for a batch of shape {tuple(x.shape)}. It must give a tensor of "
-            "floating-point numbers with as many rows."
+            "floating-point numbers with the same number of rows."
         )
     return made
 
 
 class TransformedTeacher(nn.Module):
-    """A trained network behind a transform of its input. Its layers are named by the network's own paths.
+    """A trained network with a transform before it. Layers are named by the network's own paths.
 
     Parameters
     ----------
@@ -71,51 +71,51 @@ class TransformedTeacher(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name == "network":  # not there yet
+            if name == "network":  # not set yet
                 raise
             return getattr(self.network, name)
 
     @property
     def named_network(self) -> nn.Module:
-        """The module by whose paths layers are named."""
+        """The module whose paths name the layers."""
         return self.network
 
     def forward(self, x: Tensor) -> Any:
-        """Run the network on what the transform makes, in the type of the network's weights."""
+        """Run the network on the transformed batch, cast to the type of the network's weights."""
         made = transformed(self.transform, x)
         weight = next((p for p in self.network.parameters() if p.is_floating_point()), None)
         return self.network(made if weight is None else made.to(weight.dtype))
 
 
 def with_transform(teacher: Any, transform: Transform | None) -> Any:
-    """Return a teacher behind ``teacher_transform``; the teacher itself if there is none.
+    """Put ``teacher_transform`` before a teacher; return the teacher itself if there is no transform.
 
     Raises
     ------
     ValueError
         If there is no teacher.
     TypeError
-        If the teacher is no nn.Module.
+        If the teacher is not an nn.Module.
     """
     if transform is None:
         return teacher
     if teacher is None:
         raise ValueError(
-            "teacher_transform is given, and teacher=None has no input. Set teacher_transform=None, or give "
+            "teacher_transform is given, but teacher=None has no input. Set teacher_transform=None, or give "
             "a trained network as teacher."
         )
     network = teacher.estimator if isinstance(teacher, FrozenEstimator) else teacher
     if not isinstance(network, nn.Module):
         raise TypeError(
-            f"teacher_transform makes the input of a network, and teacher is a {type(network).__name__}. "
-            "Give an nn.Module: module_ of a fitted skorch net, student_ of a fitted estimator here. "
-            "Begin a pipeline of scikit-learn with the transform."
+            f"teacher_transform makes the input of a network, but teacher is a {type(network).__name__}. "
+            "Give an nn.Module: module_ of a fitted skorch net, or student_ of a fitted estimator of this "
+            "library. Begin a scikit-learn pipeline with the transform instead."
         )
     return TransformedTeacher(without_wrappers(network), transform)
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
-    """Return a sequence of finite numbers; an empty one for anything else."""
+    """Return a tuple of finite numbers, empty for anything else."""
     try:
         found = tuple(map(float, values))
     except (TypeError, ValueError):
@@ -136,18 +136,24 @@ def _is_side(value: Any) -> bool:
 
 
 class ImageTransform:
-    """Resize images and normalise their channels, as a network expects that was trained on ImageNet.
+    """Resize images and normalise their channels, as networks trained on ImageNet expect.
 
-    For ``teacher_transform``. The images have values in [0, 1].
+    Use it as ``teacher_transform``. The images have values in [0, 1].
 
     Parameters
     ----------
     size : int, tuple of (int, int) or None, default=None
-        Height and width to which images are resized, bilinearly, with antialiasing where they become smaller.
+        Height and width to which images are resized, bilinearly, with antialiasing when they become smaller.
         None: they keep their size.
     mean, std : sequence of float
-        Of each channel of the data that the network was trained on, in [0, 1]. Defaults: of ImageNet,
-        (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+        Mean and standard deviation of each channel of the network's training data, for values in [0, 1]. The
+        defaults are those of ImageNet, (0.485, 0.456, 0.406) and (0.229, 0.224, 0.225).
+
+    Raises
+    ------
+    ValueError
+        If ``size`` is not one or two whole numbers above 0, or ``mean`` and ``std`` are not lists of one
+        finite number per channel, ``std`` above 0.
 
     Examples
     --------
@@ -177,17 +183,17 @@ class ImageTransform:
         return f"ImageTransform(size={self.size!r}, mean={self.mean!r}, std={self.std!r})"
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Return the images of the network for a batch of shape (n, channels, height, width).
+        """Resize and normalise a batch of shape (n, channels, height, width).
 
         Raises
         ------
         ValueError
-            If the images have not as many channels as ``mean``, or no pixels.
+            If the images have no pixels, or another number of channels than ``mean``.
         """
         if x.ndim != 4 or x.shape[1] != len(self.mean):
             raise ValueError(
-                f"images of shape {tuple(x.shape[1:])} have not the {len(self.mean)} channels of mean="
-                f"{self.mean!r}; the shape is (n, channels, height, width)"
+                f"images of shape {tuple(x.shape[1:])} do not have the {len(self.mean)} channels of mean="
+                f"{self.mean!r}; the shape must be (n, channels, height, width)"
             )
         if 0 in x.shape[2:]:
             raise ValueError(f"images of shape {tuple(x.shape[1:])} have no pixels")

@@ -1,4 +1,4 @@
-"""Fit a scikit-learn classifier with row weights that reach all classifiers inside it."""
+"""Fit a scikit-learn classifier so that row weights reach all classifiers inside it."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ _DIRECT = ["sample_weight"]
 class WeightedFit:
     """Fits a classifier so that row weights reach all its parts that take them.
 
-    Pass weights as arguments of ``fit`` if possible: ``sample_weight``, with the name of the last step of a
-    Pipeline before it. Otherwise use metadata routing: set the parts that take weights to request them,
-    unless the user has set requests. Warn of the parts that the weights do not reach.
+    Weights are passed as arguments of ``fit`` if possible: ``sample_weight``, prefixed with the name of the
+    last step in a Pipeline. Otherwise metadata routing is used: the parts that take weights are set to
+    request them, unless the user has set requests. A warning names the parts that the weights do not reach.
 
     Parameters
     ----------
     classifier : estimator
-        Unfitted. Its requests are set in place.
+        Unfitted classifier. Its requests are set in place.
     sample_weight : ndarray of shape (n_samples,) or None
     """
 
     def __init__(self, classifier: Any, sample_weight: np.ndarray | None):
         self._weight = sample_weight
-        self._routes: bool | None = None  # as the user has set it
+        self._routes: bool | None = None  # None: as the user has set it
         self._names: list[str] = []
         self._missed: list[str] = []
         if sample_weight is None:
@@ -69,7 +69,7 @@ class WeightedFit:
     def fit(
         self, classifier: Any, X: Any, y: np.ndarray, parameters: Mapping[str, Any] | None = None
     ) -> None:
-        """Fit the classifier given to the constructor, or a clone; ``parameters`` are further ones of fit."""
+        """Fit the constructor's classifier, or a clone, with further ``parameters`` of its fit."""
         given = dict(parameters or {})
         missed, reason = self._missed, ""
         with config_context(enable_metadata_routing=self._routes):
@@ -87,7 +87,7 @@ class WeightedFit:
 
 
 def parts_of(value: Any) -> Iterator[Any]:
-    """Iterate over an estimator and all estimators in its parameters, frozen ones left out."""
+    """Iterate over an estimator and all estimators in its parameters, except frozen ones."""
     if isinstance(value, (type, FrozenEstimator)):
         return
     if hasattr(value, "fit") and hasattr(value, "get_params"):
@@ -105,7 +105,7 @@ def parts_of(value: Any) -> Iterator[Any]:
 
 
 def _argument_names(classifier: Any) -> list[str] | None:
-    """Return the arguments of ``fit`` that take weights to all parts; None if there are none."""
+    """Return the arguments of ``fit`` that pass weights to all parts; None if there are none."""
     if isinstance(classifier, FrozenEstimator):
         return _DIRECT  # its fit takes them, and does nothing
     if isinstance(classifier, Pipeline):
@@ -150,7 +150,7 @@ def _inner_classifiers(value: Any) -> list[Any]:
 
 
 def _request_weights(classifier: Any) -> None:
-    """Set classifiers to request weights, for ``fit`` and in scores, and all other parts to request none."""
+    """Set classifiers to request weights, in ``fit`` and in scores, and other parts to request none."""
     for part in parts_of(classifier):
         scoring = getattr(part, "scoring", None)
         if _is_scored_by_accuracy(part) and scoring in (None, "warn"):
@@ -164,19 +164,19 @@ def _request_weights(classifier: Any) -> None:
 
 
 def _is_scored_by_accuracy(part: Any) -> bool:
-    """Return True for what makes its own scorer without ``scoring``, which requests no weights."""
+    """Return True for an estimator whose default scorer, made without ``scoring``, requests no weights."""
     return is_instance(part, "sklearn.feature_selection", "RFECV") or is_instance(
         part, "sklearn.linear_model", "LogisticRegressionCV"
     )
 
 
 def _weighted_scoring(scoring: Any) -> Any:
-    """Return a search's ``scoring`` with scorers that take weights where their metrics do."""
+    """Return a search's ``scoring`` with scorers that take weights if their metrics do."""
     if isinstance(scoring, dict):
         return {name: _weighted_scoring(own) for name, own in scoring.items()}
     if isinstance(scoring, (list, tuple, set)):
         return {name: _weighted_scoring(name) for name in scoring}
-    # Other names, such as "loss", have a meaning to the estimator alone.
+    # Other names, such as "loss", mean something only to the estimator.
     scorer = get_scorer(scoring) if scoring in get_scorer_names() else scoring
     metric, _ = metric_of_scorer(scorer)
     if metric is not None and not has_requests(scorer):
@@ -206,7 +206,7 @@ def _missed_message(missed: list[str], kind: str, reason: str) -> str:
     whole = "It is" if missed == [kind] else f"Within {kind} these are"
     return (
         f"sample_weight does not reach the teacher's {names}{reason}. {whole} fitted on D_train without "
-        "weights; rows of weight 0 are left out all the same. Give classifiers whose fit takes sample_weight "
+        "weights; rows of weight 0 are still left out. Give classifiers whose fit takes sample_weight "
         "(in a Pipeline the last step), let a classifier of your own pass it on by metadata routing, or fit "
         "the teacher with its weights and give FrozenEstimator(fitted)."
     )

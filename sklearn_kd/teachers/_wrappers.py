@@ -1,4 +1,4 @@
-"""Networks inside the wrappers of torch."""
+"""Unwrap networks from torch's wrappers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def without_parallel(module: nn.Module) -> nn.Module:
 
 
 def without_wrappers(module: nn.Module) -> nn.Module:
-    """Return the module inside DataParallel and torch.compile, which split batches or leave out hooks."""
+    """Return the module inside DataParallel and torch.compile, which split batches or skip hooks."""
     inner = without_parallel(module)
     compiled = getattr(inner, "_orig_mod", None)
     return without_wrappers(compiled) if isinstance(compiled, nn.Module) else inner

@@ -1,4 +1,4 @@
-"""Clipping of the Euclidean norm of a gradient: of one student, or of each of several."""
+"""Clip the Euclidean norm of the gradient of one student, or of each of several."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from sklearn_kd.runtime._devices import as_number
 def clip_gradients(modules: Iterable[nn.Module], limit: float) -> Clipping:
     """Clip the norm of all gradients of these modules together, in place.
 
-    The numbers are those of ``torch.nn.utils.clip_grad_norm_``, to the bit, in two thirds of its time: where
-    a number is free to read, a gradient that is short enough is not multiplied.
+    The result equals that of ``torch.nn.utils.clip_grad_norm_`` bit for bit, in two thirds of the time: if
+    reading a number is free, a gradient that is short enough is not multiplied.
     """
     gradients = _gradients(modules)
     clipping = Clipping(limit, global_norm(gradients))
@@ -42,16 +42,16 @@ def clip_stacked_gradients(gradients: Sequence[Tensor], limit: float) -> Clippin
 def clipping_of_callbacks(
     callbacks: Iterable[tuple[str, Callback]], modules: Iterable[nn.Module]
 ) -> Clipping | None:
-    """Return the clipping of the Euclidean norm that callbacks are about to do, or None.
+    """Return the clipping of the Euclidean norm that callbacks will do, or None.
 
-    Several clip as the one with the smallest limit does.
+    Several callbacks clip like the one with the smallest limit.
     """
     limits = [limit for _, callback in callbacks if (limit := norm_limit(callback)) is not None]
     return Clipping(min(limits), global_norm(_gradients(modules))) if limits else None
 
 
 def norm_limit(callback: Callback) -> float | None:
-    """Return the Euclidean norm that a callback clips gradients to, or None where it does something else."""
+    """Return the Euclidean norm that a callback clips gradients to, or None if it does something else."""
     if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
         return callback.gradient_clip_value
     return None

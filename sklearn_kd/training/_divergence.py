@@ -1,4 +1,4 @@
-"""Detects non-finite predictions before, during and after training."""
+"""Detect non-finite predictions before, during and after training."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from sklearn_kd.training._nonfinite import divergence_message
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Rows that are tried for all: those of the largest values.
+# Number of rows, those of the largest values, that are tried instead of all.
 _N_TRIED = 16
-# Logits of these above this size are too near to overflow to speak for the other rows.
+# If logits of these rows exceed this, they are too near to overflow to represent the other rows.
 _LARGE = 1e15
-# Values whose squares may overflow, as in the variance of a batch normalisation.
+# Squares of values above this may overflow, for example in the variance of a batch normalisation.
 _LARGE_SQUARES = 1e9
 
 
 class OverflowCheck:
-    """Checks whether a student's probabilities of the rows of a fit are numbers.
+    """Check whether a student's probabilities for the rows of a fit are numbers.
 
-    Asked about the rows of the largest values, and about all where their logits are so large that
-    they cannot speak for the others. Of a user's Dataset, and of rows in parts, it is asked about two rows.
+    The check uses the rows of the largest values, or all rows if the logits of those are too large to
+    represent the others. For a user's Dataset, and for rows in parts, it uses two rows.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class OverflowCheck:
 
     def __init__(self, data: SplitData):
         sets = [part for part in data if part is not None]
-        # Parts of rows have no common size: those are asked about two rows, too.
+        # Parts of rows have no common size, so two rows are used for them, too.
         are_tensors = isinstance(sets[0].samples, Tensor)
         self._all = [part for part in sets if are_tensors and not isinstance(part, LoadedData)]
         if are_tensors:
@@ -57,7 +57,7 @@ class OverflowCheck:
 
     @property
     def largest(self) -> float:
-        """The largest absolute value that there is."""
+        """Largest absolute value in the rows."""
         parts = self.rows.floats if isinstance(self.rows, Parts) else [self.rows]
         return max((float(part.abs().max()) for part in parts), default=0.0)
 
@@ -67,25 +67,25 @@ class OverflowCheck:
             known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
             if small or not known:
                 return known
-            # The batch size of prediction; each row is answered apart from the others.
+            # The batch size of prediction; rows are predicted independently of each other.
             batches = (x for part in self._all for x in part.iter_batches(_rows_at_a_time(part, 1024)))
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
 class DivergenceGuard:
-    """Remembers the last student that predicts, and goes back to it where training has diverged.
+    """Remember the last student that predicts, and restore it if training diverges.
 
     Parameters
     ----------
     data : SplitData
-        Rows that a student must be able to predict for.
+        Rows that a student must be able to predict.
 
     Attributes
     ----------
     message : str or None
         Why training was given up.
     silent : bool
-        Whether the message is kept from the user: others train beside this student, and may be kept.
+        Whether to hide the message from the user, since other students that train too may be kept.
     """
 
     message: str | None = None
@@ -107,18 +107,18 @@ class DivergenceGuard:
         ]
 
     def give_up(self, message: str) -> None:
-        """Note why training is given up, and warn of it."""
+        """Record why training is given up, and warn."""
         self.message = message
         if not self.silent:
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def is_new(self, iteration: int) -> bool:
-        """Return True at the first call of an iteration; nothing can have changed since otherwise."""
+        """Return True at the first call in an iteration; later calls find nothing changed."""
         is_new, self._checked_at = iteration != self._checked_at, iteration
         return is_new
 
     def restored(self, modules: Sequence[nn.Module]) -> bool:
-        """Load the remembered states if the student predicts no longer; return whether that was so."""
+        """Load the remembered states if the student no longer predicts; return whether that was so."""
         if has_finite_state(modules) and self._check.passed_by(modules[0]):
             return False
         for module, state in zip(modules, self._states, strict=True):
@@ -127,7 +127,7 @@ class DivergenceGuard:
 
 
 def give_up_if_diverged(net: TrainingNet, mend: str) -> None:
-    """Go back to the last student that predicts, and say so with a remedy, where this one does not."""
+    """Restore the last student that predicts, and warn with a remedy, if the present one does not."""
     iteration, skips = net.metaparameters.iteration, net.skips_
     assert net.guard_ is not None
     if net.diverged_ or not net.guard_.is_new(iteration):
@@ -145,16 +145,16 @@ def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows_at_a_time(data: DistillationData, most: int) -> int:
-    """Return the number of rows to predict at once; fewer where y has maps of large images."""
+    """Return the number of rows to predict at once; fewer for maps of large images."""
     return max(2, images_at_a_time(data.shape[1:], most)) if data.map_shape else most
 
 
 def _largest(data: DistillationData) -> Tensor:
-    """Return the inputs of the largest rows, the largest first."""
+    """Return the rows with the largest values, the largest first."""
     n_tried = _rows_at_a_time(data, _N_TRIED)
     if len(data) <= n_tried:
         return data.batch(slice(None))[0]
-    # By their length, for a fifth of the time that their maximum takes. One that overflows is the largest.
+    # Judge by their norm, which takes a fifth of the time of the maximum. A norm that overflows is largest.
     lengths, rows, n = [], [], 0
     for x in data.iter_inputs():
         longest = torch.linalg.vector_norm(x.flatten(1), dim=1).topk(min(n_tried, len(x)))
@@ -170,32 +170,32 @@ def refuse_overflow(logits: Tensor) -> Tensor:
     Raises
     ------
     ValueError
-        Naming X.
+        Names X.
     """
-    # A sum, which is finite only where all logits are, takes little time beside a softmax.
+    # A sum is finite only if all logits are, and takes little time compared with a softmax.
     if math.isfinite(logits.sum().item()) or bool(_known_and_small(logits)[0]):
         return logits
     rows = torch.softmax(logits.float(), dim=1).isnan().flatten(1).any(dim=1).nonzero().flatten()
     raise ValueError(
         f"X has {len(rows)} rows, such as row {int(rows[0])} of a batch, for which the "
-        "student's logits overflow float32. Are they scaled as the rows given to fit?"
+        "student's logits overflow float32. Are they scaled like the rows given to fit?"
     )
 
 
 def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = False) -> None:
-    """Refuse values for which a student has no probabilities before it has learned anything.
+    """Refuse values for which the untrained student has no probabilities.
 
-    ``standardized``: whether it has a layer in front that standardises the rows.
+    ``standardized``: whether a layer in front of it standardises the rows.
 
     Raises
     ------
     ValueError
-        Naming the student if its weights are not finite, else X, or X_val.
+        Names the student if its weights are not finite, else X or X_val.
     """
     if not has_finite_state([student]):
         raise ValueError(
             "student has weights or buffers that are not finite. Give one whose weights are numbers, or "
-            "a class, which is made anew."
+            "a class, of which a new one is made."
         )
     for name, part in (("X", data.train), ("X_val", data.valid)):
         if part is None:
@@ -203,8 +203,8 @@ def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = Fal
         check = OverflowCheck(SplitData(part, None))
         if not check.passed_by(student) or not _keeps_finite_state(student, check):
             remedy = (
-                f"The student is given standardised rows; if it needs {name} as it is, as for a logarithm, "
-                "set standardize=False"
+                f"The student is given standardised rows; if it needs {name} unscaled, for example for a "
+                "logarithm, set standardize=False"
                 if standardized
                 else f"Scale {name}: by standardize=True if it is a table, or by a StandardScaler before the "
                 "estimator in a pipeline"

@@ -1,7 +1,7 @@
 """Training iterations with hypergradients that look further ahead than one step.
 
-The metaparameters stay for many iterations and then move once. In forward mode each iteration carries the
-tangents of the weights along; for the implicit hypergradient an iteration is a plain one.
+The metaparameters stay the same for many iterations and then move once. In forward mode, each iteration
+propagates the tangents of the weights; for the implicit hypergradient, iterations are plain ones.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
     check_has_validation(strategy, data.valid is not None)
     if not isinstance(net.objective, LogitObjective):
         raise ValueError(
-            f"meta: {name} differentiates losses of the student's outputs alone, and features are "
-            "compared here. Set meta='linear' or 'gradient', which take hypergradients of one step, or "
+            f"meta: {name} differentiates losses of the student's outputs only, but this loss compares "
+            "features. Set meta='linear' or 'gradient', which take hypergradients of one step, or "
             "'twins', 'halving' or 'hyperopt', which compare students."
         )
     if net.execution.cuda_graph:
@@ -60,7 +60,7 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
         )
     if net.execution.micro_batches > 1 and isinstance(strategy, ForwardGradient):
         raise ValueError(
-            f"meta: {name} carries tangents through the pass of a whole batch, which execution divides by "
+            f"meta: {name} carries tangents through the pass of a whole batch, but execution divides it by "
             f"micro_batches={net.execution.micro_batches}. Set micro_batches=1 and a smaller batch_size, or "
             "meta='gradient' or 'implicit'."
         )
@@ -88,13 +88,13 @@ class FarIterations:
         self.estimator: Any = None
 
     def begin_epoch(self, n_batches: int) -> None:
-        """Note how many iterations the epoch that begins has."""
+        """Record how many iterations the coming epoch has."""
         self.n_batches = n_batches
         self._make_estimator()
         self.net.hypergradient_estimator_ = self.estimator
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
-        """Take the optimizer's step, and let the metaparameters move if it is time."""
+        """Take the optimizer's step, and move the metaparameters if it is time."""
         net, path = self.net, self.net.metaparameters
         if self._waits():
             step = net._plain_iteration(batch)
@@ -118,7 +118,7 @@ class FarIterations:
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore a state of :meth:`state_dict`."""
+        """Restore a state from :meth:`state_dict`."""
 
     def _make_estimator(self) -> None:
         if self.estimator is None:
@@ -137,10 +137,10 @@ class FarIterations:
         raise NotImplementedError
 
     def _moved(self, h: Tensor) -> None:
-        """Begin anew after a move."""
+        """Start anew after a move."""
 
     def _validation(self, n_most: int | None = None) -> tuple[Iterable[Batch], BatchLoss]:
-        """Return ``n_most`` batches of D_val, or all if there are no more, and their loss."""
+        """Return ``n_most`` batches of D_val, or all if there are fewer, and their loss."""
         net = self.net
         batches: Any = net.get_iterator(self.valid)
         T_val: Any = net.val_temperature_
@@ -154,7 +154,7 @@ class FarIterations:
 
 
 class _ForwardIterations(FarIterations):
-    """Each iteration carries the tangents through the step that it takes."""
+    """Iterations that carry the tangents through the step they take."""
 
     strategy: ForwardGradient
     estimator: ForwardHypergradient
@@ -177,11 +177,11 @@ class _ForwardIterations(FarIterations):
             ranks=net.ranks,
         )
         if self._others_change_gradients():
-            made.method = "central_difference"  # it does not need the gradient that they have changed
+            made.method = "central_difference"  # it does not need the gradient that callbacks have changed
         return made
 
     def _others_change_gradients(self) -> bool:
-        """Return whether a callback may change gradients in another way than clipping their norm."""
+        """Return whether a callback may change gradients other than by clipping their norm."""
         return any(norm_limit(callback) is None for callback in self.net._listeners("on_grad_computed"))
 
     def _loss_gradient(self, outputs: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class _ForwardIterations(FarIterations):
 
 
 class _ImplicitIterations(FarIterations):
-    """Iterations are plain ones; a move solves a system on the last batches of the epoch."""
+    """Plain iterations; a move solves a linear system on the last batches of the epoch."""
 
     strategy: ImplicitGradient
     estimator: ImplicitHypergradient
@@ -250,8 +250,8 @@ class _ImplicitIterations(FarIterations):
 
 
 def _joined(batches: list[Batch]) -> list[Batch]:
-    """Return one batch of all rows, for which small students take little more time than for one batch."""
-    if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts stay as they are
+    """Join batches into one, which takes small students little more time than a single batch."""
+    if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts are not joined
         return batches
     columns = zip(*(batch.targets for batch in batches), strict=True)
     targets = Targets._make(None if any(t is None for t in of) else torch.cat(of) for of in columns)

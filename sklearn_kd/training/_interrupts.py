@@ -1,4 +1,4 @@
-"""Tells interrupts of a fit from callbacks that end it, and acts on them."""
+"""Distinguish a user's interrupt of a fit from a callback that ends it, and act on it."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import dis
 import sys
 import warnings
 
-# Callers that make a fit part of something larger, which would go on with its result: a search, a
-# cross-validation, an ensemble, a comparison, the fit of a student whose teacher it is.
+# Callers that make a fit part of something larger, which would use its result: a search, a
+# cross-validation, an ensemble, a comparison, or the fit of a student that it teaches.
 _LARGER = ("joblib.parallel", "sklearn", "sklearn_kd.comparison", "sklearn_kd.teachers")
-# Callers that only pass a call on to one estimator.
+# Callers that only pass the call on to one estimator.
 _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.utils")
 
 
 def from_outside(interrupt: KeyboardInterrupt) -> bool:
-    """Return whether Ctrl-C raised it, not a ``raise`` in a callback or in this library."""
+    """Return whether Ctrl-C raised the interrupt, not a ``raise`` in a callback or in this library."""
     trace = interrupt.__traceback__
     if trace is None:
         return True
@@ -25,13 +25,13 @@ def from_outside(interrupt: KeyboardInterrupt) -> bool:
 
 
 def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations: int) -> None:
-    """End a fit that is complete but for a user's Ctrl-C: warn, or stop what the fit is a part of.
+    """End a fit after a user's Ctrl-C: warn, or stop what the fit is a part of.
 
     Raises
     ------
     KeyboardInterrupt
-        Inside a search, a cross-validation and the like, which would score a student that is not
-        trained to the end, and go on.
+        Inside a search, a cross-validation and the like, which would otherwise score an unfinished student
+        and continue.
     """
     if not interrupted:
         return
@@ -39,14 +39,14 @@ def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations
         raise KeyboardInterrupt(f"in epoch {epoch} of {max_epochs}, after {n_iterations} iterations")
     warnings.warn(
         f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations: the student is kept "
-        "as it is, and predicts; net_.interrupted_ is true. Fit again to train it to the end.",
+        "as it is, and predicts; net_.interrupted_ is true. Fit again to complete the training.",
         UserWarning,
         stacklevel=2,
     )
 
 
 def is_part_of_something_larger() -> bool:
-    """Return whether scikit-learn, joblib or this library called the fit that is under way."""
+    """Return whether scikit-learn, joblib or this library called the running fit."""
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

@@ -1,4 +1,4 @@
-"""The passes of a training step: forwards and backwards, with the whole batch or in micro-batches."""
+"""Run the forward and backward passes of a training step, on the whole batch or in micro-batches."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
     """Add the gradients of a batch to those of the weights, and return its loss and the student's outputs."""
     record, losses, outputs, n_before = net._record, [], [], 0
     if record is not None:
-        record.passes = []  # of the same step, if the optimizer asks for its gradient again
+        record.passes = []  # for the same step, if the optimizer asks for its gradient again
     for micro in divided(net, batch):
         if record is not None and n_before:
             record.begin_pass()
@@ -44,7 +44,7 @@ def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
 def _pass(net: TrainingNet, batch: Batch, n_before: int) -> tuple[Tensor, Tensor]:
     """Run forward, compute the loss and its gradient by the outputs, and run backward.
 
-    The loss is returned times the weight of the rows in the batch. What the pass holds is free afterwards.
+    The loss is returned times the weight of the rows in the batch. The memory of the pass is free afterwards.
     """
     record, objective = net._record, net.objective
     values, differentiable = net.metaparameters.named(), record is not None
@@ -58,7 +58,7 @@ def _pass(net: TrainingNet, batch: Batch, n_before: int) -> tuple[Tensor, Tensor
     if weight == 1.0:
         backward(passed.tensors, loss.gradients)
         return loss.value, passed.logits.detach()
-    # Before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
+    # Before the pass, since synchronised batch normalisation mixes the gradients of all processes in it.
     backward(passed.tensors, [weight * r for r in loss.gradients])
     return weight * loss.value, passed.logits.detach()
 

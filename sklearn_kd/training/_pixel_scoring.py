@@ -1,4 +1,4 @@
-"""The score of pixels of D_val after each epoch, summed batch by batch without keeping outputs."""
+"""Score the pixels of D_val after each epoch, batch by batch, without keeping outputs."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from sklearn_kd.tasks._task import MapTask
 
 
 class PixelScoring(Callback):
-    """Record ``valid_acc`` of classes of pixels, or what else the task scores pixels by.
+    """Record ``valid_acc`` for classes of pixels, or another task's score of pixels.
 
-    Each known pixel counts once. Skorch's own scoring would keep the outputs of all pixels of an epoch.
+    Each known pixel counts once. skorch's own scoring would keep the outputs of all pixels of an epoch.
 
     Parameters
     ----------
     task : MapTask
-        Its ``pixel_sums`` of a batch are added up; its ``score_of_sums`` makes the score of them, which the
-        history has under its ``history_score``.
+        Its ``pixel_sums`` are added over batches; its ``score_of_sums`` turns them into the score, which the
+        history has as ``history_score``.
     """
 
-    reads_losses = False  # so that they are copied from the device once, when an epoch ends
+    reads_losses = False  # so that losses are copied from the device only once, when an epoch ends
 
     def __init__(self, task: MapTask):
         self.task = task

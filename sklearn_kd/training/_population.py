@@ -1,4 +1,4 @@
-"""Students that train side by side on the same batches, each at metaparameters of its own."""
+"""Train students side by side on the same batches, each with its own metaparameters."""
 
 from __future__ import annotations
 
@@ -50,19 +50,19 @@ class StudentPopulation:
     Parameters
     ----------
     first : TrainingNet
-        The first member, initialised: the only one of which a user's callbacks hear. If there are to be
-        checkpoints it has a checkpointer.
+        The first member, initialised: the only one that a user's callbacks see. It has a checkpointer if
+        checkpoints are written.
     make_net : callable() -> TrainingNet
-        Makes the initialised net of another member: of the same untrained student, with clones of the
-        callbacks. Their strategies move no metaparameters.
+        Makes the initialised net of another member: the same untrained student, with clones of the
+        callbacks. The strategies of nets move no metaparameters.
     data : SplitData
-        Of all members.
+        Data of all members.
     space : MetaparameterSpace
     start : dict of str to float or ndarray
     rng : numpy.random.Generator
-        Of the strategy.
+        Generator of the strategy.
     seed : int
-        Of the training.
+        Seed of the training.
     verbose : int, default=0
     """
 
@@ -83,9 +83,9 @@ class StudentPopulation:
         self._make_net, self._data, self._seed = make_net, data, seed
         self._device = data.train.device
         self._n_done = 0
-        self.told: list[np.ndarray] = []  # what val_losses returned, if there are checkpoints
+        self.told: list[np.ndarray] = []  # results of val_losses, if there are checkpoints
         self._n_told = 0
-        # Not kept by the net, whose own epochs would write them.
+        # Taken from the net, whose own epochs would write checkpoints.
         self._checkpointer, first.checkpointer_ = first.checkpointer_, None
         self._resumed: _Resumed | None = None
         self._nets: list[TrainingNet] = []
@@ -99,18 +99,18 @@ class StudentPopulation:
         self._valid_batches: Any = valid
 
     # ----------------------------------------------------------------------------------
-    # What a strategy uses
+    # The interface for strategies
 
     @property
     def n_epochs_left(self) -> int:
-        """Number of epochs that a member has still to train."""
+        """Number of epochs that each member still has to train."""
         return self.n_epochs - self._n_done
 
     def __len__(self) -> int:
         return len(self._nets)
 
     def select(self, sources: Sequence[int]) -> None:
-        """Replace the members: member j goes on as a copy of the present member ``sources[j]``."""
+        """Replace the members: member j becomes a copy of the present member ``sources[j]``."""
         right = isinstance(sources, (Sequence, np.ndarray)) and len(sources) > 0
         if not right or not all(_is_integer(source, 0, len(self) - 1) for source in sources):
             raise ValueError(
@@ -156,7 +156,7 @@ class StudentPopulation:
             self._epoch()
 
     def val_losses(self) -> np.ndarray:
-        """Return the loss of each row of D_val by each member, shape (n_members, n_val)."""
+        """Return each member's loss on each row of D_val, shape (n_members, n_val)."""
         if self._resumed is None:
             losses = self._val_losses_of_members()
         else:
@@ -167,7 +167,7 @@ class StudentPopulation:
         return losses.astype(np.float64)
 
     def record(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
-        """Set the values after the last iteration in the paths of all members, and the L_val beside them."""
+        """Set the values and the L_val after the last iteration in the paths of all members."""
         for net in self._nets:
             net.metaparameters.move_to(self.space.completed(self.start, values), val_loss)
 
@@ -175,7 +175,7 @@ class StudentPopulation:
     # The whole training
 
     def search(self, strategy: PopulationStrategy) -> TrainingNet:
-        """Let the strategy train the members; return the net of the one that is kept, trained to the end."""
+        """Let the strategy train the members; return the net of the one to keep, trained to the end."""
         first = self._nets[0]
         with threads_of_training(self._nets, self._data), preserved_random_state(self._device):
             if self._checkpointer is not None:
@@ -224,11 +224,11 @@ class StudentPopulation:
     def resume(
         self, n_epochs: int, told: list[np.ndarray], members: list[tuple[dict[str, Any], bool]]
     ) -> None:
-        """Go on from a state after so many epochs, when the strategy has been told the same losses."""
+        """Continue from a state after ``n_epochs``, once the strategy has been given the same losses."""
         self._resumed = _Resumed(n_epochs, told, members)
 
     def _before_epoch(self) -> None:
-        """Load the state that a resumed fit goes on from, or write a checkpoint."""
+        """Load the state that a resumed fit continues from, or write a checkpoint."""
         if self._resumed is not None:
             resumed, self._resumed = self._resumed, None
             resumed.check(len(self), self._n_told)
@@ -254,7 +254,7 @@ class StudentPopulation:
             raise KeyboardInterrupt  # how callbacks end a fit early
 
     def _batched_run(self) -> BatchedRun | None:
-        """Return the batched run of the members, or None where they are trained one after another."""
+        """Return the batched run of the members, or None if they are trained one by one."""
         if not self._stackable or len(self) < _stackable.FEWEST:
             return None
         if self._run is None:
@@ -283,7 +283,7 @@ class StudentPopulation:
                 net.notify("on_epoch_end", **datasets)
 
     def _val_losses_of_members(self) -> np.ndarray:
-        """Return the losses of the rows of D_val; of members that have diverged they are infinite."""
+        """Return the losses of the rows of D_val; they are infinite for members that have diverged."""
         if self._data.valid is None:
             raise ValueError(
                 "val_losses needs D_val. Set learns_from_validation = True in the strategy's class, or "
@@ -316,7 +316,7 @@ class StudentPopulation:
     # Members
 
     def _resize(self, n: int) -> None:
-        """Let so many members take part; new ones are untrained."""
+        """Set the number of members that take part; new ones are untrained."""
         for net in self._nets[n:]:
             net.validation_batches_ = None
             net.notify("on_train_end", X=self._data, y=None)
@@ -344,7 +344,7 @@ class StudentPopulation:
 
     @contextmanager
     def _draws_of(self, k: int) -> Iterator[None]:
-        """Let a member draw its own random numbers."""
+        """Make a member draw its own random numbers inside."""
         with preserved_random_state(self._device):
             self._draws[k].resume(self._device)
             yield
@@ -380,7 +380,7 @@ def _is_integer(value: Any, least: int, most: int) -> bool:
 
 
 def _rewinding(batches: Any) -> Callable[[], None]:
-    """Return a function that puts batches back to their present state, so that the same ones come again."""
+    """Return a function that resets an iterator to its present state, so that the same batches come again."""
     if batches is None:
         return lambda: None
     state = batches.state_dict()
@@ -388,7 +388,7 @@ def _rewinding(batches: Any) -> Callable[[], None]:
 
 
 class _Draws(NamedTuple):
-    """The states of the generators that a member draws from."""
+    """States of the generators that a member draws from."""
 
     of_torch: dict[str, Any]
     of_host: dict[str, Any]
@@ -403,33 +403,33 @@ class _Draws(NamedTuple):
 
 
 class _Resumed(NamedTuple):
-    """The state from which a resumed fit goes on."""
+    """State from which a resumed fit continues."""
 
     n_epochs: int
     told: list[np.ndarray]
     members: list[tuple[dict[str, Any], bool]]
 
     def next_losses(self, n_told: int) -> np.ndarray:
-        """Return what the strategy was told after it had been told of so many comparisons."""
+        """Return the losses that the strategy was given after the first ``n_told`` ones."""
         if n_told >= len(self.told):
             raise ValueError(self._message())
         return self.told[n_told]
 
     def check(self, n_members: int, n_told: int) -> None:
-        """Raise ValueError unless the strategy has come to the state as it did before."""
+        """Raise ValueError unless the strategy has reached the state in the same way as before."""
         if (n_members, n_told) != (len(self.members), len(self.told)):
             raise ValueError(self._message())
 
     def _message(self) -> str:
         return (
-            "checkpoint_dir: the strategy did not do again what it had done before its fit was killed: "
+            "checkpoint_dir: the strategy did not repeat what it had done before its fit was killed: "
             f"{len(self.told)} calls of val_losses and {len(self.members)} members after {self.n_epochs} "
-            "epochs. Draw random numbers from population.rng alone, or remove the checkpoints to begin anew."
+            "epochs. Draw random numbers only from population.rng, or remove the checkpoints to start anew."
         )
 
 
 class _MemberState(NamedTuple):
-    """All that a member's training depends on, but for the state of its callbacks."""
+    """Everything that a member's training depends on, except the state of its callbacks."""
 
     modules: list[dict[str, Any]]
     optimizer: dict[str, Any]

@@ -1,8 +1,8 @@
-"""What the processes that train one student exchange in a fit.
+"""Exchange data between the processes that train one student in a fit.
 
-Each process runs the student on its own share of a batch's rows. The gradients and the loss of a step are
-then made those of all rows by one message, before anything looks at them: clipping, callbacks, the
-optimizer and the check for numbers that are not finite see the same in all processes.
+Each process runs the student on its own share of a batch's rows. One message then turns the gradients and
+the loss of a step into those of all rows, before anything looks at them: clipping, callbacks, the
+optimizer and the check for non-finite numbers see the same in all processes.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from sklearn_kd.runtime._snapshots import has_constant_buffers
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
+# Prefix of the buffers of batch normalisation and, by custom, of other layers that keep statistics.
 _STATISTICS = "running_"
-# Where a number is not free to read, a request to stop is read so many iterations after it was sent, when it
-# has long been there.
+# Number of iterations after which a request to stop is read on devices where reading a number is not free;
+# by then it has long arrived.
 _LATE = 8
 
 
@@ -41,14 +41,14 @@ class SharedTraining:
     Parameters
     ----------
     ranks : Ranks
-        Of two processes or more.
+        Two processes or more.
     modules : sequence of nn.Module
-        All that are trained, the student first.
+        All trained modules, the student first.
 
     Attributes
     ----------
     interrupted : bool
-        Whether a user's Ctrl-C in some process has ended the fit.
+        Whether a user's Ctrl-C in any process has ended the fit.
     """
 
     def __init__(self, ranks: Ranks, modules: Sequence[nn.Module]) -> None:
@@ -59,14 +59,14 @@ class SharedTraining:
         self.interrupted = False
 
     def begin(self, settings: dict[str, Any], metaparameters: Any) -> None:
-        """Start from the first process's weights, and check that all processes do the same.
+        """Start from the first process's weights, and check that all processes agree.
 
         Raises
         ------
         RuntimeError
-            If the settings, the metaparameters or the sizes of the students of the processes differ.
+            If the processes' settings, metaparameters or students' sizes differ.
         """
-        # Of networks of other sizes the messages would be, too, which ends processes without a word.
+        # Networks of different sizes would send messages of different sizes, which ends processes silently.
         sizes = [
             (name, tuple(t.shape), t.dtype, t.requires_grad)
             for module in self._modules
@@ -80,20 +80,20 @@ class SharedTraining:
     # A step
 
     def reduced(self, loss: Tensor) -> Tensor:
-        """Make all gradients those of the whole batch, and return its loss, after the backward pass.
+        """After the backward pass, turn all gradients into those of the whole batch, and return its loss.
 
-        Those of each process are weighted by its share of the rows. A weight that has a gradient in no
-        process keeps none. The message has the same size whatever a process has computed.
+        The gradients of each process are weighted by its share of the rows. A weight without gradient in all
+        processes keeps none. The message always has the same size.
 
         Parameters
         ----------
         loss : Tensor of shape ()
-            Of this process's rows, times their weight in the mean over processes.
+            Loss of this process's rows, times their weight in the mean over processes.
 
         Raises
         ------
         KeyboardInterrupt
-            In all processes in the same iteration, where one has asked for it.
+            In all processes in the same iteration, if one has asked for it.
         """
         weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
@@ -119,7 +119,7 @@ class SharedTraining:
     # Statistics of batches, and validation
 
     def share_buffers(self) -> None:
-        """Average the running statistics over processes; give all other buffers the first one's values."""
+        """Average the running statistics over processes; copy all other buffers from the first process."""
         statistics: list[Tensor] = []
         others: list[Tensor] = []
         for module in self._modules:
@@ -134,13 +134,13 @@ class SharedTraining:
         self.ranks.broadcast_(others)
 
     def mean_record(self, record: dict[str, float]) -> dict[str, float]:
-        """Return the means over processes of what each has recorded of its rows: schedules may monitor it."""
+        """Average the records of all processes, each of its own rows, since schedules may monitor them."""
         values = torch.tensor(list(record.values()), dtype=torch.float64)
         self.ranks.mean_([values] if record else [])
         return dict(zip(record, values.tolist(), strict=True))
 
     def outputs(self, infer: Callable[[Any], Tensor], x: Any) -> Tensor:
-        """Return the student's outputs for all rows, of which this process runs its share."""
+        """Return the student's outputs for all rows; this process computes its share."""
         places = self.ranks.padded_places(len(x)).to(x.device)
         return self.ranks.joined_rows(infer(take(x, places)), len(x))
 
@@ -148,14 +148,14 @@ class SharedTraining:
     # The end
 
     def end_epoch(self, metaparameters: Any, history: Any) -> None:
-        """Check that all processes still have the same, and stop where some process has been asked to.
+        """Check that all processes still agree, and stop if any process has been asked to.
 
         Raises
         ------
         RuntimeError
-            If the processes have come apart.
+            If the processes have diverged from each other.
         KeyboardInterrupt
-            In all processes, where one has asked for it.
+            In all processes, if one has asked for it.
         """
         state = {"the number of epochs": len(history), "the student's weights": self._some_weights()}
         self.ranks.check_same(dict(metaparameters.named()) | state)
@@ -166,15 +166,15 @@ class SharedTraining:
 
     @torch.no_grad()
     def _some_weights(self) -> Tensor:
-        """Return a few numbers of each weight: a step of another length would have changed them all."""
+        """Return a few numbers of each weight, since a step of another length changes all numbers."""
         return torch.cat([w.reshape(-1)[:4].double() for w in self._weights]).cpu()
 
     def tell(
         self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
     ) -> bool:
-        """Call a method of a callback; return False, and note it for all processes, if that ends the fit.
+        """Call a method of a callback; if that ends the fit, record it for all processes and return False.
 
-        A score of training batches is told the rows of all processes.
+        A score of training batches gets the rows of all processes.
         """
         if is_score and told["training"] and told["batch"] is not None:
             x, labels = told["batch"]
@@ -187,14 +187,14 @@ class SharedTraining:
         return True
 
     def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
-        """Return the labels and the outputs of all processes' rows; the inputs are own ones."""
+        """Return the labels and the outputs of all processes' rows, with this process's inputs."""
         found = self.ranks.gather((labels.cpu(), y_pred.cpu()))
         of_all = [torch.cat(parts).to(y_pred.device) for parts in zip(*found, strict=True)]
         return {"batch": (x, of_all[0]), "y_pred": of_all[1]}
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Let a first Ctrl-C end the fit in all processes together; a second one ends it by an error."""
+        """Make the first Ctrl-C end the fit in all processes together, and a second one raise an error."""
         before = signal.getsignal(signal.SIGINT)
         if before is None or threading.current_thread() is not threading.main_thread():
             yield
@@ -230,14 +230,14 @@ class SharedTraining:
 
 
 def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
-    """Begin a fit that several processes share; return None where a net is trained by one.
+    """Begin a fit that several processes share; return None if one process trains the net.
 
     Raises
     ------
     RuntimeError
         If the processes have different settings, or different numbers of rows.
     ValueError
-        If the student or its execution cannot be shared, or batches of D_val are too small.
+        If the student or its execution cannot be shared, or the batches of D_val are too small.
     """
     if net.ranks.size == 1:
         return None
@@ -255,7 +255,7 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
 
 
 def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]:
-    """Return the context in which Ctrl-C ends a shared fit in all processes; for one process nothing."""
+    """Return a context in which Ctrl-C ends a shared fit in all processes; one process needs none."""
     return nullcontext() if shared is None else shared.interrupts()
 
 
@@ -263,14 +263,14 @@ def why_not_shared(execution: Execution, student: nn.Module, device: torch.devic
     """Return why several processes cannot train this student together, and the remedy; None if they can."""
     if execution.compile or execution.cuda_graph:
         return (
-            f"execution={execution!r} fixes the operations of an iteration, and messages to other processes"
-            " are none of them. Set execution='eager' or 'bfloat16', or parallel=None."
+            f"execution={execution!r} fixes the operations of an iteration, which cannot include messages to"
+            " other processes. Set execution='eager' or 'bfloat16', or parallel=None."
         )
     synchronised = any(isinstance(part, nn.SyncBatchNorm) for part in student.modules())
     if synchronised and device.type == "cpu":
         return (
-            "the student has SyncBatchNorm layers, which torch has for GPUs alone. Give it BatchNorm layers "
-            "where it is trained on CPUs."
+            "the student has SyncBatchNorm layers, which torch only supports on GPUs. Give it BatchNorm "
+            "layers to train it on CPUs."
         )
     if any(getattr(part, "sparse", False) for part in student.modules()):
         return "the student has layers with sparse=True, whose gradients are not sent. Set sparse=False."

@@ -1,4 +1,4 @@
-"""Epochs of a fit, reported to the callbacks of scikit-learn 1.9."""
+"""Report the epochs of a fit to the callbacks of scikit-learn 1.9."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sklearn_kd._sklearn_compat import callback_context
 
 
 class FitReport:
-    """Reports one fit to the callbacks given to ``set_callbacks``.
+    """Report one fit to the callbacks given to ``set_callbacks``.
 
-    The fit is a task. Its sub-tasks are "teacher", where one has to be asked, and each
+    The fit is a task. Its sub-tasks are "teacher", if one has to be asked, and each
     "epoch" of the student.
 
     Parameters
     ----------
     estimator : DistilledClassifier
-        Being fitted.
+        The estimator being fitted.
     X, y, sample_weight
-        The rows it was given.
+        The arguments of its ``fit``.
     n_tasks : int
-        The most sub-tasks there can be.
+        Largest possible number of sub-tasks.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int) -> None:
@@ -32,7 +32,7 @@ class FitReport:
         self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._root = callback_context(estimator, n_tasks)
         if self._root is None:
-            self._told = {}  # to nobody: hold no data
+            self._told = {}  # nobody listens, so hold no data
         else:
             self._root.call_on_fit_task_begin(**self._told)
 
@@ -43,44 +43,43 @@ class FitReport:
     def end(self, task: Any, fitted: Any = None) -> bool:
         """Report the end of ``task``; return whether a callback asks for the fit to stop.
 
-        ``fitted`` returns the fitted attributes as they are now. It is called only where a
-        callback wants to predict.
+        ``fitted`` returns the current fitted attributes. It is only called if a callback wants to
+        predict.
         """
         return task.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
 
     @contextmanager
     def teacher(self) -> Iterator[None]:
-        """Report the time in which the teacher is fitted and asked."""
+        """Report the fitting and asking of the teacher as a task."""
         task = None if self._root is None else self.begin("teacher")
         yield
         if task is not None:
             self.end(task)
 
     def epochs(self, fitted: Any, name: str = "epoch") -> list:
-        """Return the callback that reports a skorch net's epochs; none where nobody listens.
+        """Return a list with the callback that reports a skorch net's epochs; empty if nobody listens.
 
-        ``fitted`` takes the net and returns the fitted attributes; ``name`` is what an epoch
-        is called.
+        ``fitted`` takes the net and returns the fitted attributes; ``name`` is the name of an epoch.
         """
         return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted, name))]
 
     def finish(self) -> None:
-        """Report the end of the fit, when the estimator is fitted."""
+        """Report the end of the fit, once the estimator is fitted."""
         if self._root is not None:
             self.end(self._root, fitted=dict)
 
 
 class ReportEpochs(Callback):
-    """skorch's callback that makes each epoch a task of scikit-learn's.
+    """A skorch callback that reports each epoch as a task of scikit-learn.
 
     Parameters
     ----------
     report : FitReport
-        Forgotten when training ends, with the data that it holds.
+        Dropped, with the data that it holds, when training ends.
     fitted : callable(net) -> dict
-        The fitted attributes as the net stands.
+        Returns the fitted attributes for the present net.
     name : str, default="epoch"
-        Of the sub-tasks.
+        Name of the sub-tasks.
     """
 
     def __init__(self, report: Any, fitted: Any, name: str = "epoch") -> None:
@@ -100,10 +99,10 @@ class ReportEpochs(Callback):
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
         """End the task, and the training if a callback asks for that."""
         if self._end_epoch(net):
-            raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+            raise KeyboardInterrupt  # the way skorch's callbacks end a fit early
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """End the epoch that another callback broke off."""
+        """End the epoch that another callback interrupted."""
         if self.epoch_ is not None:
             self._end_epoch(net)
         self.report = self.fitted = None
@@ -113,5 +112,5 @@ class ReportEpochs(Callback):
         return self.report.end(epoch, fitted=lambda: self.fitted(net.snapshot()))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A checkpoint in the middle of training takes the net, not who listens to it.
+        # A checkpoint during training takes the net, not its listeners.
         return vars(self) | {"report": None, "fitted": None, "epoch_": None}

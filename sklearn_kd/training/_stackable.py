@@ -1,12 +1,11 @@
-"""The choice of students that are trained in one batched run, and of those that are trained alone.
+"""Choose the students to train in one batched run, and those to train alone.
 
-A batched run pays (measured by ``examples/benchmarks/many_students.py``), and is chosen without being
-asked for:
+A batched run pays (measured by ``examples/benchmarks/many_students.py``), and is chosen automatically:
 
 - on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
-  ``MOST_FLOPS`` floating-point operations, all of which learn metaparameters, or none;
-- on any other device always. Such a device is bound by the number of operations long after a
-  CPU is not; this has not been measured.
+  ``MOST_FLOPS`` floating-point operations, if all of them learn metaparameters or none does;
+- on any other device, always. Such a device is still bound by the number of operations at sizes at
+  which a CPU no longer is; this has not been measured.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ log = logging.getLogger("sklearn_kd")
 
 FEWEST = 3
 MOST_FLOPS = 4e6
-# More gain little on a CPU, and on a GPU their activations need memory.
+# More students gain little on a CPU, and their activations need memory on a GPU.
 _MOST = 64
 
-# A step on stacked weights is a step on each of them: no norm, no line search, no matrix.
+# Optimizers whose step on stacked weights is a step on each of them: without norm, line search or matrix.
 ELEMENTWISE_OPTIMIZERS = (
     torch.optim.SGD,
     torch.optim.Adam,
@@ -78,13 +77,13 @@ def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) ->
 
 
 def group_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list[int]]:
-    """Divide the students into groups that are trained together: lists of indices, some of one.
+    """Divide the students into groups to train together, as lists of indices; a group may have one student.
 
     The reasons are logged at level INFO.
     """
     kinds: dict[tuple, list[int]] = {}
     for k, (net, split) in enumerate(zip(nets, data, strict=True)):
-        # Those that must be alone are a kind of one.
+        # A student that must train alone is a kind of its own.
         kind = (k,) if _why_alone(net, split) else tuple(of(net, split) for of in _ALIKE.values())
         kinds.setdefault(kind, []).append(k)
     groups = []
@@ -116,7 +115,7 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
     if net.ranks.size > 1:
         return "several processes train it together"
     if net.callbacks:
-        return "callbacks are to watch every step of a student of their own"
+        return "callbacks watch every step of their own student"
     if net.verbose:
         return "verbose prints a table for each student"
     if net.execution.compile:
@@ -124,7 +123,7 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
     if net.execution.autocast or net.execution.cuda_graph:
         return "bfloat16 and CUDA graphs are for the pass of one student"
     if net.execution.micro_batches > 1:
-        return "micro-batches are of the batch of one student"
+        return "micro-batches divide the batch of one student"
     if net.objective.batch_key() is None:
         return f"{_loss_name(net)} is computed for one student at a time"
     if kind not in ELEMENTWISE_OPTIMIZERS:
@@ -156,15 +155,15 @@ def _why_learns_alone(net: TrainingNet, data: Any) -> str | None:
     """Return why this student, whose metaparameters move, cannot be stacked with others, or None."""
     name, strategy = type(net.strategy).__name__, net.strategy
     if isinstance(strategy, FarStrategy):
-        return f"{name} looks further than one step, which is for one student"
+        return f"{name} looks further than one step, which works for one student"
     if strategy.hypergradient not in STACKED_METHODS:
-        return f"{name} takes hypergradients by {strategy.hypergradient!r}, which is for one student"
+        return f"{name} takes hypergradients by {strategy.hypergradient!r}, which works for one student"
     if strategy.hypergradient_rows is not None:
-        return f"{name} takes hypergradients on some rows of a batch, which is for one student"
+        return f"{name} takes hypergradients on some rows of a batch, which works for one student"
     if response_class(net.optimizer_) not in STACKED_RESPONSES:
         return f"it is not known whether {type(net.optimizer_).__name__} responds weight by weight"
     if not reading_is_free(data.train.samples):
-        return f"{name} moves the metaparameters, which several students do at once on a CPU only"
+        return f"{name} moves the metaparameters, which several students can only do at once on a CPU"
     if type(data.valid) is not DistillationData:
         return f"{name} has no D_val of tensors"
     return None
@@ -191,11 +190,11 @@ def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
 
 
 def _needs_teacher(net: TrainingNet) -> bool:
-    """Return whether the loss at lambda1 = 1 is not known to be that of the labels alone."""
+    """Return whether the loss may use the teacher: whether it is not known to be that of the labels alone."""
     return type(getattr(net.objective, "loss", None)) not in (LogitDistillation, MultilabelDistillation)
 
 
-# What must not differ, by name: f(net, data), hashable.
+# Properties that must not differ, by name: functions f(net, data) with hashable results.
 _ALIKE = {
     "architecture": _architecture,
     "optimizer": _step_settings,
@@ -205,7 +204,7 @@ _ALIKE = {
     "loss": lambda net, data: net.objective.batch_key(),
     "having a teacher": lambda net, data: _needs_teacher(net) and data.train.has_teacher_logits,
     "max_grad_norm": lambda net, data: net.max_grad_norm,
-    # In one run those that only train would wait for the passes of those that learn.
+    # In one run, students that only train would wait for the passes of those that learn.
     "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),
 }
 
@@ -219,7 +218,7 @@ def _how_they_differ(nets: Sequence[TrainingNet], data: Any) -> str | None:
 
 
 def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
-    """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
+    """Return why stacking would be slower by the rule in the module's docstring, or None."""
     if data[0].train.device.type != "cpu":
         return None
     if len(nets) < FEWEST:
@@ -241,9 +240,9 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
 
 
 def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
-    """Try it, with randomness forbidden, on two rows for each."""
+    """Try vmap on two rows for each student, with randomness forbidden; return why it fails, or None."""
     x = torch.stack([split.train.samples for split in data])
-    # TF32 rounds more than the comparison allows for.
+    # TF32 rounds more than the comparison allows.
     with preserved_random_state(x.device), full_precision(x.device), torch.no_grad():
         apart = torch.stack(
             [copied_module(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]
@@ -253,9 +252,9 @@ def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
         try:
             together = stacked_forward(nets[0].module_)(stacked, x)
             stacked_forward(nets[0].module_, validation=True)(stacked, x)
-        except Exception as error:  # a module may raise anything where it is not given tensors
+        except Exception as error:  # a module may raise anything if it is not given tensors
             return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
-    known = torch.isfinite(apart)  # what overflows does so to inf or to NaN, by the order of its sums
+    known = torch.isfinite(apart)  # overflow gives inf or NaN, depending on the order of sums
     if not torch.allclose(together[known], apart[known], rtol=1e-3, atol=1e-4):
         return "torch.func.vmap does not give this student's own outputs"
     return None

@@ -26,15 +26,15 @@ from sklearn_kd.training._sklearn_callbacks import ReportEpochs
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Callbacks that only show how the training goes on: they have no state.
+# Callbacks that only show the progress of the training and have no state.
 _OBSERVERS = (PrintLog, ProgressBar, EpochTimer, Progress, ReportEpochs)
 
-# What differs between the processes that train one student together: each draws for its own rows.
+# State that differs between the processes that train one student together: each draws for its own rows.
 _OF_EACH_RANK = ("host_random_state", "random_state")
 
 
 class TrainerState:
-    """Takes the state of a net in training, and loads it into one with the same parameters.
+    """Take the state of a net in training, and load it into one with the same parameters.
 
     A part that cannot be serialised is left out, with one warning.
 
@@ -50,7 +50,7 @@ class TrainerState:
         self._warned: set[str] = set()
 
     def begin(self) -> None:
-        """Note the callbacks' and the strategy's state; only attributes that change are written."""
+        """Record the initial state of callbacks and strategy; only attributes that change are written."""
         self._helpers_at_start = self._helper_states()
 
     @property
@@ -64,7 +64,7 @@ class TrainerState:
         return self._net.metaparameters.initial_values()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on, in plain values and tensors."""
+        """Return everything that the next epoch depends on, in plain values and tensors."""
         helpers = {
             name: changed_state(state, self._helpers_at_start.get(name, {}))
             for name, state in self._helper_states().items()
@@ -75,7 +75,7 @@ class TrainerState:
         return state
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a state of :meth:`state_dict`; if that fails, restore the net and raise the error."""
+        """Load a state from :meth:`state_dict`; if that fails, restore the net and raise the error."""
         before = self._state_with(self._helper_states())
         try:
             self._load(state)

@@ -1,4 +1,4 @@
-"""Average of a student's weights over the epochs of its training."""
+"""Average a student's weights over the epochs of its training."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from torch import Tensor, nn
 
 from sklearn_kd.checkpointing._modules import load_buffer
 
-# About the last tenth of the epochs, and about the last half of them.
+# Decays that average about the last tenth of the epochs, and about the last half of them.
 SHORT, LONG = 8.0, 1.0
-# How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
+# Prefix of the buffers of batch normalisation and, by custom, of other layers that keep statistics.
 _STATISTICS = "running_"
 
 
 class Averaging(NamedTuple):
-    """The settings of a net that averages its student's weights.
+    """Settings of a net that averages its student's weights.
 
     Attributes
     ----------
     decay : float
-        Of :class:`WeightAverage`.
+        As in :class:`WeightAverage`.
     is_result : bool
-        True: the student ends with the average. False: with its last weights, beside which it is kept.
+        Whether the student ends with the average. False: it ends with its last weights; the average is kept
+        separately.
     """
 
     decay: float
@@ -33,22 +34,22 @@ class Averaging(NamedTuple):
 
 
 class WeightAverage:
-    """Average of a student's weights at the ends of epochs, in which later epochs count more.
+    """Average of a student's weights at the ends of epochs, with more weight on later epochs.
 
-    After epoch n the average moves towards the weights by the share (decay + 1) / (n + decay): all the way
-    after the first epoch. So about the last 1 / (decay + 1) of the epochs count, however many there are.
-    Buffers named ``running_...``, which hold statistics of batches, are averaged like weights. All
-    others stay as they are: counts, masks, and vectors that need the length 1. Weights of fewer bits than
-    float32 are averaged in it, or small steps would be rounded away.
+    After epoch n, the average moves towards the weights by the share (decay + 1) / (n + decay), after the
+    first epoch all the way. So about the last 1 / (decay + 1) of the epochs count, however many there are.
+    Buffers named ``running_...``, which hold statistics of batches, are averaged like weights. Other buffers
+    are not: they may be counts, masks, or vectors that need length 1. Weights with fewer bits than float32
+    are averaged in float32, since small steps would be rounded away.
 
     Parameters
     ----------
     module : nn.Module
         The student.
     decay : float
-        0 is the plain mean; the larger, the fewer epochs count.
+        0 gives the plain mean; with a larger decay, fewer epochs count.
     is_result : bool, default=False
-        As of :class:`Averaging`.
+        As in :class:`Averaging`.
 
     References
     ----------
@@ -70,7 +71,7 @@ class WeightAverage:
         for name, now in _averaged_tensors(self._module).items():
             exact = torch.promote_types(now.dtype, torch.float32)
             average = averages.get(name)
-            if average is None or average.shape != now.shape:  # training has made it
+            if average is None or average.shape != now.shape:  # training made the buffer
                 average = now.detach().to(exact, copy=True)
             else:
                 average.lerp_(now.to(exact), share)
@@ -78,7 +79,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the student's weights with the average; before the first epoch is over, do nothing."""
+        """Exchange the student's weights with the average; do nothing before the end of the first epoch."""
         own = _averaged_tensors(self._module)
         averages, self._average = self._average, {}
         for name, average in averages.items():
@@ -87,11 +88,11 @@ class WeightAverage:
                 own[name].copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next update depends on."""
+        """Return everything that the next update depends on."""
         return {"n_epochs": self._n_epochs, "average": self._average}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a state of :meth:`state_dict`."""
+        """Load a state from :meth:`state_dict`."""
         now = _averaged_tensors(self._module)
         self._n_epochs = state["n_epochs"]
         self._average = {
@@ -102,9 +103,9 @@ class WeightAverage:
 def average_for(
     averaging: Averaging | None, module: nn.Module, callbacks: Iterable[tuple[str, Any]]
 ) -> WeightAverage | None:
-    """Return the average that is to be kept while a net trains, if any.
+    """Return the average to keep while a net trains, or None.
 
-    None takes the place of the weights that a callback, skorch's EarlyStopping or Checkpoint, is to load.
+    There is none if a callback, skorch's EarlyStopping or Checkpoint, will load weights of its choice.
     """
     if averaging is None:
         return None
@@ -121,21 +122,21 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set the weights and buffers of a module to those of one that was made alike, and has been trained.
+    """Load the weights and buffers of a trained module into a fresh one made in the same way.
 
-    Buffers that training makes, or gives another shape, are made.
+    Buffers that training makes or reshapes are created.
 
     Raises
     ------
     ValueError
-        If it had other weights.
+        If the trained module had other weights.
     """
     own = dict(module.named_parameters())
     missing = sorted(own.keys() - weights.keys())
     if missing:
         raise ValueError(
-            f"The student of the search lost its weights {missing} while it trained, as by a callback that "
-            "prunes: the retraining cannot go on with it. Set retrain='average' or 'fresh'."
+            f"The student of the search lost its weights {missing} while it trained, for example by a "
+            "callback that prunes: the retraining cannot continue with it. Set retrain='average' or 'fresh'."
         )
     for name, value in weights.items():
         if name in own:
@@ -155,7 +156,7 @@ def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor] | None) -> None:
-    """Set the weights of modules to those of :func:`weights_of_modules`, which may be of more modules."""
+    """Set the weights of modules to those from :func:`weights_of_modules`, which may have more modules."""
     for module, part in modules.items():
         head = f"{module}."
         own = {n.removeprefix(head): w for n, w in (weights or {}).items() if n.startswith(head)}
@@ -163,7 +164,7 @@ def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]
 
 
 def load_same_modules(modules: Mapping[str, nn.Module], before: Mapping[str, nn.Module]) -> None:
-    """Set the weights of modules to those of others, where one of this name has weights of these shapes."""
+    """Set the weights of modules to those of others with the same name and the same shapes."""
     for name, module in modules.items():
         if name in before and _shapes(before[name]) == _shapes(module):
             load_weights(module, weights_of(before[name]))
@@ -174,7 +175,7 @@ def _shapes(module: nn.Module) -> dict[str, Any]:
 
 
 def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return what is averaged of a module by name: its weights, and statistics of batches."""
+    """Return the tensors of a module to average, by name: weights, and statistics of batches."""
     named = [
         *module.named_parameters(),
         *(own for own in module.named_buffers() if own[0].rpartition(".")[2].startswith(_STATISTICS)),

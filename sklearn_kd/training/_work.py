@@ -1,4 +1,4 @@
-"""The threads that the trainings and the predictions of students pay for."""
+"""Choose the number of threads that pays for training a student and for predicting with it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads_for:
-    """Return a context with as many threads as the iterations of these nets pay for.
+    """Return a context with as many threads as pay for the iterations of these nets.
 
     Parameters
     ----------
     nets : sequence of TrainingNet
-        One, or several students of one architecture that are trained in one batched run.
+        One net, or several of one architecture that are trained in one batched run.
     data : SplitData
-        Of the first.
+        Data of the first net.
     """
     net = nets[0]
     if data.train.device.type != "cpu":
@@ -40,10 +40,10 @@ def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads
 
 
 def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
-    """Return a context with as many threads as the student's pass over a batch pays for.
+    """Return a context with as many threads as pay for the student's pass over a batch.
 
-    Its operations are counted by a pass of their own over the first row, once for a net. So all predictions
-    for the same rows run on the same number of threads, and agree to the bit.
+    Its operations are counted once per net, in a separate pass over the first row. So all predictions
+    for the same rows run on the same number of threads and are equal bit for bit.
     """
     if x.device.type != "cpu":
         return threads_for(math.inf)
@@ -55,8 +55,8 @@ def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
 def _prediction_operations(student: nn.Module, row: Tensor) -> float:
     """Return the multiply-adds of the student's largest operation for a row.
 
-    The pass leaves no trace in the student's buffers. Nor does it in the random generators, but where
-    another thread fits: that has seeded them, and they are not to be restored under it.
+    The pass does not change the student's buffers. It does not change the random generators either, unless
+    another thread runs a fit: that thread has seeded them, and they must not be restored while it runs.
     """
     lock = torch_state_lock()
     free = lock.acquire(blocking=False)  # a prediction never waits for a fit
@@ -72,7 +72,7 @@ def _prediction_operations(student: nn.Module, row: Tensor) -> float:
 def _training_operations(net: TrainingNet, train: DistillationData) -> float:
     """Return the multiply-adds of the largest operation of a forward pass, for each row.
 
-    The pass is one over D_train's samples in evaluation mode, which leaves no trace.
+    The pass runs over D_train's samples in evaluation mode, and changes nothing.
     """
     batch, modules = train.sample_batch, nn.ModuleList(net.trained_modules())
     values = net.metaparameters.named()

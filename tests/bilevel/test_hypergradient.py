@@ -12,6 +12,7 @@ from torch import nn
 from torch.func import functional_call
 
 from helpers.hypergradients import relative_error
+from helpers.parameter_ids import in_words
 from sklearn_kd import hypergradient
 from sklearn_kd.bilevel._hypergradient import METHODS, HypergradientEstimator, validation_mode
 from sklearn_kd.bilevel._optimizer_response import response_class, warn_if_response_unknown
@@ -439,7 +440,7 @@ class Rows(nn.Module):
 def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     """Central differences take its place, with one warning and the very same path."""
     params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
-    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' is used"
     with pytest.warns(UserWarning, match=told) as record:
         clf = make(meta__hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
     assert len([w for w in record if "central_difference" in str(w.message)]) == 1
@@ -494,7 +495,9 @@ def test_weights_that_are_gathered_are_the_layers_own():
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("settings", [{}, {"meta": "implicit"}, {"meta__hypergradient": "exact"}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"meta": "implicit"}, {"meta__hypergradient": "exact"}], ids=in_words
+)
 def test_recurrent_students_on_a_gpu(settings, make, digits, logits):
     """The same path as on the CPU, without a warning of weights that lie apart."""
     params = {"student": Rows, "meta": "gradient", "lr": 0.5} | settings

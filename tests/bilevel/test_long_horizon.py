@@ -5,6 +5,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jacrev
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.bilevel._forward_mode import ForwardHypergradient
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.bilevel._implicit import ImplicitHypergradient, TrainingBatch
@@ -135,7 +136,9 @@ def test_forward_mode_agrees_with_autograd_through_the_unrolled_training():
 
 
 @pytest.mark.parametrize(
-    "settings", [{"limit": 0.2, "optimizer": "momentum"}, {"dropout": 0.3}, {"batch_norm": True}], ids=str
+    "settings",
+    [{"limit": 0.2, "optimizer": "momentum"}, {"dropout": 0.3}, {"batch_norm": True}],
+    ids=in_words,
 )
 def test_clipping_dropout_and_batch_normalisation(settings):
     training = Training(**settings)

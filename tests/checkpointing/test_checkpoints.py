@@ -31,6 +31,7 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, OneCycleLR, ReduceLROnPl
 from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, DistProRegressor, MetaparameterProcess, MLPStudent, meta
 from sklearn_kd.checkpointing._file import Refused, read, write
@@ -581,14 +582,14 @@ def pickled(path):
 
 
 DAMAGES = {
-    "it is truncated: .* bytes are there": truncate,
+    "it is truncated: it has .* bytes": truncate,
     "it has been altered: its checksum": flip,
     "it is empty": lambda path: path.write_bytes(b""),
     "it does not begin like a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
-    "it has format 2, and this version of sklearn_kd reads format 1": future,
+    "it has format 2, but this version of sklearn_kd reads format 1": future,
     "it cannot be read": pickled,
-    "it is of another fit": exchange(fit="0" * 24),
-    "it was written with torch 1.0, and": exchange(versions={"torch": "1.0"}),
+    "it belongs to another fit": exchange(fit="0" * 24),
+    "it was written with torch 1.0, but": exchange(versions={"torch": "1.0"}),
     "it does not hold a checkpoint": lambda path: write(path, {"a": 1}),
 }
 
@@ -624,7 +625,7 @@ def test_another_fits_files(killed, make, digits, logits, tmp_path):
     [folder] = {path.parent for path in files(tmp_path)} - {newest.parent}
     for path in (older, newest):
         (folder / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match=r"none of the checkpoints .* of another fit"):
+    with pytest.raises(ValueError, match=r"none of the checkpoints .* to another fit"):
         go_on(lr=0.05)
 
 
@@ -726,7 +727,7 @@ def test_a_killed_cross_validation_is_made_again(make, digits, tmp_path):
     "change",
     [{"lr": 0.2}, {"student__hidden": 8}, {"random_state": 1}, {"meta": meta.Linear(e1=4)}, {"augment": noisy},
      {"callbacks": [Kill(), EarlyStopping(patience=9)]}, {"max_epochs": 6}],
-    ids=str,
+    ids=in_words,
 )  # fmt: skip
 def test_other_parameters_begin_anew(change, make, digits, network, tmp_path):
     known = {"max_epochs": 5, "callbacks": [Kill()], "checkpoint_dir": tmp_path}
@@ -751,7 +752,7 @@ def test_other_data_begin_anew(what, make, digits, logits, tmp_path):
     assert Kill.made == clf.n_iter_
 
 
-@pytest.mark.parametrize("change", [{"verbose": 1}, {"keep_teacher": True}], ids=str)
+@pytest.mark.parametrize("change", [{"verbose": 1}, {"keep_teacher": True}], ids=in_words)
 def test_what_does_not_matter(change, killed, capsys):
     go_on = killed[1]
     go_on(**change)
@@ -1028,7 +1029,7 @@ def test_digests_are_those_of_any_process(another_process):
     [(1, 1.0), ([1, 2], [12]), (lambda x: x + 1, lambda x: x + 2), (np.zeros(2), np.zeros((2, 1))),
      (nn.Linear(2, 2), nn.Linear(2, 2)), (nn.Dropout(0.1), nn.Dropout(0.2)), ({"a": 1}, {"a": 2}),
      (EarlyStopping(patience=1), EarlyStopping(patience=2)), (float("nan"), None)],
-    ids=str,
+    ids=in_words,
 )  # fmt: skip
 def test_digests_differ(a, b):
     assert fingerprint(value=a) != fingerprint(value=b)

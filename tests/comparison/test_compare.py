@@ -22,6 +22,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from skorch.callbacks import GradientNormClipping
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import (
     MethodComparison,
     MLPStudent,
@@ -404,7 +405,9 @@ def test_plot(shown):
     zero, *drawn = ax.lines
     assert list(zero.get_xdata()) == [0, 0]
     np.testing.assert_allclose(drawn[0].get_xdata(), [shown.summary()[1]["low"], shown.summary()[1]["high"]])
-    assert drawn[0].get_color() == "C0" and drawn[2].get_color() != "C0"
+    clear, unclear = drawn[:2], drawn[2:]
+    assert clear[0].get_linewidth() > unclear[0].get_linewidth()
+    assert clear[1].get_markerfacecolor() == clear[1].get_color() != unclear[1].get_markerfacecolor()
     np.testing.assert_allclose(ax.collections[0].get_offsets()[:, 0], [0.05, 0.06, 0.05, 0.06, 0.05])
     assert "naive (0.9040)" in ax.get_xlabel()
     assert shown.plot("log_loss", ax=ax) is ax and "log loss" in ax.get_xlabel()
@@ -447,7 +450,7 @@ def test_progress_only_on_request(make, digits, logits, capsys):
         ({"cv": 1}, ValueError, "n_splits"),
         ({"teacher_logits": np.zeros((400, 3))}, ValueError, r"= \(400, 10\)"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_wrong_input_is_refused_before_any_training(change, error, match, make, digits, monkeypatch):
     def train(*args, **kwargs):

@@ -10,6 +10,7 @@ from sklearn.model_selection import StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import compare_methods
 from sklearn_kd.comparison._methods import DistProMethods
 from sklearn_kd.distpro import _process
@@ -119,9 +120,9 @@ def test_every_way_to_use_a_process_is_a_name():
         ({"methods": {"equal": {}, "b": {"student_layers": ["no such"]}}}, ValueError, "no such"),
         ({"methods": "equal"}, TypeError, r"such as \('equal', 'process'\)"),
         ({"teacher_logits": np.zeros((120, 10))}, ValueError, "teacher_logits have no feature maps"),
-        ({"teacher": LogisticRegression()}, TypeError, "is no network"),
+        ({"teacher": LogisticRegression()}, TypeError, "is not a network"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_wrong_input_is_refused_before_any_training(
     change, error, match, compared, make_distpro, no_training

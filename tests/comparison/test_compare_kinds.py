@@ -137,7 +137,7 @@ def test_refused_before_any_training(make, numbers, tags, no_training):
         compare_methods(regressor(), X, y, teacher_logits=y)
     with pytest.raises(ValueError, match=r"nothing to distil by .* give teacher_predictions"):
         compare_methods(regressor(), X, y)
-    with pytest.raises(ValueError, match=messages()["folds of one number"]):
+    with pytest.raises(ValueError, match=messages()["folds of one row"]):
         compare_methods(regressor(LinearRegression()), X[:5], y[:5], cv=5)
     with pytest.raises(TypeError, match="is a classifier"):
         compare_methods(regressor(LogisticRegression()), X, y)

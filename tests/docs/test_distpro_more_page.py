@@ -42,7 +42,7 @@ def test_verdicts_are_those_of_the_intervals(script, experiments):
     from _protocol import paired
 
     found = [paired(*pair) for pair in script.against_equal(experiments)]
-    assert not any(of["low"] > 0 for of in found) and "it is nowhere ahead of equal weights" in " ".join(
+    assert not any(of["low"] > 0 for of in found) and "DistPro is nowhere ahead of equal weights" in " ".join(
         README.split()
     )
     assert sum(of["high"] < 0 for of in found) == 1 and len(found) == 10

@@ -271,14 +271,14 @@ REFUSED = {
     "names of parts that are no strings": lambda X, y: in_parts(X, X={"a": X, 1: X}),
     "a student that cannot take the parts": lambda X, y: in_parts(X, X={"a": X, "c": X}),
     "a part that X_val lacks": lambda X, y: in_parts(X, X_val={"a": X}, y_val=y),
-    "a part that X had not": lambda X, y: in_parts(X, X_val={"a": X, "b": X, "c": X}, y_val=y),
+    "a part that X did not have": lambda X, y: in_parts(X, X_val={"a": X, "b": X, "c": X}, y_val=y),
     "a part of another shape": lambda X, y: in_parts(X, X_val={"a": X, "b": X[:, :9]}, y_val=y),
     "a part of another type": lambda X, y: in_parts(
         X, X={"a": X, "b": X.astype(int)}, X_val={"a": X, "b": X}, y_val=y
     ),
     "rows where X has parts": lambda X, y: in_parts(X, X_val=X, y_val=y),
     "codes that float32 rounds": lambda X, y: ({"student": Rounding}, {"X": X.astype(int) + 2**24 + 1}),
-    "codes that have no place in an embedding": lambda X, y: (
+    "codes outside an embedding": lambda X, y: (
         {"student": Lookup},
         {"X": 99 * (np.arange(len(X)) == 50)[:, None] * [1, 1]},
     ),
@@ -290,13 +290,16 @@ REFUSED = {
     "complex numbers": lambda X, y: ({}, {"X": X + 1j}),
     "an unknown student_preprocessing": lambda X, y: ({"student_preprocessing": "autos"}, {}),
     "a class as student_preprocessing": lambda X, y: ({"student_preprocessing": StandardScaler}, {}),
-    "no transformer as student_preprocessing": lambda X, y: ({"student_preprocessing": GaussianNB()}, {}),
+    "a student_preprocessing that is no transformer": lambda X, y: (
+        {"student_preprocessing": GaussianNB()},
+        {},
+    ),
     "parts with student_preprocessing": lambda X, y: ({"student_preprocessing": "auto"}, {"X": {"x": X}}),
     "a Dataset with student_preprocessing": lambda X, y: (
         {"student_preprocessing": "auto"},
         {"X": TensorDataset(torch.tensor(X))},
     ),
-    "other codes than those of student_preprocessing": lambda X, y: (
+    "codes other than those of student_preprocessing": lambda X, y: (
         {
             "student": TabularStudent,
             "student__categorical": {0: 3},
@@ -313,7 +316,7 @@ REFUSED = {
     "strings beside numbers in a column": lambda X, y: in_column(X, *[3, "b"]),
     "other objects in a column": lambda X, y: in_column(X, {3}),
     "infinite numbers in a column": lambda X, y: in_column(X, np.inf),
-    "columns that all say nothing": lambda X, y: ({"student_preprocessing": "auto"}, {"X": 0 * X}),
+    "no informative column": lambda X, y: ({"student_preprocessing": "auto"}, {"X": 0 * X}),
     "strings in D_val's column of numbers": lambda X, y: (
         {"student_preprocessing": "auto"},
         {"X": X[:, 2:8], "X_val": X[:, 2:8].astype(str), "y_val": y},
@@ -348,7 +351,7 @@ REFUSED = {
         {},
         {"y": several(y), "X_val": X, "y_val": several(y)[:, 1:]},
     ),
-    "one label for each row of D_val, and several for those of X": lambda X, y: (
+    "one label per row in D_val, several in X": lambda X, y: (
         {},
         {"y": several(y), "X_val": X, "y_val": y},
     ),
@@ -404,7 +407,7 @@ REFUSED = {
     "weights below zero": lambda X, y: ({}, {"sample_weight": -np.ones(len(y))}),
     "weights of a missing X_val": lambda X, y: ({}, {"sample_weight_val": np.ones(5)}),
     "a class_weight of an unknown class": lambda X, y: ({"class_weight": {10: 2}}, {}),
-    "a class_weight that is no weight": lambda X, y: ({"class_weight": {9: -2}}, {}),
+    "an invalid class_weight": lambda X, y: ({"class_weight": {9: -2}}, {}),
     "a class_weight that leaves D_val empty": lambda X, y: (
         {"class_weight": {0: 0}},
         {"X_val": X[y == 0], "y_val": y[y == 0]},
@@ -430,13 +433,13 @@ REFUSED = {
     "rows without labels that have other columns": lambda X, y: ({}, unlabeled(X[:, :9])),
     "no rows without labels": lambda X, y: ({}, unlabeled(X[:0])),
     "rows without labels in another form": lambda X, y: ({}, unlabeled(TensorDataset(torch.tensor(X)))),
-    "logits of the rows with labels alone": lambda X, y: (
+    "logits only for the rows with labels": lambda X, y: (
         {},
         unlabeled(X) | {"teacher_logits_unlabeled": None},
     ),
-    "logits of the rows without labels alone": lambda X, y: ({}, unlabeled(X) | {"teacher_logits": None}),
-    "logits of rows that are not given": lambda X, y: ({}, unlabeled(X) | {"X_unlabeled": None}),
-    "logits of the rows of X_val that are wanted": lambda X, y: (
+    "logits only for the rows without labels": lambda X, y: ({}, unlabeled(X) | {"teacher_logits": None}),
+    "logits without their rows": lambda X, y: ({}, unlabeled(X) | {"X_unlabeled": None}),
+    "missing logits of the rows of X_val": lambda X, y: (
         {"soft_validation": True},
         {"X_val": X[:9], "y_val": y[:9]},
     ),
@@ -527,7 +530,7 @@ REFUSED = {
         {"meta": "forward", "optimizer": "RMSprop"},
         {},
     ),
-    "a CUDA graph of a strategy that looks far": lambda X, y: (
+    "a CUDA graph with a strategy that looks far ahead": lambda X, y: (
         {"meta": "implicit", "execution": "cuda_graph"},
         {},
     ),
@@ -565,7 +568,7 @@ REFUSED = {
         {},
     ),
     "a student that is wrapped for several processes": lambda X, y: ({"student": wrapped()}, {}),
-    "too large a learning rate": lambda X, y: ({"lr": 1e31}, {}),
+    "a learning rate that is too large": lambda X, y: ({"lr": 1e31}, {}),
     "a file as the folder of checkpoints": lambda X, y: ({"checkpoint_dir": __file__}, {}),
     "a missing folder for the teacher's logits": lambda X, y: ({"teacher_logits_dir": "missing"}, {}),
 }
@@ -816,7 +819,7 @@ EXPORTED = {
     "columns of unknown types",
     "a step without a converter",
     "a student that depends on values",
-    "a graph that predicts otherwise",
+    "a graph whose predictions differ",
     "a column of mixed types",
     "labels without a form in ONNX",
     "weights of a Pipeline",
@@ -852,18 +855,18 @@ def test_the_page_has_all_that_is_tried_here():
         "the same fit in another thread",  # in test_threads_at_one_fit
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays
-        "a teacher with margins in the place of probabilities",  # in test_margins
+        "a teacher with margins instead of probabilities",  # in test_margins
         "a callback that prunes the student of the search (known when the search is over)",  # in test_weight_average
         "a file that is no ONNX model",  # these in test_onnx_teachers
         "an ONNX file of other samples",
         "an ONNX file with an input for each column",
-        "an ONNX file without answers",
+        "an ONNX file without logits or probabilities",
     }
     apart |= {  # in test_report
         "no labels for the report",
         "no rows for the report",
         "a student alone without training data",
-        "training data of which nothing is trained",
+        "training data that is not used",
         "a student alone of no known kind",
         "a misspelt student alone",
         "a student alone of other classes",
@@ -872,7 +875,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a student alone of another y",  # these in test_report_kinds
         "a regressor's student alone that is a classifier",
         "a teacher's answers of the other kind",
-        "a test of one number",
+        "a y_test of one number",
         "peers of no known kind",
         "peers without training data",
         "peers of rows that are no table",
@@ -881,7 +884,7 @@ def test_the_page_has_all_that_is_tried_here():
         "a peer of other targets",  # in test_report_kinds
         "a peer with the name of another row",
         "a student of maps in a report",  # in test_maps_and_pathways
-        "folds of one number",  # in test_compare_kinds
+        "folds of one row",  # in test_compare_kinds
     }
     apart |= refused_numbers(np.empty((N_ROWS, 10)), np.arange(N_ROWS)).keys()  # in test_regressor
     apart |= refused_maps(*images_with_maps()).keys()  # in test_pixel_classes

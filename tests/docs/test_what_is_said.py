@@ -64,13 +64,13 @@ def test_accuracies_of_distpro_in_words(arms):
     readme, page = " ".join(README.split()), words(DISTPRO)
     for said in (
         "reaches {DistPro:.1f} %, equal weights {equal:.1f}, plain distillation {KD:.1f}, no distillation "
-        "{none:.1f}; with the teacher's logits beside the pathways it reaches {DistPro, lambda1 and T fixed:.1f} "
-        "at lambda1 = 0.5 and T = 4, and {DistPro, lambda1 and T:.1f} where both are learned",
-        "ReviewKD, a term of the library, reaches {ReviewKD:.1f}",
+        "{none:.1f}; with the teacher's logits added to the pathways it reaches {DistPro, lambda1 and T fixed:.1f} "
+        "at lambda1 = 0.5 and T = 4, and {DistPro, lambda1 and T:.1f} if both are learned",
+        "ReviewKD, one of the library's terms, reaches {ReviewKD:.1f}",
     ):
         assert said.format(**here) in readme, said
     said = (
-        "followed on CIFAR-100, reach {DistPro, searched elsewhere:.1f}, equal weights {equal:.1f}, a process "
+        "reused on CIFAR-100, reach {DistPro, searched elsewhere:.1f}, equal weights {equal:.1f}, a process "
         "searched there {DistPro:.1f} ("
     )
     assert said.format(**there) in readme
@@ -314,7 +314,7 @@ def test_what_is_said_of_the_defaults_is_so(module):
     assert max(differences, key=lambda c: differences[c].mean()) == "the defaults"
     better_worst = {c for c, d in differences.items() if d.min() > own.min() and "fixed" not in c}
     assert better_worst == {"T_val auto", "meta_lr 0.3"}
-    said = 'Their worst case (−{:.3f}) is undercut by T_val "auto" (−{:.3f}) and, in the third digit, by meta_lr 0.3 (−{:.3f})'
+    said = 'worst case is −{:.3f}; T_val "auto" (−{:.3f}) and, in the third digit, meta_lr 0.3 (−{:.3f})'
     worst = (-differences[c].min() for c in ("the defaults", "T_val auto", "meta_lr 0.3"))
     assert said.format(*worst).replace("0.", ".").replace("meta_lr .3", "meta_lr 0.3") in page
     scaled = np.array(
@@ -329,7 +329,7 @@ def test_what_is_said_of_the_defaults_is_so(module):
     assert scaled.max() < 0.01
     images = (-scaled[:, -2:]).round(2)
     assert (
-        "behind it by {:.2f} and {:.2f} on the images, from T = 4 by {:.2f} and {:.2f}".format(
+        "It is behind by {:.2f} and {:.2f} on the images, and from T = 4 by {:.2f} and {:.2f}".format(
             *images.flat
         ).replace("0.", ".")
         in page

@@ -9,6 +9,8 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import Callback, Checkpoint, EarlyStopping, EpochScoring, LRScheduler
 from torch.optim.lr_scheduler import LambdaLR, OneCycleLR, ReduceLROnPlateau, StepLR
 
+from helpers.parameter_ids import in_words
+
 
 class Records(Callback):
     """One of a user's own, which records what only it knows."""
@@ -64,7 +66,7 @@ def test_monitor_in_front_of_what_records_it(make, digits):
         [LRScheduler(StepLR, step_size=1, monitor="nothing", event_name="rate"), quiet("rate")],
         [LRScheduler(ReduceLROnPlateau, monitor=lambda net: 1.0)],
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_monitors_of_what_is_there(callbacks, make, digits, logits):
     clf = make(callbacks=callbacks).fit(*digits, teacher_logits=logits)

@@ -364,7 +364,7 @@ def test_against_double_backward(kind, method, make, teachers, monkeypatch):
 @pytest.mark.parametrize(
     ("kind", "params", "given", "match"),
     [
-        ("classes", {"class_weight": "balanced"}, {}, "class_weight='balanced' weighs rows by their class"),
+        ("classes", {"class_weight": "balanced"}, {}, "class_weight='balanced' weights rows by their class"),
         ("classes", {"student": ConvNet}, {}, r"must give maps of shape \(2, 3, 12, 12\)"),
         ("numbers", {"student": ConvNet}, {}, r"must give maps of shape \(2, 1, 12, 12\)"),
         ("classes", {}, {"y": np.full_like(LABELS, IGNORED)}, "there is nothing to learn"),

@@ -16,6 +16,7 @@ from torch.utils.data import TensorDataset
 
 from helpers.hypergradients import ready_net, relative_error
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.processes import make_process
 from helpers.saved_files import content_of, write
 from sklearn_kd import (
@@ -300,7 +301,7 @@ def test_a_process_of_a_regressor_is_followed_by_a_classifier(learned, make, row
 
 
 def test_a_process_of_another_loss(learned, make, rows):
-    with pytest.raises(ValueError, match="process is of other metaparameters"):
+    with pytest.raises(ValueError, match="process has other metaparameters"):
         make(process=learned.process_, output_weight="learned").fit(*rows)
 
 
@@ -388,7 +389,7 @@ class Drawn(RegressionLoss):
 @pytest.mark.parametrize(
     ("params", "error", "match"),
     [
-        ({"teacher": Ridge()}, TypeError, "Ridge.* is no network"),
+        ({"teacher": Ridge()}, TypeError, "Ridge.* is not a network"),
         ({"output_weight": -1.0}, ValueError, "'output_weight' parameter"),
         ({"output_weight": "found"}, ValueError, "'output_weight' parameter"),
         ({"loss": "mse"}, ValueError, "loss='mse' is not known"),
@@ -410,7 +411,7 @@ class Drawn(RegressionLoss):
         ({"student": lambda n_outputs: ConvNet(3)}, ValueError, "one output"),
         ({"process": make_process()}, ValueError, "process is of other pathways"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_before_training(params, error, match, make, rows, monkeypatch):
     def train_step(*args, **kwargs):
@@ -424,18 +425,18 @@ def test_refused_before_training(params, error, match, make, rows, monkeypatch):
 @pytest.mark.parametrize(
     ("params", "match"),
     [
-        ({"loss__teacher_bound": 0.5}, "teacher_bound=0.5 beside output_weight=0.0"),
+        ({"loss__teacher_bound": 0.5}, "teacher_bound=0.5 with output_weight=0.0"),
         (
             {"output_weight": 1.0, "loss__per_output": True},
-            "loss__per_output=True beside output_weight=1.0.*learned",
+            "loss__per_output=True with output_weight=1.0.*learned",
         ),
         (
             {"meta__lr": 0.5},
-            "meta__lr=0.5 beside output_weight=0.0, with which nothing of the loss is learned",
+            "meta__lr=0.5 with output_weight=0.0: nothing of the loss is learned",
         ),
-        ({"loss__width": 0.5}, "loss__width=0.5 beside loss='squared_error', which has none"),
+        ({"loss__width": 0.5}, "loss__width=0.5 with loss='squared_error', which does not take it"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_without_effect(params, match, make, rows):
     with pytest.warns(UserWarning, match=match):

@@ -9,6 +9,7 @@ from skorch.callbacks import EarlyStopping
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.processes import make_process
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.distpro._transforms import Conv1
@@ -76,10 +77,10 @@ def three_stages():
         ({"optimizer": "adm"}, ValueError, "optimizer='adm' is not known. Did you mean 'adam'"),
         ({"device": "gpu"}, ValueError, "Did you mean 'cuda'"),
         ({"width": 3}, TypeError, "Did you mean 'student__width'"),
-        ({"class_weight": {10: 2.0}}, ValueError, "class_weight has 10, which is no class of y"),
+        ({"class_weight": {10: 2.0}}, ValueError, "class_weight has 10, which is not a class of y"),
         ({"epochs": 3}, TypeError, "Did you mean 'max_epochs'"),
         ({"callbacks": EarlyStopping()}, ValueError, "but the retraining trains on all rows"),
-        ({"search_callbacks": (3,)}, TypeError, "search_callbacks has 3, which is no callback"),
+        ({"search_callbacks": (3,)}, TypeError, "search_callbacks has 3, which is not a callback"),
         ({"student_layers": "stage1"}, TypeError, "'auto' or a list of layers"),
         ({"student": Flat}, ValueError, r"finds 1 stage\(s\).*'stage2'"),
         (
@@ -125,7 +126,7 @@ def three_stages():
         (
             {"logit_weight": "learned", "temperature": 20.0},
             ValueError,
-            r"starts; it must be within \[1, 10\]",
+            r"start value of a learned T, must be within its bounds \[1, 10\]",
         ),
         (
             {"logit_weight": "learned", "process": make_process()},
@@ -146,7 +147,7 @@ def three_stages():
         ({"distance": nn.MSELoss}, TypeError, r"distance=MSELoss is a class\. Give an object: MSELoss\(\)"),
         ({"temperature_bounds": (1, 3)}, TypeError, "unexpected parameter 'temperature_bounds'"),
         ({"hypergradient": "exact"}, TypeError, "Did you mean 'meta__hypergradient'"),
-        ({"meta__e1": 3}, TypeError, "Give e1=3 itself"),
+        ({"meta__e1": 3}, TypeError, "Give e1=3 instead"),
         ({"meta__optimizer__lr": 3}, TypeError, "takes no 'optimizer__lr'"),
         ({"loss__temperature_bounds": (1, 3)}, TypeError, "unexpected parameter"),
         ({"execution": "compiled"}, ValueError, "is not known.*\\['eager', 'bfloat16'\\]"),
@@ -166,7 +167,7 @@ def three_stages():
         ({"teacher": ConvNet(3), "logit_weight": 1.0}, ValueError, "does not know all of the 10"),
         ({"teacher": nn.Conv2d(1, 1, 1), "logit_weight": 1.0}, ValueError, "returns logits"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_before_training(params, error, match, make_distpro, images):
     with pytest.raises(error, match=match):
@@ -178,7 +179,7 @@ def test_only_networks_teach(kind, make_distpro, images):
     tree = DecisionTreeClassifier().fit(images[0].reshape(160, -1), images[1])
     clf = make_distpro()
     clf.teacher = {"tree": tree, "frozen tree": FrozenEstimator(tree), "class": ConvNet, "none": None}[kind]
-    with pytest.raises(TypeError, match=r"is no network.*fitted skorch net"):
+    with pytest.raises(TypeError, match=r"is not a network.*fitted skorch net"):
         clf.fit(*images)
 
 

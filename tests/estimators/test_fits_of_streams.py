@@ -1,4 +1,4 @@
-"""Fits of streams: the students of the same rows in memory, and what cannot stand beside a stream."""
+"""Fits of streams: the students of the same rows in memory, and what cannot stand with a stream."""
 
 import io
 
@@ -196,17 +196,17 @@ def test_a_fit_that_was_ended_goes_on_with_the_next_pass(network, tmp_path):
     ("params", "given", "words"),
     [
         ({"meta": "linear"}, {}, "learns from D_val, which cannot be held out of a stream. Give X_val"),
-        ({}, {"y": y[:600]}, "y beside a stream"),
-        ({}, {"sample_weight": np.ones(600)}, "sample_weight beside a stream"),
-        ({}, {"teacher_logits": np.ones((600, 10))}, "teacher_logits beside a stream.*StoredAnswers"),
-        ({}, {"X_unlabeled": X[:50]}, "X_unlabeled beside a stream"),
-        ({}, {"groups": y[:600]}, "groups beside a stream"),
-        ({"class_weight": "balanced"}, {}, "class_weight='balanced' beside a stream"),
-        ({"synthesize": 1.0}, {}, "synthesize=1.0 beside a stream"),
-        ({"student_preprocessing": "auto"}, {}, "student_preprocessing='auto' beside a stream"),
-        ({"teacher_logits_dir": "."}, {}, "teacher_logits_dir='.' beside a stream.*StoredAnswers"),
-        ({"soft_validation": True}, {}, "soft_validation=True beside a stream"),
-        ({"iterator_train__shuffle": True}, {}, "iterator_train__shuffle beside a stream"),
+        ({}, {"y": y[:600]}, "y with a stream"),
+        ({}, {"sample_weight": np.ones(600)}, "sample_weight with a stream"),
+        ({}, {"teacher_logits": np.ones((600, 10))}, "teacher_logits with a stream.*StoredAnswers"),
+        ({}, {"X_unlabeled": X[:50]}, "X_unlabeled with a stream"),
+        ({}, {"groups": y[:600]}, "groups with a stream"),
+        ({"class_weight": "balanced"}, {}, "class_weight='balanced' with a stream"),
+        ({"synthesize": 1.0}, {}, "synthesize=1.0 with a stream"),
+        ({"student_preprocessing": "auto"}, {}, "student_preprocessing='auto' with a stream"),
+        ({"teacher_logits_dir": "."}, {}, "teacher_logits_dir='.' with a stream.*StoredAnswers"),
+        ({"soft_validation": True}, {}, "soft_validation=True with a stream"),
+        ({"iterator_train__shuffle": True}, {}, "iterator_train__shuffle with a stream"),
         ({"iterator_train__num_workers": 2}, {}, "worker 0 and worker 1 the same first rows"),
     ],
 )
@@ -232,7 +232,7 @@ def test_classes_are_stated_or_those_of_d_val():
 
 
 def test_a_teacher_that_is_to_be_trained_is_refused():
-    with pytest.raises(ValueError, match=r"is to be trained on D_train, and X is a stream.*FrozenEstimator"):
+    with pytest.raises(ValueError, match=r"has to be trained on D_train, and X is a stream.*FrozenEstimator"):
         classifier(LogisticRegression(), meta="naive").fit(Stream(Counted(), classes=range(10)))
 
 
@@ -246,5 +246,5 @@ def test_an_iterable_dataset_alone_names_the_stream_and_a_stream_is_not_predicte
     with pytest.raises(TypeError, match=r"sklearn_kd\.Stream\(dataset, n_rows"):
         classifier(None, meta="none").fit(Digits())
     clf = classifier(None, meta="none", max_epochs=1).fit(Stream(Counted(), classes=range(10)))
-    with pytest.raises(TypeError, match="X is a Stream, which is for fit"):
+    with pytest.raises(TypeError, match="X is a Stream, which only fit takes"):
         clf.predict(Stream(Counted()))

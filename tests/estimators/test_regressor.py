@@ -199,7 +199,7 @@ def test_rows_of_no_weight_do_not_make_the_teachers_units_look_wrong():
 
 
 def test_a_parameter_of_another_loss_is_said():
-    with pytest.warns(UserWarning, match=r"loss__quantile=0.9 beside loss='squared_error'.*\['quantile'\]"):
+    with pytest.warns(UserWarning, match=r"loss__quantile=0.9 with loss='squared_error'.*\['quantile'\]"):
         regressor(Ridge(), loss__quantile=0.9, max_epochs=1, meta="fixed").fit(X, y)
 
 
@@ -213,7 +213,7 @@ def test_a_student_of_another_width_is_told_of_outputs():
 def test_a_network_of_complex_numbers_is_refused():
     teacher = nn.Sequential(nn.Linear(10, 1), ComplexNumbers())
     with pytest.raises(
-        ValueError, match=r"teacher Sequential must predict numbers.* no table of real numbers"
+        ValueError, match=r"teacher Sequential must predict numbers.* not a table of real numbers"
     ):
         regressor(teacher).fit(X, y)
 

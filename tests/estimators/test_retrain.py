@@ -237,7 +237,7 @@ def test_continue_without_a_search_is_said(follows, make, digits, logits):
         space = MetaparameterSpace(LogitDistillation().metaparameters(10))
         values = {"lambda1": np.full(2, 0.3), "temperature": np.full(2, 2.0)}
         clf.set_params(meta="shortlist", process=MetaparameterProcess(values, space))
-    with pytest.warns(UserWarning, match="retrain='continue' without a search whose student could go on"):
+    with pytest.warns(UserWarning, match="retrain='continue' without a search whose student could continue"):
         clf.fit(*digits, teacher_logits=logits)
     np.testing.assert_array_equal(flat(clf), clf.net_.callbacks_[-2][1].after_[-1])
 
@@ -253,7 +253,7 @@ def test_continue_without_a_student_at_the_values_is_fresh(make, digits, logits)
 
 
 def test_the_average_of_exchanged_students_is_refused_a_place(make, digits, logits):
-    with pytest.warns(UserWarning, match="retrain='average' beside meta='twins' in a single run"):
+    with pytest.warns(UserWarning, match="retrain='average' with meta='twins' in a single run"):
         make(meta="twins", retrain="average").fit(*digits, teacher_logits=logits)
 
 

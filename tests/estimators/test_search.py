@@ -308,7 +308,7 @@ def test_each_stage_has_its_own_callbacks(search, digits, logits):
 def test_what_the_retraining_cannot_watch_is_refused(search, digits, logits):
     with pytest.raises(ValueError, match="'valid_loss', but the retraining"):
         search(callbacks=[EarlyStopping()]).fit(*digits, teacher_logits=logits)
-    with pytest.raises(TypeError, match="search_callbacks has 3, which is no callback"):
+    with pytest.raises(TypeError, match="search_callbacks has 3, which is not a callback"):
         search(search_callbacks=[3]).fit(*digits, teacher_logits=logits)
 
 
@@ -383,7 +383,7 @@ def test_parameters_of_no_use_are_refused(params, search, digits, logits):
 def test_a_process_of_other_metaparameters_is_refused(make, digits, logits):
     entries = {"temperature": LogitDistillation().metaparameters(10)["temperature"]}
     process = MetaparameterProcess({"temperature": [2.0]}, entries)
-    with pytest.raises(ValueError, match="process is of other metaparameters"):
+    with pytest.raises(ValueError, match="process has other metaparameters"):
         make(process=process).fit(*digits, teacher_logits=logits)
 
 
@@ -403,9 +403,9 @@ def test_what_names_no_search_or_process_is_refused(params, kind, message, make,
 @pytest.mark.parametrize(
     "params, message",
     [
-        ({"meta": "fixed"}, r"search_epochs=2 beside meta='fixed', which learns nothing from D_val\.$"),
+        ({"meta": "fixed"}, r"search_epochs=2 with meta='fixed', which learns nothing from D_val\.$"),
         ({"search_epochs": None, "weights": "tail"}, "weights='tail' without a process to follow"),
-        ({"meta": "fixed", "weights": "tail"}, "weights='tail' beside meta='fixed', which learns nothing"),
+        ({"meta": "fixed", "weights": "tail"}, "weights='tail' with meta='fixed', which learns nothing"),
         ({"search_epochs": None, "search_callbacks": [Watch()]}, "search_callbacks without a search"),
     ],
 )
@@ -429,7 +429,7 @@ def test_a_given_process_takes_the_place_of_the_search(search, digits, logits):
         max_epochs=1,
         soft_validation=True,
     )
-    said = "soft_validation=True beside a given.*search_epochs=2 beside a given process.*lambda1=0.2 beside a given"
+    said = "soft_validation=True with a given.*search_epochs=2 with a given process.*lambda1=0.2 with a given"
     with pytest.warns(UserWarning, match=said):
         clf.fit(digits[0][:60], digits[1][:60], teacher_logits=logits[:60])
     assert (clf.lambda1_, clf.temperature_) == (0.3, 2.0)

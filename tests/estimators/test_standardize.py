@@ -154,7 +154,7 @@ def test_warm_start_keeps_the_layer(wine):
     X = X / X.std(axis=0)
     plain.fit(X, y).set_params(standardize=True).fit(X, y)
     assert type(plain.student_) is MLPStudent
-    with pytest.warns(UserWarning, match="warm_start=True goes on with a student that has no layer"):
+    with pytest.warns(UserWarning, match="warm_start=True continues with a student that has no layer"):
         plain.fit(X * np.r_[1e6, np.ones(12)], y)
 
 

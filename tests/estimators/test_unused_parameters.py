@@ -9,6 +9,7 @@ import torch
 from sklearn.model_selection import GridSearchCV
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import MLPStudent
 from sklearn_kd.meta import PAPER_SETTINGS, Gradient, Hyperopt, Linear, Random
 
@@ -47,48 +48,48 @@ CASES = {
     "e1 and e2 beside an object": (
         {"meta": Linear(e1=3), "e1": 20, "e2": 30},
         [
-            r"e1=20 beside meta=Linear\(e1=3\), whose own e1=3 counts \(set meta__e1=20\)",
-            r"e2=30 beside meta=Linear\(e1=3\), whose own e2=10 counts \(set meta__e2=30\)",
+            r"e1=20 with meta=Linear\(e1=3\), whose own e1=3 counts \(set meta__e1=20\)",
+            r"e2=30 with meta=Linear\(e1=3\), whose own e2=10 counts \(set meta__e2=30\)",
         ],
     ),
     "weights beside a shortlist": (
         {"meta": "shortlist", "search_epochs": 1, "weights": "tail"},
         [
-            r"weights='tail' beside meta='shortlist', whose setting stays as it is \(set meta='linear', which "
+            r"weights='tail' with meta='shortlist', whose setting does not change \(set meta='linear', which "
             r"learns a path\)"
         ],
     ),
     "lambda1 beside a shortlist": (
         {"meta": "shortlist", "lambda1": 0.3},
         [
-            r"lambda1=0.3 beside meta='shortlist', whose candidates have their own \(set meta='fixed', or "
+            r"lambda1=0.3 with meta='shortlist', whose candidates have their own \(set meta='fixed', or "
             r"give it candidates\)",
         ],
     ),
     "parameters of another meta beside the default": (
         {"meta": "shortlist", "e1": 5, "e2": 20, "meta__lr": 0.1, "meta__val_temperature": 1.0},
         [
-            rf"{given} beside meta='shortlist', which takes no steps \(set meta='linear'\)"
+            rf"{given} with meta='shortlist', which takes no steps \(set meta='linear'\)"
             for given in ("e1=5", "e2=20", "meta__lr=0.1")
         ],
     ),
     "lambda1 and T beside naive": (
         {"meta": "naive", "temperature": 4.0, "lambda1": 0.3},
         [
-            r"lambda1=0.3 beside meta='naive', which is lambda1=0.5 and T=1 \(set meta='fixed'\)",
-            r"temperature=4.0 beside meta='naive', which is lambda1=0.5 and T=1 \(set meta='fixed'\)",
+            r"lambda1=0.3 with meta='naive', which is lambda1=0.5 and T=1 \(set meta='fixed'\)",
+            r"temperature=4.0 with meta='naive', which is lambda1=0.5 and T=1 \(set meta='fixed'\)",
         ],
     ),
     "bounds beside a search": (
         {"meta": Random(), "loss__temperature_bounds": (1.0, 20.0)},
         [
-            r"temperature_bounds=\(1.0, 20.0\) of the loss beside meta=Random\(\), which draws T from 0.1 to 10 "
+            r"temperature_bounds=\(1.0, 20.0\) of the loss with meta=Random\(\), which draws T from 0.1 to 10 "
             r"\(set meta=Random\(log10_temperature=\(0, 1.3\)\)\)"
         ],
     ),
     "lr beside the optimizer's own": (
         {"meta": "fixed", "lr": 0.5, "optimizer__lr": 0.01},
-        [r"lr=0.5 beside optimizer__lr=0.01, which counts \(give one of them\)"],
+        [r"lr=0.5 with optimizer__lr=0.01, which counts \(give one of them\)"],
     ),
 }
 
@@ -120,7 +121,7 @@ def test_what_counts_is_named_and_the_mend(name, make, digits):
         {"meta": "fixed", "lr": 0.01, "optimizer__lr": 0.01},
         {"meta": "fixed", "lr": 0.003, "optimizer__lr": 0.01},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_what_counts_or_misleads_nobody_is_not_said(params, make, digits, logits):
     assert_silent(lambda: make(**params | {"max_epochs": 1}).fit(*digits, teacher_logits=logits))
@@ -128,7 +129,7 @@ def test_what_counts_or_misleads_nobody_is_not_said(params, make, digits, logits
 
 def test_the_own_lr_of_the_optimizer_counts(make, digits):
     """What the message says."""
-    with pytest.warns(UserWarning, match="lr=0.5 beside optimizer__lr=0.0"):
+    with pytest.warns(UserWarning, match="lr=0.5 with optimizer__lr=0.0"):
         clf = make(meta="none", lr=0.5, optimizer__lr=0.0).fit(*digits)
     fresh = make(meta="none", lr=0.0).fit(*digits)
     assert all(
@@ -154,9 +155,9 @@ def test_a_given_process_has_its_own_normalization(make_distpro, images):
     with pytest.warns(UserWarning) as found:
         clf.fit(*images)
     assert str(found[0].message) == (
-        "Without effect: normalization='softmax' beside a given process, whose own "
+        "Without effect: normalization='softmax' with a given process, whose own "
         "normalization='biased_softmax' counts (leave it out, or search with it: process=None); softmax_bias=3.0 "
-        "beside a given process, whose own softmax_bias=1.0 counts (leave it out, or search with it: process=None)."
+        "with a given process, whose own softmax_bias=1.0 counts (leave it out, or search with it: process=None)."
     )
     plain = make_distpro(process=process).fit(*images)
     assert all(
@@ -169,14 +170,14 @@ def test_a_given_process_has_its_own_normalization(make_distpro, images):
     [
         (
             {"normalization": "softmax", "softmax_bias": 2.0},
-            r"softmax_bias=2.0 beside normalization='softmax'.*'biased_softmax'",
+            r"softmax_bias=2.0 with normalization='softmax'.*'biased_softmax'",
         ),
-        ({"temperature": 2.0}, r"temperature=2.0 beside logit_weight=0.0, .*\(set logit_weight\)"),
+        ({"temperature": 2.0}, r"temperature=2.0 with logit_weight=0.0, .*\(set logit_weight\)"),
         (
             {"meta__lr": 0.1},
-            r"meta__lr=0.1 beside logit_weight=0.0.*\(the rate of the factors is importance_lr\)",
+            r"meta__lr=0.1 with logit_weight=0.0.*\(the rate of the factors is importance_lr\)",
         ),
-        ({"meta": Linear(2, 2), "e2": 7}, r"e2=7 beside meta=Linear\(e1=2, e2=2\), whose own e2=2 counts"),
+        ({"meta": Linear(2, 2), "e2": 7}, r"e2=7 with meta=Linear\(e1=2, e2=2\), whose own e2=2 counts"),
     ],
 )
 def test_of_a_search(params, match, make_distpro, images):

@@ -10,6 +10,7 @@ from sklearn.linear_model import LogisticRegression
 from skorch.callbacks import EarlyStopping, LRScheduler
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import CNNStudent, MLPStudent, meta
 from sklearn_kd.losses import LogitDistillation
 
@@ -90,7 +91,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         (
             {"class_weight": {3: 2.0, "4": 1.0}},
             ValueError,
-            r"class_weight has '4', which is no class of y\. The",
+            r"class_weight has '4', which is not a class of y\. The",
         ),
         ({"class_weight": {3: -1.0}}, ValueError, r"class_weight\[3\]=-1.0 must be a finite number"),
         ({"class_weight": {3: "2"}}, ValueError, r"class_weight\[3\]='2' must be a finite number"),
@@ -106,10 +107,10 @@ pytestmark = pytest.mark.usefixtures("no_training")
         (
             {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
             TypeError,
-            "no DistillationLoss.* Write a subclass",
+            "not a DistillationLoss.* Write a subclass",
         ),
-        ({"loss": nn.CrossEntropyLoss}, TypeError, "is no DistillationLoss"),
-        ({"loss": nn.functional.cross_entropy}, TypeError, "is no DistillationLoss"),
+        ({"loss": nn.CrossEntropyLoss}, TypeError, "is not a DistillationLoss"),
+        ({"loss": nn.functional.cross_entropy}, TypeError, "is not a DistillationLoss"),
         ({"loss": LogitDistillation}, TypeError, r"Give an object: LogitDistillation\(\)"),
         ({"dropout": 0.1}, TypeError, "'dropout'. It is part of the student"),
         ({"tol": 1e-4}, TypeError, "EarlyStopping"),
@@ -118,14 +119,14 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"teacher__fit_eval_set": 3}, TypeError, "Did you mean 'teacher__fit__eval_set'"),
         ({"teacher_fit__eval_set": 3}, TypeError, "Did you mean 'teacher__fit__eval_set'"),
         ({"teacher__C": 3}, TypeError, r"Set it on the teacher itself, or by set_params\(teacher__C=...\)"),
-        ({"callbacks": [3]}, TypeError, "callbacks has 3, which is no callback"),
+        ({"callbacks": [3]}, TypeError, "callbacks has 3, which is not a callback"),
         (
             {"callbacks": EarlyStopping, "meta": "naive"},
             ValueError,
             "monitors 'valid_loss', but meta='naive' trains on all",
         ),
         ({"callbacks": nn.ReLU()}, ValueError, "'callbacks' parameter"),
-        ({"callbacks": nn.ReLU}, TypeError, "which is no callback"),
+        ({"callbacks": nn.ReLU}, TypeError, "which is not a callback"),
         ({"student__hiden": 3}, TypeError, "Did you mean 'student__hidden'"),
         (
             {"callbacks": LRScheduler("StepLR", stepsize=3)},
@@ -139,7 +140,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
             TypeError,
             "^meta: optimizer=.*cannot be made with.*bogus",
         ),
-        ({"meta__e1": 3}, TypeError, "Give e1=3 itself"),
+        ({"meta__e1": 3}, TypeError, "Give e1=3 instead"),
         ({"meta__bogus": 0.9}, TypeError, "meta='linear' takes no 'bogus'"),
         ({"loss__bogus": 0.9}, TypeError, "loss='kd' takes no 'bogus'"),
         (
@@ -159,7 +160,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
         ({"student": CNNStudent}, ValueError, "takes images"),
         ({"student": "mlp"}, TypeError, "nn.Module"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_parameters(params, error, match, make, digits):
     clf = clone(make(LogisticRegression(), **params))  # a misspelt name survives clone
@@ -203,7 +204,7 @@ def val(X, y, **given):
         (lambda X, y: val(X, y, sample_weight_val=np.zeros(5)), "^sample_weight_val.* non-zero"),
         (lambda X, y: val(X, y, sample_weight_val=np.full(5, np.nan)), "^sample_weight_val: .* NaN"),
         (lambda X, y: {"groups": np.zeros(399)}, "groups has 399 entries and X 400 rows"),
-        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must be one entry for each row"),
+        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must have one entry for each row"),
         (lambda X, y: {"groups": np.full(400, np.nan)}, "groups contains NaN"),
         (lambda X, y: {"groups": np.zeros(400)}, "none of the 1 groups can be held out"),
         (lambda X, y: {"groups": y}, "none of the 10 groups can be held out"),
@@ -212,7 +213,7 @@ def val(X, y, **given):
         (lambda X, y: {"X_val": X[:0], "y_val": y[:0]}, "D_val is empty"),
         (lambda X, y: {"X_val": X[:5], "y_val": y[:4]}, "as many"),
         (lambda X, y: {"X_val": X[:5, :9], "y_val": y[:5]}, "features"),
-        (lambda X, y: {"X_val": X[:5], "y_val": y[:5] + 20}, "labels that y has not"),
+        (lambda X, y: {"X_val": X[:5], "y_val": y[:5] + 20}, "labels that y lacks"),
         (lambda X, y: {"X": X[:10], "y": np.arange(10)}, "D_val is empty"),
     ],
 )
@@ -284,7 +285,7 @@ def test_a_nested_parameter_beside_a_name_is_judged_by_fit(make, digits):
 def test_a_nested_parameter_beside_an_object_is_set_on_it(make, digits):
     clf = make(nn.Linear(64, 10), meta=meta.Linear()).set_params(meta__e1=1)
     assert clf.meta.e1 == 1
-    with pytest.raises(TypeError, match=r"beside meta=Linear\(\), which has parameters of its own"):
+    with pytest.raises(TypeError, match=r"with meta=Linear\(\), which has its own parameters"):
         make(nn.Linear(64, 10), meta=meta.Linear(), meta__lr=0.1).fit(*digits)
     with pytest.raises(TypeError, match=r"meta=Linear\(\) takes no 'bogus'. It takes \['clip', "):
         make(nn.Linear(64, 10), meta=meta.Linear(), meta__bogus=0.1).fit(*digits)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from skorch.history import History
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.files._columns import CompressedHistory, join_batches, join_rows, split_batches, split_rows
 from sklearn_kd.files._compression import (
     CompressedArray,
@@ -44,7 +45,7 @@ def test_other_bytes_are_refused(change, message):
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3,), (2, 0, 3), (2, 3)])
-@pytest.mark.parametrize("dtype", ["f8", "?", [("a", "i8"), ("b", "f8", (2,)), ("c", "?")]], ids=str)
+@pytest.mark.parametrize("dtype", ["f8", "?", [("a", "i8"), ("b", "f8", (2,)), ("c", "?")]], ids=in_words)
 def test_arrays_come_back(dtype, shape):
     array = np.ones(shape, np.dtype(dtype))
     again = pickle.loads(pickle.dumps(CompressedArray(array))).array()

@@ -10,6 +10,7 @@ import pytest
 import torch
 from skorch.history import History
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._tensors import dump_tensors, hash_tensor, load_tensors
 from sklearn_kd.files._values import JSON_VALUES, STATE_VALUES, ContentError, Unserializable, is_same
@@ -48,14 +49,14 @@ def through_state(value):
     return STATE_VALUES.decode(load_tensors(bytes(dump_tensors(STATE_VALUES.encode(value)))))
 
 
-@pytest.mark.parametrize("value", PLAIN, ids=str)
+@pytest.mark.parametrize("value", PLAIN, ids=in_words)
 @pytest.mark.parametrize("through", [through_json, through_state])
 def test_values_of_both_codecs(value, through):
     again = through(value)
     assert again == value and type(again) is type(value)
 
 
-@pytest.mark.parametrize("value", EXACT, ids=repr)
+@pytest.mark.parametrize("value", EXACT, ids=in_words)
 def test_states_keep_types(value):
     again = through_state(value)
     assert again == value and type(again) is type(value)
@@ -95,7 +96,7 @@ def test_states_keep_where_generators_stand():
         (torch.device("cpu"), "cpu"),
         (Path("folder") / "file", str(Path("folder") / "file")),
     ],
-    ids=repr,
+    ids=in_words,
 )
 def test_json_has_simpler_values_for_some(value, expected):
     again = through_json((value,))[0]
@@ -127,12 +128,12 @@ def cycle():
         (JSON_VALUES, np.zeros((2, 2)), "ndarray"),
         (JSON_VALUES, torch.zeros(2), "Tensor"),
         (JSON_VALUES, np.random.RandomState(0), "RandomState"),
-        (JSON_VALUES, cycle(), "a list that holds itself"),
+        (JSON_VALUES, cycle(), "a list that contains itself"),
         (STATE_VALUES, io.BytesIO(), "BytesIO"),
         (STATE_VALUES, [{"a": object()}], "object"),
         (STATE_VALUES, np.array([object()]), "an array of objects"),
         (STATE_VALUES, type("Mine", (dict,), {})(), "Mine"),
-        (STATE_VALUES, cycle(), "a list that holds itself"),
+        (STATE_VALUES, cycle(), "a list that contains itself"),
     ],
 )
 def test_values_without_a_form_are_named(codec, value, type_name):
@@ -153,7 +154,7 @@ def test_values_without_a_form_are_named(codec, value, type_name):
         {"tuple": [1], "dict": {}},
         {"dict": [1]},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_forms_that_no_codec_makes(codec, form):
     with pytest.raises(ContentError, match="which this version does not know"):
@@ -171,7 +172,7 @@ def test_forms_that_no_codec_makes(codec, form):
         {"torch.Generator": torch.zeros(3)},
         {"deque": 3},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_wrong_forms_of_known_kinds(form):
     with pytest.raises(Exception):  # noqa: B017
@@ -218,10 +219,10 @@ def test_columns_without_a_form_are_left_out_and_named():
         [{"epoch": 1}],
         [{"batches": []}],
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_what_is_no_history_is_refused(rows):
-    with pytest.raises(ContentError, match="a search_history that is no list of epochs"):
+    with pytest.raises(ContentError, match="a search_history that is not a list of epochs"):
         decode_history(rows, STATE_VALUES, "search_history")
 
 

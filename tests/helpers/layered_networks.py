@@ -206,7 +206,7 @@ UNUSABLE_LAYERS: dict[str, Callable[[], tuple[nn.Module, torch.Tensor, list[str]
     "a compiled network": lambda: (compiled_in_place(ConvNet()), pixels(1, 8), "auto"),
     "channels of unknown order": lambda: (ChannelsLast(strict=True), pixels(1, 8), ["sb"]),
     "tokens of an unknown grid": lambda: (SmallViT(by_conv=False), pixels(3, 16), ["blocks.0"]),
-    "tokens of no square image": lambda: (
+    "tokens that are not a square grid": lambda: (
         SmallViT(image=(8, 136), n_others=5, depth=1),
         torch.rand(2, 3, 8, 136),
         ["blocks.0:tokens"],

@@ -47,5 +47,5 @@ REFUSED_LOSSES = {
     "a strategy that looks far ahead, beside terms": (["kd", "hint"], {"meta": "forward"}),
     "``student_preprocessing`` beside terms": (["hint"], {"student_preprocessing": "auto"}),
     "a process of other pathways": ([Pathways(transforms=["conv1"])], {"process": OF_OTHER_PATHWAYS}),
-    "a parameter that an entry of a list has not": (["kd", "hint"], {"loss__kd__temperature": 3}),
+    "a parameter that an entry of a list lacks": (["kd", "hint"], {"loss__kd__temperature": 3}),
 }

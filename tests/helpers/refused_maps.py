@@ -17,7 +17,7 @@ def refused_maps(X, y):
         "maps with an axis of one, last": ({}, {"y": y[..., None]}),
         "one-hot maps": ({}, {"y": y[:, None] == np.array([0, 1, 2, 255])[:, None, None]}),
         "one-hot maps, classes last": ({}, {"y": y[..., None] == [0, 1, 2, 255]}),
-        "maps in colors": ({}, {"y": np.stack([y, y, y], axis=-1)}),
+        "maps as color pictures": ({}, {"y": np.stack([y, y, y], axis=-1)}),
         "maps of other images": ({}, {"y": y[1:]}),
         "maps of numbers, given to a classifier": ({}, {"y": y.astype(float)}),
         "maps of floats with NaN, given to a classifier": ({}, {"y": np.where(y == IGNORED, np.nan, y)}),
@@ -27,7 +27,7 @@ def refused_maps(X, y):
         "``ignore_index`` without maps": ({}, {"X": X.reshape(len(X), -1), "y": np.arange(len(X)) % 2}),
         "a single image": ({}, {"X_val": X[0], "y_val": y[:1]}),
         "images whose channels are last": ({}, {"X_unlabeled": X.transpose(0, 2, 3, 1)}),
-        "labels in maps of D_val that y has not": ({}, {"X_val": X, "y_val": np.where(y == 2, 7, y)}),
+        "labels in maps of D_val that y lacks": ({}, {"X_val": X, "y_val": np.where(y == 2, 7, y)}),
         "maps of D_val of another shape": ({}, {"X_val": X, "y_val": y[:, 1:]}),
         "maps of D_val without a known pixel": ({}, {"X_val": X, "y_val": nothing}),
         "``class_weight`` beside maps": ({"class_weight": "balanced"}, {}),
@@ -47,7 +47,7 @@ def refused_maps(X, y):
         "``augment`` of images alone": ({"teacher": teacher, "augment": lambda X: X}, {}),
         "``augment`` that returns images alone": ({"teacher": teacher, "augment": lambda X, y: X}, {}),
         "``augment`` to another size": ({"teacher": teacher, "augment": lambda X, y: (X, y[:, 1:])}, {}),
-        "``augment`` to labels that y has not": (
+        "``augment`` to labels that y lacks": (
             {"teacher": teacher, "augment": lambda X, y: (X, 0 * y + 9)},
             {},
         ),

@@ -14,7 +14,7 @@ def refused_number_maps(X, Y):
         "masked arrays": ({}, {"y": np.ma.masked_array(Y, Y > 1)}),
         "infinite pixels": ({}, {"y": np.where(first, np.inf, Y)}),
         "maps without a number": ({}, {"y": np.full_like(Y, np.nan)}),
-        "maps without a number in images that count": (
+        "maps without a number in images of positive weight": (
             {},
             {"y": np.where(first, Y, np.nan), "sample_weight": np.arange(n) > 0},
         ),
@@ -26,12 +26,12 @@ def refused_number_maps(X, Y):
             {},
             {"y": np.where(np.arange(n)[:, None, None] < n // 2, Y, np.nan), "groups": np.arange(n) < n // 2},
         ),
-        "weights of D_val for unknown pixels alone": (
+        "weights of D_val only for unknown pixels": (
             {},
             {"X_val": X, "y_val": np.where(first, Y, np.nan), "sample_weight_val": np.arange(n) > 0},
         ),
         "predicted maps of another number of images": ({}, {"teacher_predictions": np.nan_to_num(Y[:3])}),
-        "a teacher of numbers of rows for maps": ({"teacher": nn.Flatten()}, {}),
+        "a teacher of one number per row for maps": ({"teacher": nn.Flatten()}, {}),
         "predicted maps with missing pixels": ({}, {"teacher_predictions": Y}),
         "predicted maps of another size for X_unlabeled": (
             {"teacher": None},

@@ -45,7 +45,7 @@ def refused_numbers(X, y):
         "a loss of classes": ({"loss": LogitDistillation()}, {}),
         "an unknown loss of numbers": ({"loss": "mse"}, {}),
         "a bound that is out of range": ({"loss__teacher_bound": -1}, {}),
-        "a quantile that is none": ({"loss": "quantile", "loss__quantile": 1.5}, {}),
+        "an invalid quantile": ({"loss": "quantile", "loss__quantile": 1.5}, {}),
         "a width that is out of range": ({"loss": "huber", "loss__width": 0}, {}),
     }
 

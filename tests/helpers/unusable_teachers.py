@@ -57,14 +57,14 @@ def short(X):
 UNUSABLE_TEACHERS = {
     "margins of pairs of classes": lambda X, y: ({"teacher": SVC(decision_function_shape="ovo")}, {}),
     "margins of another shape": lambda X, y: ({"teacher": SimpleNamespace(decision_function=short)}, {}),
-    "a trained object that answers about other rows": lambda X, y: (
+    "a trained object that predicts other rows": lambda X, y: (
         {"teacher": SimpleNamespace(predict_proba=lambda X: short(X) + 0.1)},
         {},
     ),
     "an object with a fit that cannot be cloned": lambda X, y: ({"teacher": Uncloneable()}, {}),
     "a function that returns no logits": lambda X, y: ({"teacher": len}, {}),
     "a FunctionTeacher of something else": lambda X, y: ({"teacher": FunctionTeacher(3)}, {}),
-    "a FunctionTeacher that takes neither": lambda X, y: (
+    "a FunctionTeacher with an unknown takes": lambda X, y: (
         {"teacher": FunctionTeacher(len, takes="list")},
         {},
     ),
@@ -82,7 +82,7 @@ UNUSABLE_TEACHERS = {
         {"teacher": GaussianNB(), "teacher__fit__sample_weight": y},
         {},
     ),
-    "a fit parameter of a teacher that comes trained": lambda X, y: (
+    "a fit parameter of a trained teacher": lambda X, y: (
         {"teacher": FrozenEstimator(GaussianNB().fit(X, y)), "teacher__fit__eval_set": []},
         {},
     ),
@@ -94,8 +94,8 @@ UNUSABLE_TEACHERS = {
         {"teacher": make_pipeline(Evaluated()), "teacher__fit__eval_set": []},
         {},
     ),
-    "a booster that is to stop early by no rows": lambda X, y: ({"teacher": Booster()}, {}),
-    "rows to stop by with labels that D_train lacks": lambda X, y: (
+    "a booster with early stopping and no rows for it": lambda X, y: ({"teacher": Booster()}, {}),
+    "early-stopping rows with labels that D_train lacks": lambda X, y: (
         {"teacher": Evaluated(), "teacher__fit__eval_set": [(X[:2], ["x", "y"])]},
         {"y": np.array(list("abcdefghij"))[y]},
     ),
@@ -103,7 +103,7 @@ UNUSABLE_TEACHERS = {
         {"teacher": None, "teacher_transform": torch.neg},
         {},
     ),
-    "a teacher_transform of no network": lambda X, y: (
+    "a teacher_transform without a network": lambda X, y: (
         {"teacher": FrozenEstimator(GaussianNB().fit(X, y)), "teacher_transform": torch.neg},
         {},
     ),

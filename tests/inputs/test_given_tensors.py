@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import compare_methods
 from sklearn_kd.inputs._arrays import from_torch
 
@@ -114,7 +115,7 @@ def test_what_is_no_tensor_is_left_as_it_is():
     assert [row.shape for row in lengths] == [(2,), (3,)]
 
 
-@pytest.mark.parametrize("path", ["rows.parquet", Path("rows.csv")], ids=str)
+@pytest.mark.parametrize("path", ["rows.parquet", Path("rows.csv")], ids=in_words)
 def test_a_path_is_no_table(path, make):
     with pytest.raises(TypeError, match=r"X is a path, 'rows\.\w+'\. Read the file first"):
         make(meta="none").fit(path, [0, 1])

@@ -173,7 +173,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_before_the_teacher_is_tra
     teacher = LogisticRegression(max_iter=20)
     monkeypatch.setattr(LogisticRegression, "fit", lambda *args, **kwargs: pytest.fail("was trained"))
     with pytest.raises(
-        PermissionError, match=r"^teacher_logits_dir=.*no file can be made there \(Permission"
+        PermissionError, match=r"^teacher_logits_dir=.*cannot create a file there \(Permission"
     ):
         make(teacher, teacher_logits_dir=tmp_path).fit(*digits)
 

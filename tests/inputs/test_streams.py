@@ -115,6 +115,13 @@ def test_a_counted_dataset_that_goes_on_is_refused():
         rows_of(StreamBatches(data_of(Stream(Counted(600, times=2))), 64))
 
 
+def test_a_stream_says_in_short_what_it_is():
+    assert repr(Stream(Endless(), n_rows=50, classes=np.arange(1000), stride=True)) == (
+        "Stream(Endless, n_rows=50, classes=[0, 1, 2, 3, 4, 5, ...], stride=True)"
+    )
+    assert repr(Stream(Counted())) == f"Stream(Counted, n_rows={len(Counted())})"
+
+
 def test_an_endless_stream_is_cut():
     assert len(rows_of(StreamBatches(data_of(Stream(Endless(), 300)), 100))) == 3
 
@@ -149,7 +156,7 @@ class Shuffled(Digits):
 @pytest.mark.parametrize("dataset", [Shuffled(), Divided()])
 def test_readers_with_stride_need_one_order(dataset):
     collate, stream = Collation("X", labelled=True), Stream(dataset, 600, stride=True)
-    with pytest.raises(ValueError, match="worker 0 and worker 1 other first rows, and stride=True"):
+    with pytest.raises(ValueError, match="worker 0 and worker 1 different first rows, but stride=True"):
         check_divided(stream, 2, lambda own: [own], Share(), collate)
 
 
@@ -157,7 +164,7 @@ def test_processes_with_stride_need_one_order():
     collate, stream, found = Collation("X", labelled=True), Stream(Shuffled(), 600, stride=True), []
     for rank in range(2):
         check_divided(stream, 0, lambda own: found.append(own) or [own], Share(rank, 2), collate)
-    with pytest.raises(ValueError, match="of process 0 and worker 0 of process 1 other first rows"):
+    with pytest.raises(ValueError, match="of process 0 and worker 0 of process 1 different first rows"):
         check_divided(stream, 0, lambda own: found, Share(0, 2), collate)
 
 

@@ -85,12 +85,17 @@ class OfTokens(nn.Module):
     ("network", "match"),
     [
         (ConvolutionalHead(), r"ends with 'head', a Conv2d. Layers that give rows: \['gate'\]"),
-        (OfTokens(), r"ends with 'head', a Linear that is given no rows. Layers that give rows: \['pool'\]"),
+        (
+            OfTokens(),
+            r"ends with 'head', a Linear whose input is not rows. Layers that give rows: \['pool'\]",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Softmax(1)), r"has no weights. Layers that give rows: \['0', '1'\]"),
     ],
 )
 def test_a_network_without_embedding(network, match):
-    with pytest.raises(ValueError, match=rf"layers='auto' takes the rows \(n, D\) .* {match}.*layer:input"):
+    with pytest.raises(
+        ValueError, match=rf"layers='auto' takes the input rows \(n, D\) .* {match}.*layer:input"
+    ):
         shapes(network, "auto", pixels(1, 8), kinds=("rows",), auto="embedding")
 
 
@@ -111,7 +116,7 @@ def test_a_layer_that_has_both_is_what_comes_first_or_what_its_name_says():
     ("layer", "kinds", "match"),
     [
         ("body.conv", ("rows",), r"gives shape \(2, 4, 8, 8\), where rows of shape \(n, D\) are needed"),
-        ("head#1:input", ("maps",), "is given no such tensor, which has no spatial extent"),
+        ("head#1:input", ("maps",), "gets no such tensor, which has no spatial extent"),
         ("body:rows", ("maps",), "leave ':rows' out"),
         ("body:nchw", ("rows",), "where rows of shape"),
     ],

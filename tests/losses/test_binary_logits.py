@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import hypergradient
 from sklearn_kd.losses import LogitDistillation, MultilabelDistillation
 from sklearn_kd.losses._binary_logits import BinaryTrainingLoss
@@ -50,7 +51,9 @@ def reference(z, targets, lambda1, temperature, scaling):
 
 
 @pytest.mark.parametrize("scaling", ["none", "hinton"])
-@pytest.mark.parametrize("kind", [{}, {"weighted": True}, {"weighted": True, "unlabeled": True}], ids=str)
+@pytest.mark.parametrize(
+    "kind", [{}, {"weighted": True}, {"weighted": True, "unlabeled": True}], ids=in_words
+)
 @pytest.mark.parametrize("values", VALUES)
 def test_closed_forms_equal_autograd(values, kind, scaling):
     z, targets = draw(0, **kind)
@@ -72,7 +75,7 @@ def test_closed_forms_equal_autograd(values, kind, scaling):
     assert derivatives.shape == (sum(v.numel() for v in given.values()), N, K)
 
 
-@pytest.mark.parametrize("kind", [{}, {"weighted": True, "unlabeled": True}], ids=str)
+@pytest.mark.parametrize("kind", [{}, {"weighted": True, "unlabeled": True}], ids=in_words)
 def test_the_loss_of_rows_is_what_is_evaluated(kind):
     z, targets = draw(2, **kind)
     loss = MultilabelDistillation()

@@ -51,7 +51,7 @@ def test_terms_alone_stand_beside_the_loss_of_the_labels():
         ([("a__b", Mean())], ValueError, "without two underscores"),
         ([Nameless()], ValueError, "Nameless has no name"),
         ([Mean], TypeError, r"Give an object: Mean\(\)"),
-        ([3], TypeError, "no entry of a list of losses"),
+        ([3], TypeError, "not an entry of a list of losses"),
         ([("a", 3)], TypeError, "neither a loss of the outputs nor a term"),
         (Mean(), TypeError, r"Give a list.*\['kd', Mean\(\)\]"),
         ("hint", TypeError, r"Give a list.*\['kd', 'hint'\]"),
@@ -94,7 +94,7 @@ def test_parameters_that_are_refused():
     with pytest.raises(ValueError, match=r"no entry 'maen'\. Did you mean 'mean'"):
         clf.set_params(loss__maen__weight=1.0)
     with pytest.raises(
-        ValueError, match=r"LogitDistillation\(\) has no parameter 'temperature'\. It starts at"
+        ValueError, match=r"LogitDistillation\(\) has no parameter 'temperature'\. Its initial value is"
     ):
         clf.set_params(loss__kd__temperature=2)
     with pytest.raises(ValueError, match=r"has no parameter 'wieght'\. Did you mean 'weight'"):

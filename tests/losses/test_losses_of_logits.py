@@ -280,7 +280,7 @@ def test_no_teacher_and_several_labels_are_refused(name):
 def test_a_parameter_of_another_loss_beside_the_default_is_said_to_be_unused():
     X, y = load_iris(return_X_y=True)
     clf = DistilledClassifier(None, MLPStudent, loss__beta=2.0, meta="fixed", max_epochs=1)
-    with pytest.warns(UserWarning, match=r"loss__beta=2.0 beside loss='kd'.*one of \['dkd', 'dist'\]"):
+    with pytest.warns(UserWarning, match=r"loss__beta=2.0 with loss='kd'.*one of \['dkd', 'dist'\]"):
         clf.fit(X, y, teacher_logits=np.zeros((len(y), 3)))
 
 

@@ -304,7 +304,7 @@ def test_wrong_parameters_are_refused(term, error, message):
 def test_attention_of_a_single_pixel_is_refused():
     AttentionTransfer().check_shapes([(3, 2, 1)], [(4, 4, 4)])
     with pytest.raises(
-        ValueError, match=r"\(3, 1, 1\) and the teacher's of shape \(4, 4, 4\) one has a single pixel"
+        ValueError, match=r"\(3, 1, 1\) or the teacher's of shape \(4, 4, 4\) has a single pixel"
     ):
         AttentionTransfer().check_shapes([(3, 1, 1)], [(4, 4, 4)])
 

@@ -10,6 +10,7 @@ from sklearn.datasets import load_iris
 from skorch.callbacks import Callback
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, meta
 from sklearn_kd.training._far import far_iterations
@@ -157,7 +158,7 @@ def test_students_train_alone():
         ),
         ({"strategy": "implicit", "execution": "cuda_graph"}, "cannot be captured in a CUDA graph"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_what_cannot_be_used_is_refused_before_training(params, message):
     with pytest.raises(ValueError, match=message):
@@ -171,7 +172,7 @@ def test_pathways_are_refused():
     clf = DistProClassifier(teacher, copy.deepcopy(teacher), meta=meta.ImplicitGradient(), device="cpu")
     with pytest.raises(
         ValueError,
-        match="ImplicitGradient differentiates losses of the student's outputs alone, and features",
+        match="ImplicitGradient differentiates losses of the student's outputs only, but this loss compares features",
     ):
         clf.fit(X_images, np.arange(20) % 2)
 

@@ -90,9 +90,9 @@ def test_each_kind_of_process_refuses_the_file_of_the_other(tmp_path):
 @pytest.mark.parametrize(
     "entries, message",
     [
-        ({"lambda1": KD["lambda1"]}, "process is of other metaparameters: .*temperature"),
+        ({"lambda1": KD["lambda1"]}, "process has other metaparameters, .*temperature"),
         (KD | {"lambda1": Metaparameter(0.5, shape=(10,), bounds=(0, 1))}, "'lambda1': .*the loss .*10"),
-        (KD | {"temperature": Metaparameter(1.0, bounds=(0.5, 99.0))}, "process is of other .*'log'"),
+        (KD | {"temperature": Metaparameter(1.0, bounds=(0.5, 99.0))}, "process has other .*'log'"),
         (
             KD | {"temperature": Metaparameter(1.0, bounds=(0.5, 8.0), coordinate="log")},
             r"process has temperature from 1 to 9, outside the bounds \(0.5, 8\)",
@@ -111,7 +111,7 @@ def test_other_bounds_that_hold_the_values_fit():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"lambda1": [0.5]}, r"values are of \['lambda1'\]"),
+        ({"lambda1": [0.5]}, r"values has rows for \['lambda1'\]"),
         (VALUES | {"lambda1": [0.5]}, r"values of temperature have shape \(4,\)"),
         (VALUES | {"lambda1": [[0.5]] * 4}, r"values of lambda1 have shape \(4, 1\)"),
         ({"lambda1": [], "temperature": []}, "at least one step"),

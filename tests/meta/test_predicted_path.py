@@ -10,6 +10,7 @@ from sklearn.linear_model import HuberRegressor, LinearRegression, Ridge
 from sklearn.neighbors import KNeighborsRegressor
 from test_meta import SPACE, make_path
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.meta import Linear, PredictedPath
 from sklearn_kd.training._turns import Turn, follow, turn_of
 
@@ -76,7 +77,7 @@ def test_without_a_regressor_the_last_values_are_held(make, digits, logits):
         assert np.ptp(path[name]) > 0
 
 
-@pytest.mark.parametrize("regressor", [HuberRegressor(), Ridge(1e-3), PROCESS], ids=str)
+@pytest.mark.parametrize("regressor", [HuberRegressor(), Ridge(1e-3), PROCESS], ids=in_words)
 def test_each_metaparameter_is_modelled_from_its_last_value(regressor):
     """With several targets at once, or apart; the feature goes from 0 to 1 in the e1 iterations."""
     path = walked(np.random.default_rng(1).normal(size=(6, 2)) / 100)
@@ -95,7 +96,7 @@ def test_far_from_its_data_a_gaussian_process_holds_the_last_values():
 
 
 @pytest.mark.parametrize("n_waited", [0, 3])
-@pytest.mark.parametrize("regressor", [LinearRegression(), None], ids=str)
+@pytest.mark.parametrize("regressor", [LinearRegression(), None], ids=in_words)
 def test_e2_grows_along_a_straight_path(regressor, n_waited):
     """For the line, which is right; by hold-last's error as well, which is the same in every cycle."""
     strategy = PredictedPath(regressor, e1=4, e2=2, max_e2=10)
@@ -152,7 +153,7 @@ class NotFinite(LinearRegression):
         ({"max_e2": 2.5}, ValueError, "max_e2=2.5 must be an integer"),
         ({"e1": 3, "max_e2": 20}, ValueError, "Take e1 >= 4"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_refused_at_once(params, error, match):
     with pytest.raises(error, match=match):

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.saved_files import content_of, write
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent
@@ -226,7 +227,7 @@ BOMB = torch.frombuffer(bytearray(zlib.compress(bytes(10**8))), dtype=torch.uint
         (torch.zeros(9), ["float64", [6]], "no bytes of the compressed tensor"),
         (torch.zeros(9, dtype=torch.uint8), ["float64", [6]], "cannot be decompressed"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_compressed_tensors(data, form, message, saved, path, monkeypatch):
     """More or less than stated, a type or a shape that is none: refused before the memory is taken."""
@@ -240,7 +241,7 @@ def test_compressed_tensors(data, form, message, saved, path, monkeypatch):
     refuses_to_load(path, message)
 
 
-@pytest.mark.parametrize("compressed", [[1], 1, {"nothing": ["float64", [6]]}], ids=str)
+@pytest.mark.parametrize("compressed", [[1], 1, {"nothing": ["float64", [6]]}], ids=in_words)
 def test_no_such_compressed_tensor(compressed, saved, path, monkeypatch):
     about, tensors = saved
     monkeypatch.setattr(_container, "compress_tensors", lambda tensors: (tensors, compressed))
@@ -348,8 +349,8 @@ def json_tensor(value):
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("history", json_tensor({"a": 1}), "a history that is no list of epochs"),
-        ("history", json_tensor([1]), "a history that is no list of epochs"),
+        ("history", json_tensor({"a": 1}), "a history that is not a list of epochs"),
+        ("history", json_tensor([1]), "a history that is not a list of epochs"),
         ("history", json_tensor({"epochs": {"layouts": [["epoch"]], "others": {}}}), "no list of epochs"),
         ("history", json_tensor({"epochs": 3, "batches": 3}), "no list of epochs"),
         ("history.epochs", torch.zeros(3, dtype=torch.int64), "no list of epochs"),

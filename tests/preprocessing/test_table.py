@@ -11,6 +11,7 @@ from scipy import sparse
 from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import TablePreprocessing
 from sklearn_kd.files._values import ContentError
 from sklearn_kd.preprocessing._form import form_of, table_of
@@ -112,7 +113,7 @@ def test_columns_that_say_nothing_are_left_out_and_named():
         ([1.0, np.inf, 2.0], ValueError),
         ([1.0, 1e200, 2.0], ValueError),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_what_is_neither_number_nor_category_is_refused_by_name(values, error):
     with pytest.raises(error, match="'odd'"):

@@ -252,7 +252,7 @@ REFUSED = {
     "no labels for the report": lambda X, y: {"y_test": None},
     "no rows for the report": lambda X, y: {"X_test": X[:0], "y_test": y[:0]},
     "a student alone without training data": lambda X, y: TRAIN,
-    "training data of which nothing is trained": lambda X, y: {"X_train": X},
+    "training data that is not used": lambda X, y: {"X_train": X},
     "a student alone of no known kind": lambda X, y: {"student_alone": 3},
     "a misspelt student alone": lambda X, y: {"student_alone": "trained"},
     "a student alone of other classes": lambda X, y: TRAIN | {"X_train": X[y < 5], "y_train": y[y < 5]},
@@ -274,7 +274,7 @@ def test_refused_with_the_argument_named(fitted, split, make, monkeypatch):
     monkeypatch.setattr(TrainingNet, "train_step", None)  # nothing is trained before
     monkeypatch.setattr(_report, "train_alone", None)
     train = {"student_alone": "train", "X_train": X, "y_train": y}
-    with pytest.raises(ValueError, match=r"y_test has labels that y has not: \[77\]"):
+    with pytest.raises(ValueError, match=r"y_test has labels that y lacks: \[77\]"):
         quick(fitted, X_test, np.where(y_test == 3, 77, y_test), **train)
     with pytest.raises(ValueError, match=r"X_test has 100 rows and y_test 99"):
         quick(fitted, X_test, y_test[1:], **train)

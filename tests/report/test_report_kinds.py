@@ -230,7 +230,7 @@ REFUSED = {
         "student_alone": LogisticRegression(max_iter=10).fit(X, y > y.mean())
     },
     "a teacher's answers of the other kind": lambda X, y, X_test, y_test: {"teacher_logits": y_test},
-    "a test of one number": lambda X, y, X_test, y_test: {"y_test": np.ones(len(y_test))},
+    "a y_test of one number": lambda X, y, X_test, y_test: {"y_test": np.ones(len(y_test))},
     "a teacher that is not fitted": lambda *_: {"teacher": LinearRegression()},
     "peers of no known kind": lambda *_: {"peers": 3},
     "peers without training data": lambda *_: {"peers": "train"},
@@ -253,7 +253,7 @@ def test_refused(what, numbers, fitted):
 
 def test_refused_with_the_argument_named(numbers, fitted, make, tags, make_distpro, images):
     X, y, X_test, y_test = numbers
-    with pytest.raises(ValueError, match=r"y_test has 2 number\(s\) for each row, and y 1"):
+    with pytest.raises(ValueError, match=r"y_test has 2 number\(s\) for each row, but y has 1"):
         quick(fitted, X_test, np.c_[y_test, y_test])
     with pytest.raises(TypeError, match="is a classifier"):
         quick(fitted, X_test, y_test, teacher=LogisticRegression().fit(X, y > y.mean()))

@@ -22,6 +22,7 @@ from skorch.callbacks import Callback, EarlyStopping, GradientNormClipping, LRSc
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.bilevel._hypergradient import HypergradientEstimator
 from sklearn_kd.inputs import _splitting
@@ -270,7 +271,7 @@ def alive(digits, logits, make):
         {"augment": torch.neg, "meta": "none"},
         {"callbacks": [EarlyStopping(), LRScheduler(), GradientNormClipping(1.0)]},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_one_network_is_left(params, make, digits, logits, alive):
     given = {} if "augment" in params else {"teacher_logits": logits}

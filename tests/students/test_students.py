@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from sklearn_kd import DistilledClassifier, DistProClassifier, MLPStudent, compare_methods
 from sklearn_kd.estimators._preflight import initial_student
 from sklearn_kd.students._factory import build_student
@@ -277,7 +278,7 @@ def test_diagram_shows_a_function_by_its_name(make):
     assert "student: narrow" in html and "narrow(width=3, depth=2)" in html
 
 
-@pytest.mark.parametrize("hidden", [np.int64(16), [16], (16,), np.array([16])], ids=repr)
+@pytest.mark.parametrize("hidden", [np.int64(16), [16], (16,), np.array([16])], ids=in_words)
 def test_width_as_numpy_has_it(hidden):
     assert MLPStudent(4, 3, hidden=hidden)(torch.zeros(2, 4)).shape == (2, 3)
 

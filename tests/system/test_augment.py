@@ -169,11 +169,14 @@ def test_it_is_a_parameter_like_others(make, digits, network):
     ("params", "match"),
     [
         ({"augment": 3}, "'augment' parameter"),
-        ({"augment": lambda x: x[:1]}, r"as many rows; from shape \(2, 64\) it made shape \(1, 64\)"),
+        (
+            {"augment": lambda x: x[:1]},
+            r"the same number of rows; from shape \(2, 64\) it made shape \(1, 64\)",
+        ),
         ({"augment": lambda x: x.numpy()}, "it made ndarray"),
         ({"augment": nn.Identity}, "it made Identity"),
-        ({"augment": lambda x: x[:, :9]}, "augment makes does not suit the student.*cannot take"),
-        ({"augment": lambda x: x.double()}, "augment makes does not suit the student"),
+        ({"augment": lambda x: x[:, :9]}, "output of augment does not suit the student.*cannot take"),
+        ({"augment": lambda x: x.double()}, "output of augment does not suit the student"),
         ({"teacher": LogisticRegression()}, "teacher LogisticRegression takes arrays.*set augment=None"),
         ({"teacher": FrozenEstimator(LogisticRegression())}, "not fitted"),
         ({"teacher": nn.Linear(64, 3)}, "does not know"),
@@ -190,13 +193,13 @@ def test_refused_before_training(params, match, data, make, network, monkeypatch
 
 
 def test_teacher_logits_are_refused(data, make, logits):
-    with pytest.raises(ValueError, match="teacher_logits are of the rows as they are"):
+    with pytest.raises(ValueError, match="teacher_logits are answers to the rows as given"):
         make(augment=noisy).fit(*data, teacher_logits=logits)
     make(augment=noisy, meta="none", max_epochs=1).fit(*data, teacher_logits=logits)
 
 
 def test_a_length_that_changes_later(make, digits, network):
-    with pytest.raises(ValueError, match="as many rows"):
+    with pytest.raises(ValueError, match="the same number of rows"):
         make(network, augment=lambda x: x[:20]).fit(*digits)
 
 

@@ -20,6 +20,7 @@ from skorch.callbacks import Callback
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MLPStudent, compare_methods
 from sklearn_kd.runtime._global_lock import torch_state_lock
@@ -367,7 +368,9 @@ def test_callbacks_may_fit_and_search_in_their_own_thread(make, digits):
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("params", [{"meta": "linear"}, {"meta": "linear", "execution": "bfloat16"}], ids=str)
+@pytest.mark.parametrize(
+    "params", [{"meta": "linear"}, {"meta": "linear", "execution": "bfloat16"}], ids=in_words
+)
 def test_threads_on_a_gpu(params, digits, logits):
     def fit(seed):
         clf = DistilledClassifier(

@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
 from helpers.callbacks import Watch
+from helpers.parameter_ids import in_words
 from sklearn_kd import MLPStudent, compare_methods
 
 
@@ -85,7 +86,7 @@ def test_teacher_is_asked_once_about_each_row(make, digits, network):
     assert data.n_read == 2 + 400 * (1 + 1 + 1 + 5 + 1)
 
 
-@pytest.mark.parametrize("settings", [{}, {"num_workers": 2}], ids=str)
+@pytest.mark.parametrize("settings", [{}, {"num_workers": 2}], ids=in_words)
 def test_logits_labels_and_weights_stay_with_their_row(settings, make):
     """The row is written into x, and what is looked up for it says the same row."""
     n, rng = 100, np.random.default_rng(0)
@@ -145,7 +146,7 @@ def test_given_validation_dataset(make, digits, logits):
 
 
 @pytest.mark.parametrize(
-    "params", [{"meta": "hyperopt", "max_epochs": 1}, {"meta__val_temperature": "auto"}], ids=str
+    "params", [{"meta": "hyperopt", "max_epochs": 1}, {"meta__val_temperature": "auto"}], ids=in_words
 )
 def test_what_passes_over_all_of_D_val(params, make, digits, logits):
     arrays, loaded = make(**params).fit(*digits, teacher_logits=logits), make(**params)
@@ -280,7 +281,7 @@ class BrokenCollation:
         (
             lambda X, y: {"X": Items(X, y, lambda x, label: (x, [label, label]))},
             ValueError,
-            "one number or string",
+            "a number or a string",
         ),
         (lambda X, y: {"X": Items(X, y + 0.5)}, ValueError, "continuous"),
         (lambda X, y: {"X": Items(X, 0 * y)}, ValueError, "1 class"),
@@ -290,7 +291,7 @@ class BrokenCollation:
         (lambda X, y: {"X_val": X, "y_val": y}, TypeError, "TensorDataset"),
         (lambda X, y: {"X": X, "y": y, "X_val": Items(X, y)}, TypeError, "give both in one form"),
         (lambda X, y: {"X_val": Items(X[:, :9], y)}, ValueError, "fitted on samples of shape"),
-        (lambda X, y: {"X_val": Items(X, y + 20)}, ValueError, "labels that y has not"),
+        (lambda X, y: {"X_val": Items(X, y + 20)}, ValueError, "labels that y lacks"),
         (lambda X, y: {"X_val": Items(X[:0], y)}, ValueError, "X_val is empty"),
         (lambda X, y: {"y_val": y}, ValueError, "X_val is missing"),
     ],

@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV
 from skorch.callbacks import Callback
 
 from helpers.own_losses import LOSSES, Classwise, Decoupled, Smoothed
+from helpers.parameter_ids import in_words
 from helpers.settings import SINGLE_RUN
 from sklearn_kd import DistilledClassifier, MetaparameterPathDisplay, MLPStudent, compare_methods, meta
 from sklearn_kd.losses import DistillationLoss, Metaparameter
@@ -147,12 +148,12 @@ class OneTrust(Classwise):
         return super().metaparameters(n_classes) | {"trust": Metaparameter(0.5, bounds=(0.0, 1.0))}
 
 
-@pytest.mark.parametrize("loss", ["kd", Decoupled(), Reordered(), OneTrust()], ids=str)
+@pytest.mark.parametrize("loss", ["kd", Decoupled(), Reordered(), OneTrust()], ids=in_words)
 @pytest.mark.parametrize("strategy", ["gradient", "fixed"])
 def test_warm_start_refuses_other_metaparameters(loss, strategy, teacher_logits):
     clf = distilled(Classwise(), meta=strategy, max_epochs=1).fit(X, y, teacher_logits=teacher_logits)
     with pytest.raises(
-        ValueError, match=r"(?s)^warm_start=True goes on.*loss=.*Give the loss of the last fit"
+        ValueError, match=r"(?s)^warm_start=True continues.*loss=.*Give the loss of the last fit"
     ):
         clf.set_params(loss=loss, warm_start=True).fit(X, y, teacher_logits=teacher_logits)
 
@@ -236,7 +237,9 @@ class WithoutStart(Smoothed):
 
 
 def test_a_metaparameter_needs_a_start():
-    with pytest.raises(ValueError, match="'smoothing' of the loss has no start, and DistilledClassifier no"):
+    with pytest.raises(
+        ValueError, match="'smoothing' of the loss has no start value, and DistilledClassifier has start"
+    ):
         distilled(WithoutStart()).fit(X, y, teacher_logits=X[:, :10])
 
 
@@ -301,12 +304,12 @@ def test_a_strategy_that_names_another_is_refused(teacher_logits):
         def start(self, context):
             context.evaluate(gamma=1.0)
 
-    with pytest.raises(ValueError, match=r"'gamma' is no metaparameter of this fit; there are \['alpha'"):
+    with pytest.raises(ValueError, match=r"'gamma' is not a metaparameter of this fit; there are \['alpha'"):
         distilled(Decoupled(), meta=Wrong()).fit(X, y, teacher_logits=teacher_logits)
 
 
 def test_lambda1_beside_a_loss_without_it_has_no_effect(teacher_logits):
-    with pytest.warns(UserWarning, match="Without effect: lambda1=0.9 beside loss="):
+    with pytest.warns(UserWarning, match="Without effect: lambda1=0.9 with loss="):
         distilled(Decoupled(), lambda1=0.9).fit(X, y, teacher_logits=teacher_logits)
 
 
@@ -432,7 +435,7 @@ def test_an_estimator_loaded_without_its_loss_can_be_saved_again(teacher_logits,
 @pytest.mark.parametrize(
     ("start", "error", "message"),
     [
-        ({"smoothness": 0.1}, ValueError, "Starts.start: 'smoothness' is no metaparameter of this fit"),
+        ({"smoothness": 0.1}, ValueError, "Starts.start: 'smoothness' is not a metaparameter of this fit"),
         ({"smoothing": [0.1, 0.2]}, ValueError, r"Starts.start: smoothing has shape \(2,\)"),
         ({"smoothing": np.nan}, ValueError, "Starts.start: smoothing=nan must be finite"),
         (None, TypeError, "Starts.start: got NoneType; values of metaparameters must be a dict by name"),

@@ -19,6 +19,7 @@ from skorch.callbacks import Callback
 from torch import nn
 from torch.utils.data import TensorDataset
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import (
     DistilledClassifier,
     DistilledRegressor,
@@ -302,7 +303,7 @@ def fit_sharded(ranks, kind, params, checkpoints):
 
 
 @pytest.mark.parametrize(
-    ("kind", "params"), [("CNN", {}), ("CNN", {"augment": torch.clone}), ("DistPro", {})], ids=str
+    ("kind", "params"), [("CNN", {}), ("CNN", {"augment": torch.clone}), ("DistPro", {})], ids=in_words
 )
 def test_a_sharded_teacher_teaches_as_a_whole_one(two, kind, params, tmp_path):
     for is_whole, first, second in two.run(fit_sharded, kind, params, tmp_path):

@@ -120,7 +120,7 @@ class Unaware(OwnLoss):
 def test_losses_of_the_users_own_are_given_pixels():
     clf = fitted(pixel_teacher(), meta="gradient", loss=OwnLoss())
     assert clf.metaparameters_["weight"] != 0.1
-    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index have them"):
+    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index bring"):
         fitted(pixel_teacher(), meta="gradient", loss=Unaware())
 
 
@@ -330,7 +330,7 @@ def test_other_images_to_predict_are_refused_with_what_to_give(taught, given, cu
 
 
 TILES = {
-    "overlap alone": ({"overlap": 2}, "overlap=2 is that of tiles"),
+    "overlap alone": ({"overlap": 2}, "overlap=2 needs tiles"),
     "no size": ({"tile": 0}, "tile=0 must be a number of pixels of at least 1"),
     "too much overlap": ({"tile": 12, "overlap": 9}, "at most half of tile=12"),
     "between pixels of the map": ({"tile": 7}, "multiples of 3"),
@@ -346,10 +346,10 @@ def test_refused_tiles(params, message):
 def test_ignore_index_and_tiles_are_for_maps():
     rows = DistilledClassifier(None, nn.Linear(2, 2), meta="none", max_epochs=1, device="cpu")
     data = np.random.default_rng(0).normal(size=(30, 2)), np.arange(30) % 2
-    with pytest.raises(ValueError, match=r"tile=4 cuts images into parts, and y had no maps"):
+    with pytest.raises(ValueError, match=r"tile=4 cuts images into parts, but y had no maps"):
         clone(rows).fit(*data).predict(data[0], tile=4)
     with pytest.raises(
-        ValueError, match=r"ignore_index=255 is the label of unknown pixels, and y has shape \(30,\)"
+        ValueError, match=r"ignore_index=255 is the label of unknown pixels, but y has shape \(30,\)"
     ):
         rows.set_params(ignore_index=255).fit(*data)
 

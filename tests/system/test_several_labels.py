@@ -23,6 +23,7 @@ from skorch.callbacks import EpochScoring
 from torch.utils.data import TensorDataset
 
 import sklearn_kd
+from helpers.parameter_ids import in_words
 from sklearn_kd import DistilledClassifier
 from sklearn_kd.losses import DistillationLoss, Metaparameter, MultilabelDistillation
 
@@ -175,7 +176,7 @@ def test_rows_without_labels_teach_what_the_teacher_says(make):
     assert loss[0] < loss[1]
 
 
-@pytest.mark.parametrize("params", [{"soft_validation": True}, {"synthesize": 0.5}], ids=str)
+@pytest.mark.parametrize("params", [{"soft_validation": True}, {"synthesize": 0.5}], ids=in_words)
 def test_further_rows_without_labels(params, make):
     clf = make(RandomForestClassifier(5, random_state=0), max_epochs=1, **params).fit(X, Y)
     assert clf.n_unlabeled_ > 0

@@ -358,8 +358,8 @@ def test_losses_that_do_not_accept_rows_without_labels(loss, make, given):
 @pytest.mark.parametrize(
     ("params", "names", "match"),
     [
-        ({"meta": "none"}, ["X_unlabeled"], "X_unlabeled beside meta='none'"),
-        ({"meta": "naive", "soft_validation": True}, [], "soft_validation=True beside meta='naive'"),
+        ({"meta": "none"}, ["X_unlabeled"], "X_unlabeled with meta='none'"),
+        ({"meta": "naive", "soft_validation": True}, [], "soft_validation=True with meta='naive'"),
         ({"unlabeled_share": 0.5}, [], "unlabeled_share=0.5 without rows that have no labels"),
     ],
 )
@@ -372,7 +372,7 @@ def test_what_is_without_effect_is_said(params, names, match, make, given):
 
 def test_logits_of_a_given_d_val_are_missing(make, given):
     with pytest.raises(
-        ValueError, match="soft_validation=True needs the teacher's logits of the rows of X_val"
+        ValueError, match="soft_validation=True needs the teacher's logits for the rows of X_val"
     ):
         make(soft_validation=True).fit(**given, X_val=given["X"][:30], y_val=given["y"][:30])
 
@@ -487,7 +487,7 @@ def test_made_up_rows_are_not_of_d_val(make, digits, monkeypatch):
         (
             {"synthesize": 1.0, "teacher": torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))},
             {"X": lambda X: X.reshape(-1, 8, 8), "teacher_logits": lambda logits: None},
-            r"synthesize makes up rows of tables, and X is of samples of shape \(8, 8\)",
+            r"synthesize makes up rows of tables, but X is of samples of shape \(8, 8\)",
         ),
     ],
     ids=["logits", "none", "probability", "images"],
@@ -505,7 +505,7 @@ def test_rows_are_not_made_up_of_datasets_or_without_teacher(make, digits, netwo
         make(network, synthesize=1.0).fit(data)
     with pytest.raises(ValueError, match="X is a dict of parts"):
         make(network, synthesize=1.0).fit({"input": labelled(digits)["X"]}, labelled(digits)["y"])
-    with pytest.warns(UserWarning, match=r"synthesize=1.0 beside meta='none'"):
+    with pytest.warns(UserWarning, match=r"synthesize=1.0 with meta='none'"):
         assert make(meta="none", synthesize=1.0, max_epochs=1).fit(**labelled(digits)).n_unlabeled_ == 0
 
 

@@ -17,6 +17,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from sklearn_kd import DistilledClassifier, DistProClassifier, compare_methods
 from sklearn_kd.inputs._data import DistillationData
 from sklearn_kd.tasks._targets import Targets
@@ -181,7 +182,7 @@ def test_own_net_as_teacher(taught, trained, digits):
         (np.eye(10), ValueError, "one list of labels"),
         ("0123456789", ValueError, "'teacher_classes' parameter"),
     ],
-    ids=str,
+    ids=in_words,
 )  # fmt: skip
 def test_wrong_statements(stated, error, match, taught, trained, digits, make_distpro, images):
     with pytest.raises(error, match=match):

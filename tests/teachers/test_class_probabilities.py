@@ -137,7 +137,7 @@ NEVER = {
     "hard vote": (VotingClassifier([("a", GaussianNB())]), "Set voting='soft' in VotingClassifier"),
     "soft vote of what has none": (
         VotingClassifier([("a", GaussianNB()), ("b", LinearSVC())], voting="soft"),
-        "for want of one in its LinearSVC. Wrap LinearSVC in",
+        "because its LinearSVC has none. Wrap LinearSVC in",
     ),
     "hard vote in a pipeline": (
         make_pipeline(VotingClassifier([("a", GaussianNB())])),
@@ -148,7 +148,7 @@ NEVER = {
         "Set refit=True in GridSearchCV",
     ),
     "output code": (OutputCodeClassifier(GaussianNB()), "OutputCodeClassifier has no predict_proba. Wrap it"),
-    "self-training": (SelfTrainingClassifier(LinearSVC()), "for want of one in its LinearSVC"),
+    "self-training": (SelfTrainingClassifier(LinearSVC()), "because its LinearSVC has none"),
 }
 
 
@@ -421,9 +421,9 @@ def test_classes_that_a_teacher_does_not_state(rows, make):
         def __sklearn_clone__(self):
             return Silent()
 
-    with pytest.raises(ValueError, match="teacher Silent has no classes_ though it is fitted"):
+    with pytest.raises(ValueError, match="teacher Silent is fitted but has no classes_"):
         make(Silent()).fit(X, truth)
-    with pytest.raises(ValueError, match="teacher Silent has no classes_ though it is fitted"):
+    with pytest.raises(ValueError, match="teacher Silent is fitted but has no classes_"):
         make(FrozenEstimator(Silent().fit(X, truth))).fit(X, truth)
     with pytest.raises(ValueError, match=r"was fitted on the labels .*, but its classes_ are"):
         make(Answers(classes=np.array(["x", "y", "z"]))).fit(X, truth)

@@ -177,5 +177,5 @@ def test_classes_are_stated_for_those_alone_that_do_not_know_them(make, digits, 
 
 @pytest.mark.parametrize("members", [[("forest", GaussianNB())], [GaussianNB(), None]])
 def test_what_is_no_teacher_is_named_by_its_place(members, make, digits):
-    with pytest.raises(TypeError, match=r"teacher\[\d\]=.*A list of teachers holds teachers alone"):
+    with pytest.raises(TypeError, match=r"teacher\[\d\]=.*A list of teachers holds only teachers"):
         make(members).fit(*digits)

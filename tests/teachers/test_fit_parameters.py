@@ -139,7 +139,7 @@ def test_early_stopping_needs_rows_to_stop_by(package, kind, make, digits, no_tr
     teacher = booster(**quiet, **{name: 2})
     for given in (teacher, make_pipeline(teacher)):
         with pytest.raises(
-            ValueError, match=rf"has {name}=2, and no rows to stop by.*teacher__fit__eval_set=\["
+            ValueError, match=rf"has {name}=2, but no rows to stop by.*teacher__fit__eval_set=\["
         ):
             make(given).fit(X, y)
 

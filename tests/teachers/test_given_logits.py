@@ -93,7 +93,7 @@ REFUSED = {
                                          renamed(L, index=[f"s{i}" for i in L.index])), "another index"),
     "X shuffled, logits without index": (lambda X, L: (shuffled(X), L), "default index.*same numbers"),
     "rows that repeat": (lambda X, L: (X, renamed(L, index=L.index // 2)), "another index than X"),
-    "more columns without names": (lambda X, L: (X, np.c_[L, L]), "accepted where all are named: by teacher_cl"),
+    "more columns without names": (lambda X, L: (X, np.c_[L, L]), "accepted if all are named: by teacher_cl"),
     "of polars": (lambda X, L: (X, pl.DataFrame(L.to_numpy(), schema=LETTERS)), "Name every column"),
 }  # fmt: skip
 
@@ -163,7 +163,7 @@ def test_inside_cross_validation(frames, taught):
         named = renamed(L, columns=pd.Index(range(10), dtype=object))
         search = GridSearchCV(taught, {}, cv=KFold(8), error_score="raise")
         search.fit(X.iloc[order], y[order], teacher_logits=named.iloc[order])
-        with pytest.raises(ValueError, match="accepted where all are named"):
+        with pytest.raises(ValueError, match="accepted if all are named"):
             search.fit(X.iloc[order], y[order], teacher_logits=L.to_numpy()[order])
         search.estimator.set_params(teacher_classes=np.arange(10))
         search.fit(X.iloc[order], y[order], teacher_logits=L.to_numpy()[order])
@@ -206,7 +206,7 @@ def test_probabilities_as_logits(frames, taught):
 
 
 def test_teacher_beside_teacher_logits(make, digits, logits):
-    with pytest.warns(UserWarning, match="teacher_logits take the place of teacher LogisticRegression"):
+    with pytest.warns(UserWarning, match="teacher_logits are used in place of teacher LogisticRegression"):
         clf = make(LogisticRegression()).fit(*digits, teacher_logits=logits)
     assert clf.teacher_ is None
     make(LogisticRegression(), meta="none").fit(*digits, teacher_logits=logits)  # asks nobody
@@ -224,6 +224,6 @@ def test_one_number_for_two_classes(form, make, digits):
     """A decision function is no pair of logits; the message says how to make one of it."""
     X, y = digits[0], (digits[1] > 4).astype(int)
     z = X.sum(axis=1) - X.sum(axis=1).mean()
-    with pytest.raises(ValueError, match=r"must have shape .* make np\.c_\[0 \* z, z\]"):
+    with pytest.raises(ValueError, match=r"must have shape .* into np\.c_\[0 \* z, z\]"):
         make(None, meta="naive").fit(X, y, teacher_logits=form(z))
     make(None, meta="naive", max_epochs=1).fit(X, y, teacher_logits=np.c_[0 * z, z])

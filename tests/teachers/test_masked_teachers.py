@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from helpers.networks import ConvNet
+from helpers.parameter_ids import in_words
 from sklearn_kd import hypergradient
 from sklearn_kd.bilevel._hypergradient import METHODS
 from sklearn_kd.losses import LogitDistillation
@@ -63,7 +64,7 @@ def test_paths_are_those_of_the_limit(how, masked, make, digits):
 
 
 @pytest.mark.parametrize(
-    "strategy", [Hyperopt(n_trials=4, n_startup_trials=3), Random(n_trials=4), "naive"], ids=str
+    "strategy", [Hyperopt(n_trials=4, n_startup_trials=3), Random(n_trials=4), "naive"], ids=in_words
 )
 def test_trials_are_those_of_the_limit(strategy, masked, make, digits):
     """Trained together where they can be."""

@@ -153,7 +153,9 @@ def test_one_input_for_each_column(model, tmp_path):
     with pytest.raises(ValueError, match="has 2 inputs, and X names no columns"):
         logits_of(path, np.zeros((2, 2), np.float32), np.arange(2))
     frame["age"] = ["three", "four"]
-    with pytest.raises(ValueError, match=r"its input 'age' takes tensor\(float\), which X does not give"):
+    with pytest.raises(
+        ValueError, match=r"its input 'age' takes tensor\(float\), but X cannot be converted to it"
+    ):
         logits_of(path, frame, np.arange(2))
 
 
@@ -239,7 +241,7 @@ def test_stated_classes_in_another_order_than_the_files(says, digits, model, tmp
     X, names = digits[0], NAMES.tolist()
     own = {"labels": names} if says == "labels" else {"metadata": {"classes": json.dumps(names)}}
     path = written(tmp_path / "model.onnx", model, **own)
-    with pytest.raises(ValueError, match="are in another order than those of the file's columns"):
+    with pytest.raises(ValueError, match="are in another order than the classes of the file's columns"):
         logits_of(OnnxTeacher(path, classes=names[::-1]), X, NAMES)
     with pytest.raises(TypeError, match=r"providers='CPU' must be a list of names: \['CPU'\]"):
         logits_of(OnnxTeacher(path, providers="CPU"), X, NAMES)

@@ -254,7 +254,7 @@ def test_another_teacher_other_classes_or_settings_are_refused(network, forest, 
 def test_a_teacher_without_weights_is_recognised_by_its_answers(forest, tmp_path):
     fitted(StoredAnswers(FrozenEstimator(forest), tmp_path))
     other = LogisticRegression(C=1e-3).fit(X[:N], y[:N])
-    with pytest.raises(ValueError, match="does not answer as the teacher did"):
+    with pytest.raises(ValueError, match="does not answer like the teacher whose"):
         fitted(StoredAnswers(FrozenEstimator(other), tmp_path))
 
 
@@ -263,7 +263,7 @@ def test_each_part_is_recognised_by_itself(forest, tmp_path):
     fitted(StoredAnswers(FrozenEstimator(forest), tmp_path), X[:200], y[:200])
     fitted(StoredAnswers(FrozenEstimator(other), tmp_path), X[200:N], y[200:N])  # no row that is there
     for teacher in (forest, other):
-        with pytest.raises(ValueError, match="does not answer as the teacher did"):
+        with pytest.raises(ValueError, match="does not answer like the teacher whose"):
             fitted(StoredAnswers(FrozenEstimator(teacher), tmp_path))
 
 
@@ -323,7 +323,7 @@ def test_the_folder_says_whose_answers_it_has(network, tmp_path):
         ({"top": 0}, ValueError, "top=0 must be at least 1"),
         ({"top": 2.5}, TypeError, "top=2.5 must be an integer"),
         ({"top": 10}, ValueError, "top=10 of 10 classes leaves no others"),
-        ({"teacher": LogisticRegression()}, ValueError, "is to be trained, by each fit anew"),
+        ({"teacher": LogisticRegression()}, ValueError, "would be trained anew by each fit"),
         ({"teacher": None}, TypeError, "teacher of StoredAnswers=None is none of"),
     ],
 )

@@ -216,7 +216,7 @@ def fails(x):
             ValueError,
             r"fails on a batch of shape \(.*, 1, 8, 8\): RuntimeError: no",
         ),
-        ({"teacher_transform": lambda x: x[:1]}, ValueError, "with as many rows"),
+        ({"teacher_transform": lambda x: x[:1]}, ValueError, "with the same number of rows"),
         ({"teacher_transform": lambda x: None}, ValueError, "gives NoneType for a batch"),
         ({"teacher": LogisticRegression()}, TypeError, "makes the input of a network"),
         ({"teacher": None}, ValueError, "teacher=None has no input"),
@@ -265,7 +265,7 @@ def test_images_that_do_not_suit():
         (None, r"at least 8×8 pixels; got 4×4\. .*or a teacher_transform that makes that shape"),
         (
             ImageTransform(6),
-            r"shape \(3, 4, 4\) behind teacher_transform=ImageTransform.*got 6×6\. .*that makes",
+            r"shape \(3, 4, 4\) after teacher_transform=ImageTransform.*got 6×6\. .*that makes",
         ),
     ],
 )

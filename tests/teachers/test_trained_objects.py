@@ -276,7 +276,11 @@ def test_a_function_of_tensors_is_asked_about_batches(make, digits, trained):
             ValueError,
             r"the function must return one row of logits for each row of X.*it returned shape \(\)",
         ),
-        (lambda X: X[:, 0], ValueError, r"Of one margin z for two classes make np.column_stack\(\[0 \* z, z"),
+        (
+            lambda X: X[:, 0],
+            ValueError,
+            r"Turn one margin z for two classes into np.column_stack\(\[0 \* z, z",
+        ),
         (FunctionTeacher(len, classes={0, 1}), TypeError, "FunctionTeacher: classes is a set, which has no"),
         (FunctionTeacher(len, classes=10), TypeError, "FunctionTeacher: classes=10 must be a list"),
         (FunctionTeacher(len, classes=[0, 0]), ValueError, r"classes has the class\(es\) 0 more than once"),
@@ -347,9 +351,9 @@ def test_a_pipeline_of_texts():
     expected = np.log([[0.1, 0.9], [0.8, 0.2]])
     np.testing.assert_allclose(logits_of(Pipe(), texts, np.array(["yes", "no"])), expected, rtol=1e-6)
     np.testing.assert_allclose(logits_of(Pipe(), texts, np.arange(2)), expected[:, ::-1], rtol=1e-6)
-    with pytest.raises(ValueError, match="teacher Pipe reads texts, and X has rows of another form"):
+    with pytest.raises(ValueError, match="teacher Pipe reads texts, but X does not have one text per row"):
         logits_of(Pipe(), np.zeros((2, 3), np.float32), np.arange(2))
     other = Pipe()
     other.task = "fill-mask"
-    with pytest.raises(ValueError, match="pipeline of the task 'fill-mask'"):
+    with pytest.raises(ValueError, match="pipeline for the task 'fill-mask'"):
         make_teacher(other)

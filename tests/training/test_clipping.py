@@ -6,6 +6,7 @@ import torch
 from skorch.callbacks import Callback, GradientNormClipping
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.training._clipping import clip_gradients, clip_stacked_gradients, clipping_of_callbacks
 from sklearn_kd.training._net import TrainingNet
 
@@ -80,7 +81,7 @@ def test_each_students_norm_is_its_own():
         {"meta": "gradient", "meta__hypergradient": "jvp"},
         {"meta": "linear", "optimizer": torch.optim.Adam, "lr": 0.01},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_a_fit_equals_one_with_the_callback_to_the_bit(params, make, digits, logits):
     watch = NormWatch()
@@ -119,7 +120,7 @@ def test_several_callbacks_clip_as_the_tightest_does():
 @pytest.mark.parametrize("where", ["callbacks", "search_callbacks"])
 def test_given_twice(where, make, make_distpro, digits, logits, images, no_training):
     given = {where: [("clip", GradientNormClipping(0.5))], "max_grad_norm": 1.0}
-    with pytest.raises(ValueError, match=r"max_grad_norm=1\.0 beside the callback 'clip'.*Give one"):
+    with pytest.raises(ValueError, match=r"max_grad_norm=1\.0 with the callback 'clip'.*Give one"):
         if where == "callbacks":
             make(**given).fit(*digits, teacher_logits=logits)
         else:

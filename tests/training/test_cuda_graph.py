@@ -15,6 +15,7 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from helpers.parameter_ids import in_words
 from sklearn_kd.meta import _path
 from sklearn_kd.runtime import _devices
 from sklearn_kd.training import _cuda_graph as _capture
@@ -158,7 +159,7 @@ def test_reasons_are_logged(make, digits, logits, caplog, settings, reason):
         ([torch.optim.SGD, torch.optim.Rprop], "meta__optimizer_params={'capturable': True}"),
         ([torch.optim.SGD, torch.optim.Adagrad], "not known whether a step of Adagrad"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_adam_must_be_capturable(makes, reason):
     """That of the student, and that of the metaparameters."""

@@ -521,12 +521,12 @@ def _refused(ranks, kind):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("norm", "SyncBatchNorm layers, which torch has for GPUs alone"),
+        ("norm", "SyncBatchNorm layers, which torch only supports on GPUs"),
         ("compiled", "execution=Execution(compile=True) fixes the operations"),
         ("batch_size", "there are batches of 3. Give a batch_size of at least 4"),
         (
             "D_val",
-            "there are batches of 3. Give a batch_size of at least 4, and as many rows in D_train and in D_val",
+            "there are batches of 3. Give a batch_size of at least 4, and at least as many rows in D_train and in D_val",
         ),
         ("sparse", "layers with sparse=True"),
     ],

@@ -12,6 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from skorch.callbacks import EarlyStopping
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import CNNStudent, MLPStudent
 from sklearn_kd.inputs._data import DistillationData, SplitData
 from sklearn_kd.losses import LogitDistillation
@@ -121,7 +122,7 @@ def always(monkeypatch):
         {"temperature_scaling": "none", "val_temperature": "auto"},
         {"iterator_train__drop_last": True, "iterator_train__shuffle": False},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_own_rows_weights_and_metaparameters(params, rows):
     apart, together = both_ways(rows, **params)
@@ -320,7 +321,7 @@ def mlp(*more):
         ([mlp()] * 2, {"execution": Execution(autocast=True)}, "bfloat16 and CUDA graphs"),
         ([mlp()] * 2, {"execution": Execution(cuda_graph=True)}, "bfloat16 and CUDA graphs"),
     ],
-    ids=lambda value: "" if isinstance(value, list) else str(value),
+    ids=lambda value: "" if isinstance(value, list) else in_words(value),
 )
 def test_reasons_against(students, params, match, rows):
     nets = [made_net(student, 0.5, 1.0, **params) for student in students]
@@ -339,7 +340,7 @@ def test_reasons_against(students, params, match, rows):
         ({"max_epochs": 4}, "max_epochs"),
         ({"temperature_scaling": "none"}, "loss"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_what_must_be_alike(change, match, rows):
     nets = [made_net(mlp(), 0.5, 1.0), made_net(mlp(), 0.5, 1.0, **change)]

@@ -9,6 +9,7 @@ from sklearn.exceptions import ConvergenceWarning
 from test_stacked import Tied, made_net, made_students
 from torch import nn
 
+from helpers.parameter_ids import in_words
 from sklearn_kd import MLPStudent
 from sklearn_kd.bilevel._optimizer_response import OptimizerResponse
 from sklearn_kd.bilevel._stacked_hypergradient import STACKED_METHODS
@@ -109,7 +110,7 @@ def assert_equal_within(tolerance, apart, together):
         {"max_grad_norm": 0.6, "optimizer": torch.optim.Adam, "lr": 1e-2, "max_epochs": 4},
         {"optimizer__param_groups": [("*bias", {"lr": 0.02})]},
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_each_follows_its_own_path(params, method):
     """A difference of logits magnifies rounding; "exact" has none of it."""
@@ -269,7 +270,7 @@ def test_an_interrupt_keeps_what_was_learned(monkeypatch):
         (Gradient(hypergradient_rows=4), True, "on some rows"),
         (Gradient(), False, "no D_val"),
     ],
-    ids=str,
+    ids=in_words,
 )
 def test_reasons_against(strategy, valid, match):
     data = [made_rows(0)._replace(**({} if valid else {"valid": None}))] * 2

@@ -1,0 +1,157 @@
+"""The fidelity of a model to the teacher: by class, label or target, or along the teacher's predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from sklearn_kd.style._style import Look, ink, looks_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
+
+# Groups of more than so many names are drawn as a curve without names.
+MOST_NAMED = 20
+# Characters of a name that are shown.
+_LONGEST_NAME = 24
+# Groups of rows along the teacher's predictions, and the quantiles of their thin lines.
+N_GROUPS = 10
+_ENDS = (0.1, 0.9)
+# Markers of the models of one group stand in a column of this height, in which a group has 1.
+_HEIGHT = 0.5
+
+
+class GroupFidelity(NamedTuple):
+    """How near a model is to the teacher in each group of answers.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Of the groups: classes, labels or targets.
+    values, errors : ndarray of shape (n_groups,)
+        Agreement with the teacher, or distance to it, and standard errors over the rows, NaN where they are
+        not known. NaN in a group without rows.
+    label : str
+        What the values are.
+    grouped_by : str
+        What a group is.
+    """
+
+    names: tuple[str, ...]
+    values: np.ndarray
+    errors: np.ndarray
+    label: str
+    grouped_by: str
+
+    @classmethod
+    def of_shares(cls, names: Any, same: np.ndarray, n_rows: Any, grouped_by: str) -> GroupFidelity:
+        """Return the shares of rows that have the teacher's answer.
+
+        Parameters
+        ----------
+        names : sequence of labels
+        same : ndarray of shape (n_groups,)
+            Rows of the group with the teacher's answer.
+        n_rows : ndarray of shape (n_groups,), or int
+            Rows of the group.
+        grouped_by : str
+        """
+        with np.errstate(invalid="ignore"):
+            share = same / n_rows
+            errors = np.sqrt(share * (1 - share) / n_rows)
+        return cls(tuple(map(str, names)), share, errors, "agreement with the teacher", grouped_by)
+
+    @staticmethod
+    def draw_all(ax: Axes, by_role: Mapping[str, GroupFidelity]) -> dict[str, Line2D]:
+        """Draw a row of markers for each group, or a curve for each model where there are many groups."""
+        first = next(iter(by_role.values()))
+        n_groups, looks = len(first.names), looks_of(by_role)
+        is_named = n_groups <= MOST_NAMED
+        draw = _draw_named if is_named else _draw_sorted
+        places = np.linspace(-_HEIGHT / 2, _HEIGHT / 2, len(by_role)) if len(by_role) > 1 else [0.0]
+        lines = {
+            role: draw(ax, found, looks[role], role, place)
+            for (role, found), place in zip(by_role.items(), places, strict=True)
+        }
+        if is_named:
+            ax.set_yticks(range(n_groups), [_short(name) for name in first.names])
+            ax.set_ylim(n_groups - 0.5, -0.5)
+            ax.set_ylabel(first.grouped_by)
+            ax.set_xlabel(first.label)
+        else:
+            ax.set_xlabel(f"{first.grouped_by}: share of the {n_groups:,}, each model's in order")
+            ax.set_ylabel(first.label)
+        return lines
+
+
+def _short(name: str) -> str:
+    """Return the beginning of a name, as text that matplotlib does not take for a formula."""
+    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
+    return short.replace("$", r"\$")
+
+
+def _draw_named(ax: Axes, found: GroupFidelity, look: Look, role: str, place: float) -> Line2D:
+    where = np.arange(len(found.names)) + place
+    errors = np.nan_to_num(found.errors)
+    drawn = ax.errorbar(
+        found.values, where, xerr=errors, **look.dot(), markersize=5, elinewidth=1, label=role
+    )
+    return drawn.lines[0]
+
+
+def _draw_sorted(ax: Axes, found: GroupFidelity, look: Look, role: str, place: float) -> Line2D:
+    values = np.sort(found.values[np.isfinite(found.values)])
+    share = np.arange(1, len(values) + 1) / max(len(values), 1)
+    every = max(1, len(values) // 10)
+    (line,) = ax.plot(share, values, **look.line(), markersize=4, markevery=every, label=role)
+    return line
+
+
+class PredictionFidelity(NamedTuple):
+    """How far a model's predictions are from the teacher's, in groups of rows of similar predictions.
+
+    Attributes
+    ----------
+    teacher : ndarray of shape (n_groups,)
+        Mean prediction of the teacher in each group.
+    difference : ndarray of shape (n_groups,)
+        Mean of the model's prediction minus the teacher's.
+    low, high : ndarray of shape (n_groups,)
+        The 10th and 90th percentile of these differences.
+    """
+
+    teacher: np.ndarray
+    difference: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+    @classmethod
+    def of(cls, answers: np.ndarray, of_teacher: np.ndarray) -> PredictionFidelity:
+        """Group rows by the teacher's predictions; both have shape (n,)."""
+        order, apart = np.argsort(of_teacher, kind="stable"), answers - of_teacher
+        groups = np.array_split(order, min(N_GROUPS, len(order)))
+        means = (np.array([values[rows].mean() for rows in groups]) for values in (of_teacher, apart))
+        ends = np.array([np.quantile(apart[rows], _ENDS) for rows in groups]).T
+        return cls(*means, *ends)
+
+    @staticmethod
+    def draw_all(ax: Axes, by_role: Mapping[str, PredictionFidelity]) -> dict[str, Line2D]:
+        """Draw the mean differences of each model, between thin lines that hold four fifths of the rows."""
+        ax.axhline(0, color=ink(), alpha=0.5, linewidth=1)
+        lines, looks = {}, looks_of(by_role)
+        for role, found in by_role.items():
+            (lines[role],) = ax.plot(
+                found.teacher, found.difference, **looks[role].line(), markersize=5, label=role
+            )
+            thin: dict[str, Any] = {"color": looks[role].color, "linestyle": looks[role].linestyle}
+            for end in (found.low, found.high):
+                ax.plot(found.teacher, end, **thin, linewidth=0.8, alpha=0.7)
+        ax.set_xlabel("the teacher's prediction")
+        ax.set_ylabel("prediction minus the teacher's")
+        return lines
+
+
+Fidelity = GroupFidelity | PredictionFidelity

@@ -1,0 +1,133 @@
+"""Colours, markers and lines that all pictures share.
+
+The colours are those of Okabe and Ito, "Color universal design" (2008), which colour-blind people tell apart.
+A colour is never alone: a marker and a line style go with it, so that pictures can be read in grey. Grids
+and shades take the ink of the present matplotlib style, so that they are seen on dark paper too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#7F8793"
+# In place of colours that are too dark on dark paper.
+_ON_DARK = {BLUE: "#2F8FD0", GREY: "#A3ACB8"}
+
+
+class Look(NamedTuple):
+    """The look of one thing in all pictures.
+
+    Attributes
+    ----------
+    color, marker, linestyle : as matplotlib takes them
+    filled : bool, default=True
+        False: its marker is a ring.
+    """
+
+    color: str
+    marker: str
+    linestyle: Any
+    filled: bool = True
+
+    def line(self) -> dict[str, Any]:
+        """Return arguments of ``plot`` for a line with markers."""
+        return self.dot() | {"linestyle": self.linestyle}
+
+    def dot(self) -> dict[str, Any]:
+        """Return arguments of ``plot`` or ``errorbar`` for markers alone."""
+        face = self.color if self.filled else "none"
+        return {"color": self.color, "marker": self.marker, "markerfacecolor": face, "linestyle": "none"}
+
+
+_DASH_DOT_DOT = (0, (6, 2, 1, 2, 1, 2))
+# The models of a report.
+_ROLES = {
+    "teacher": Look(GREY, "s", "--"),
+    "student": Look(VERMILION, "o", "-"),
+    "student alone": Look(BLUE, "o", "-.", filled=False),
+    "peer": Look(SKY, "^", ":"),
+    "taught peer": Look(GREEN, "v", _DASH_DOT_DOT),
+}
+_OTHER_ROLES = (Look(PURPLE, "P", "--"), Look(ORANGE, "X", "-."), Look(GREEN, "*", ":"), Look(SKY, "h", "-"))
+# Things that only their place in a list tells apart.
+_SERIES = (
+    Look(BLUE, "o", "-"), Look(VERMILION, "s", "--"), Look(GREEN, "^", "-."), Look(PURPLE, "D", ":"),
+    Look(ORANGE, "v", _DASH_DOT_DOT), Look(SKY, "P", (0, (2, 1.5))), Look(GREY, "X", (0, (8, 3))),
+)  # fmt: skip
+
+
+def looks_of(roles: Iterable[str]) -> dict[str, Look]:
+    """Return the look of each model of a report; users name peers of their own."""
+    others = [role for role in roles if role not in _ROLES]
+    looks = _ROLES | {role: _OTHER_ROLES[k % len(_OTHER_ROLES)] for k, role in enumerate(others)}
+    return {role: _on_paper(look) for role, look in looks.items()}
+
+
+def series_look(k: int) -> Look:
+    """Return the look of the k-th of several things of one kind, from 0."""
+    return _on_paper(_SERIES[k % len(_SERIES)])
+
+
+def pyplot(caller: str) -> Any:
+    """Import and return ``matplotlib.pyplot``.
+
+    Parameters
+    ----------
+    caller : str
+        Name of the class or method that draws, for the message.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    """
+    try:
+        import matplotlib.pyplot as plt
+    except ImportError:
+        raise ImportError(
+            f"{caller} needs matplotlib, which is not installed: pip install matplotlib."
+        ) from None
+    return plt
+
+
+def ink() -> str:
+    """Return the colour of text in the present matplotlib style."""
+    import matplotlib
+
+    return matplotlib.rcParams["text.color"]
+
+
+def _on_paper(look: Look) -> Look:
+    """Return a look in a colour that is seen on the paper of the present matplotlib style."""
+    from matplotlib.colors import to_rgb
+
+    is_dark = sum(to_rgb(ink())) > 1.5  # the paper of light ink
+    return look._replace(color=_ON_DARK.get(look.color, look.color)) if is_dark else look
+
+
+def style_axes(ax: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
+    """Leave two edges of the axes out, and draw a faint grid below everything else.
+
+    Parameters
+    ----------
+    ax : matplotlib Axes
+    grid : "both", "x" or "y", default="both"
+        The axis of which the ticks have grid lines.
+    """
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, axis=grid, color=ink(), alpha=0.12, linewidth=0.8)
+    ax.set_axisbelow(True)
+
+
+def cycle_series(ax: Axes) -> None:
+    """Let the lines of new axes have the looks of the series, one after the other, without markers."""
+    from cycler import cycler
+
+    looks = [_on_paper(look) for look in _SERIES]
+    colors, lines = ([getattr(look, part) for look in looks] for part in ("color", "linestyle"))
+    ax.set_prop_cycle(cycler(color=colors) + cycler(linestyle=lines))
