@@ -43,7 +43,7 @@ def decode_history(rows: Any, codec: ValueCodec, name: str = "history") -> Histo
         If the rows are not those of a history.
     """
     if not isinstance(rows, list) or not all(_is_epoch(row, n) for n, row in enumerate(rows, 1)):
-        raise ContentError(f"a {name} that is no list of epochs")
+        raise ContentError(f"a {name} that is not a list of epochs")
     return History(_decode_row(row, codec) for row in rows)
 
 

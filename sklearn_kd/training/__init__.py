@@ -1,1 +1,1 @@
-"""The training loop, and one iteration of it."""
+"""The training loop and its iterations."""

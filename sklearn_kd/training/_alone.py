@@ -1,4 +1,4 @@
-"""One student, trained by itself."""
+"""Training of one student by itself."""
 
 from __future__ import annotations
 

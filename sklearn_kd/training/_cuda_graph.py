@@ -1,9 +1,9 @@
 """Whole training iterations captured in a CUDA graph and replayed.
 
-A small student keeps a GPU waiting for the next operation to be launched. A graph launches all
+With a small student, a GPU waits for the next operation to be launched. A graph launches all
 operations of an iteration at once: forward, backward, the optimizer's step, the hypergradient
-and the step of the metaparameters. What it reads and writes stays where it was when the graph
-was captured, so batches are copied in and results are copied out.
+and the step of the metaparameters. A graph always reads and writes the tensors with which it was
+captured, so batches are copied in and results are copied out.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ log = logging.getLogger("sklearn_kd")
 
 Iteration = Callable[..., dict[str, Tensor]]
 
-# So many iterations run as usual first: they create the optimizer's state and let libraries
+# Number of iterations that run as usual first. They create the optimizer's state and let libraries
 # choose their algorithms, neither of which can be captured.
 WARM_UP = 3
 
@@ -44,18 +44,18 @@ def why_not_captured(
     ----------
     device : torch.device
     optimizers : sequence of Optimizer
-        That of the student first, then those of the metaparameters.
+        The student's optimizer first, then those of the metaparameters.
     watched : bool
-        Whether a callback looks at the gradients within an iteration.
+        Whether a callback reads the gradients within an iteration.
     compiled : bool
         Whether the student's forward pass is compiled.
     divided : bool, default=False
         Whether batches are divided into micro-batches.
     """
     if watched:
-        return "a callback looks at the gradients"
+        return "a callback reads the gradients"
     if divided:
-        return "a graph keeps the memory of a whole iteration, and micro_batches are to need less"
+        return "a graph keeps the memory of a whole iteration, but micro_batches are meant to save memory"
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, not {device.type}"
     for k, optimizer in enumerate(optimizers):
@@ -69,23 +69,23 @@ def why_not_captured(
 
 
 class CudaGraph:
-    """torch's graph, behind the two methods that are needed of it."""
+    """torch's CUDA graph, behind the two methods that are needed."""
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, function: Callable[[], Any]) -> Any:
-        """Note what ``function`` does, without doing it; its tensors are filled by replays."""
+        """Capture the operations of ``function`` without running them. Replays fill its tensors."""
         with torch.cuda.graph(self._graph):
             return function()
 
     def replay(self) -> None:
-        """Do what was captured."""
+        """Run the captured operations."""
         self._graph.replay()
 
     @staticmethod
     def warm_up(function: Callable[[], Any]) -> Any:
-        """Run ``function`` on a side stream, as torch asks for before a capture."""
+        """Run ``function`` on a side stream, as torch requires before a capture."""
         stream = torch.cuda.Stream()
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream):
@@ -95,7 +95,7 @@ class CudaGraph:
 
 
 def captured_iterations(net: TrainingNet) -> CapturedIterations | None:
-    """Return a net's iterations as CUDA graphs, or None, with the reason in the log."""
+    """Return a net's iterations as CUDA graphs, or log the reason and return None."""
     device, optimizers = torch.device(net.device), [net.optimizer_, *net.metaparameters.optimizers]
     watched = bool(net._listeners("on_grad_computed"))
     compiled, divided = net.execution.compile, net.execution.micro_batches > 1
@@ -112,14 +112,14 @@ def captured_iterations(net: TrainingNet) -> CapturedIterations | None:
 
 
 class CapturedIterations:
-    """Runs iterations, from the fourth of each kind and shape as a graph.
+    """Run iterations, from the fourth of each kind and shape on as a graph.
 
     Parameters
     ----------
     device : torch.device
     settings : callable() -> object
-        The numbers that a graph holds as constants, such as learning rates. Where they have
-        changed the iteration is captured anew.
+        Returns the numbers that a graph holds as constants, such as learning rates. If they have
+        changed, the iteration is captured again.
     make_graph : callable() -> CudaGraph, default=CudaGraph
     """
 
@@ -152,7 +152,7 @@ class CapturedIterations:
         result = self._make_graph().warm_up(lambda: iteration(*batches))
         after = random_state(self._device)
         if not self._draws and any(not torch.equal(before[name], after[name]) for name in before):
-            # A hypergradient replays random numbers, and a graph draws new ones in each replay.
+            # A hypergradient replays random numbers, but a graph draws new ones in each replay.
             log.info("Not captured in a CUDA graph: the student draws random numbers.")
             self._draws = True
         self._warmed[key] = self._warmed.get(key, 0) + 1
@@ -160,7 +160,7 @@ class CapturedIterations:
 
 
 class _Captured:
-    """One captured iteration, with the tensors it reads and writes."""
+    """One captured iteration, with the tensors that it reads and writes."""
 
     def __init__(self, graph: Any, iteration: Iteration, batches: tuple[Batch, ...]) -> None:
         self._graph = graph

@@ -1,4 +1,4 @@
-"""Detects non-finite predictions before, during and after training."""
+"""Detect non-finite predictions before, during and after training."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 # Rows that are tried for all: those of the largest values.
 _N_TRIED = 16
-# Logits of these above this size are too near to overflow to speak for the other rows.
+# If the logits of these rows exceed this size, overflow is near and all rows must be checked.
 _LARGE = 1e15
 # Values whose squares may overflow, as in the variance of a batch normalisation.
 _LARGE_SQUARES = 1e9
 
 
 class OverflowCheck:
-    """Checks whether a student's probabilities of the rows of a fit are numbers.
+    """Check that a student's probabilities for the rows of a fit are numbers.
 
-    Asked about the rows of the largest values, and about all where their logits are so large that
-    they cannot speak for the others. Of a user's Dataset, and of rows in parts, it is asked about two rows.
+    The rows with the largest values are checked, and all rows if the logits of these are very large. In a
+    user's Dataset, and if rows have parts, two rows are checked.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class OverflowCheck:
 
     def __init__(self, data: SplitData):
         sets = [part for part in data if part is not None]
-        # Parts of rows have no common size: those are asked about two rows, too.
+        # Parts of rows have no common scale, so only two rows are checked.
         are_tensors = isinstance(sets[0].samples, Tensor)
         self._all = [part for part in sets if are_tensors and not isinstance(part, LoadedData)]
         if are_tensors:
@@ -57,7 +57,7 @@ class OverflowCheck:
 
     @property
     def largest(self) -> float:
-        """The largest absolute value that there is."""
+        """The largest absolute value."""
         parts = self.rows.floats if isinstance(self.rows, Parts) else [self.rows]
         return max((float(part.abs().max()) for part in parts), default=0.0)
 
@@ -67,25 +67,25 @@ class OverflowCheck:
             known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
             if small or not known:
                 return known
-            # The batch size of prediction; each row is answered apart from the others.
+            # Use the batch size of prediction; rows do not affect each other.
             batches = (x for part in self._all for x in part.iter_batches(_rows_at_a_time(part, 1024)))
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
 class DivergenceGuard:
-    """Remembers the last student that predicts, and goes back to it where training has diverged.
+    """Keep the last student that can predict, and restore it if training diverges.
 
     Parameters
     ----------
     data : SplitData
-        Rows that a student must be able to predict for.
+        Rows for which a student must be able to predict.
 
     Attributes
     ----------
     message : str or None
-        Why training was given up.
+        Reason for which training was ended, if it diverged.
     silent : bool
-        Whether the message is kept from the user: others train beside this student, and may be kept.
+        Whether the user is not warned, because another student of the same training may be the result.
     """
 
     message: str | None = None
@@ -107,18 +107,18 @@ class DivergenceGuard:
         ]
 
     def give_up(self, message: str) -> None:
-        """Note why training is given up, and warn of it."""
+        """Record why training is ended, and warn."""
         self.message = message
         if not self.silent:
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def is_new(self, iteration: int) -> bool:
-        """Return True at the first call of an iteration; nothing can have changed since otherwise."""
+        """Return True at the first call in an iteration. Later calls find nothing changed."""
         is_new, self._checked_at = iteration != self._checked_at, iteration
         return is_new
 
     def restored(self, modules: Sequence[nn.Module]) -> bool:
-        """Load the remembered states if the student predicts no longer; return whether that was so."""
+        """Load the remembered states if the student can no longer predict; return whether it was so."""
         if has_finite_state(modules) and self._check.passed_by(modules[0]):
             return False
         for module, state in zip(modules, self._states, strict=True):
@@ -127,7 +127,7 @@ class DivergenceGuard:
 
 
 def give_up_if_diverged(net: TrainingNet, mend: str) -> None:
-    """Go back to the last student that predicts, and say so with a remedy, where this one does not."""
+    """If this student cannot predict, restore the last one that could, and warn with a remedy."""
     iteration, skips = net.metaparameters.iteration, net.skips_
     assert net.guard_ is not None
     if net.diverged_ or not net.guard_.is_new(iteration):
@@ -145,7 +145,7 @@ def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows_at_a_time(data: DistillationData, most: int) -> int:
-    """Return the number of rows to predict at once; fewer where y has maps of large images."""
+    """Return the number of rows to predict at once, fewer if y has maps of large images."""
     return max(2, images_at_a_time(data.shape[1:], most)) if data.map_shape else most
 
 
@@ -165,14 +165,14 @@ def _largest(data: DistillationData) -> Tensor:
 
 
 def refuse_overflow(logits: Tensor) -> Tensor:
-    """Return the logits if all probabilities are numbers, else raise.
+    """Return the logits if all probabilities are numbers.
 
     Raises
     ------
     ValueError
-        Naming X.
+        If a probability is NaN. The message names X.
     """
-    # A sum, which is finite only where all logits are, takes little time beside a softmax.
+    # A sum is finite only if all logits are, and takes little time compared with a softmax.
     if math.isfinite(logits.sum().item()) or bool(_known_and_small(logits)[0]):
         return logits
     rows = torch.softmax(logits.float(), dim=1).isnan().flatten(1).any(dim=1).nonzero().flatten()
@@ -183,19 +183,19 @@ def refuse_overflow(logits: Tensor) -> Tensor:
 
 
 def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = False) -> None:
-    """Refuse values for which a student has no probabilities before it has learned anything.
+    """Refuse values for which the untrained student's probabilities are NaN.
 
-    ``standardized``: whether it has a layer in front that standardises the rows.
+    ``standardized``: whether a layer in front of the student standardises the rows.
 
     Raises
     ------
     ValueError
-        Naming the student if its weights are not finite, else X, or X_val.
+        If its weights are not finite, or values are too large. The message names the student, X or X_val.
     """
     if not has_finite_state([student]):
         raise ValueError(
-            "student has weights or buffers that are not finite. Give one whose weights are numbers, or "
-            "a class, which is made anew."
+            "student has weights or buffers that are not finite. Give a student with finite weights, or a "
+            "class, from which fit makes a new student."
         )
     for name, part in (("X", data.train), ("X_val", data.valid)):
         if part is None:
@@ -203,10 +203,10 @@ def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = Fal
         check = OverflowCheck(SplitData(part, None))
         if not check.passed_by(student) or not _keeps_finite_state(student, check):
             remedy = (
-                f"The student is given standardised rows; if it needs {name} as it is, as for a logarithm, "
+                f"The student is given standardised rows; if it needs {name} unscaled, as for a logarithm, "
                 "set standardize=False"
                 if standardized
-                else f"Scale {name}: by standardize=True if it is a table, or by a StandardScaler before the "
+                else f"Scale {name}: with standardize=True if it is a table, or a StandardScaler before the "
                 "estimator in a pipeline"
             )
             raise ValueError(

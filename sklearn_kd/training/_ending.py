@@ -22,20 +22,20 @@ _SMALLEST = 0.1
 
 
 class Ending(NamedTuple):
-    """The end of a training on D_train, as D_val sees it.
+    """The end of a training on D_train, with its loss on D_val.
 
     Attributes
     ----------
     loss : float
-        L_val of the last weights, or of their average where it is smaller. Of classes it is 0.1 / n_val at
-        least: n_val rows tell no smaller losses apart.
+        L_val of the last weights, or of their average if that is smaller. For classes it is at least
+        0.1 / n_val, because n_val rows cannot distinguish smaller losses.
     averaged : bool or None
-        Whether it is that of the average: the student has trained past its best. None: there is no average,
-        or the training diverged, so that neither says how the student learns.
+        Whether ``loss`` is that of the average, so the student has trained past its best. None: there is no
+        average, or the training diverged, so that neither shows how the student learns.
     weights : dict of str to Tensor
         The last weights of the user's own module.
     beside : dict of str to Tensor
-        Those of the modules that learn beside it.
+        The last weights of the modules trained with the student.
     """
 
     loss: float
@@ -45,9 +45,9 @@ class Ending(NamedTuple):
 
 
 def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
-    """Judge a net that has been trained; its T_val becomes that of the better weights.
+    """Evaluate a trained net, and set its T_val to that of the better weights.
 
-    Without an average the last weights are all there is.
+    Without an average, only the last weights are evaluated.
     """
     floor = 0.0 if net.task.numeric else _SMALLEST / len(valid)
     loss, val_temperature = max(floor, validation_loss(net, valid)), net.val_temperature_
@@ -67,9 +67,9 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
 
 
 def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool = False) -> float:
-    """Compute L_val on all rows of ``dataset``; draws of the student leave the generators unchanged.
+    """Compute L_val on all rows of ``dataset``, without changing the random generators.
 
-    ``refit``: at a new T_val, if the net refits it. Of pixels it is the mean over those that have a label.
+    ``refit``: use a new T_val, if the net refits it. For pixels, L_val is the mean over those with a label.
     """
     if dataset.map_shape:
         return _loss_of_pixels(net, dataset, refit)
@@ -86,7 +86,7 @@ def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool 
 
 
 def _loss_of_pixels(net: TrainingNet, dataset: DistillationData, refit: bool) -> float:
-    """Compute L_val where y has maps: batch by batch, because memory may not hold all outputs."""
+    """Compute L_val for maps batch by batch, because memory may not hold all outputs."""
 
     def validated() -> Iterator[tuple[Tensor, Targets, Tensor]]:
         with preserved_random_state(torch.device(net.device), seed=0):

@@ -1,7 +1,7 @@
-"""Training iterations with hypergradients that look further ahead than one step.
+"""Training iterations with hypergradients over more than one step.
 
-The metaparameters stay for many iterations and then move once. In forward mode each iteration carries the
-tangents of the weights along; for the implicit hypergradient an iteration is a plain one.
+The metaparameters stay constant for many iterations and then move once. In forward mode, each iteration
+propagates the tangents of the weights. For the implicit hypergradient, iterations are ordinary ones.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
-    """Return the iterations of a net whose strategy looks far ahead; None for other strategies.
+    """Return the iterations of a net whose strategy looks many steps ahead, or None for other strategies.
 
     Raises
     ------
     ValueError
-        If the strategy cannot be used with the net's optimizer, execution or objective, or there is no D_val.
+        If the strategy cannot be used with the net's optimizer, execution or objective, or without D_val.
     """
     strategy = net.strategy
     if not isinstance(strategy, FarStrategy):
@@ -60,9 +60,9 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
         )
     if net.execution.micro_batches > 1 and isinstance(strategy, ForwardGradient):
         raise ValueError(
-            f"meta: {name} carries tangents through the pass of a whole batch, which execution divides by "
-            f"micro_batches={net.execution.micro_batches}. Set micro_batches=1 and a smaller batch_size, or "
-            "meta='gradient' or 'implicit'."
+            f"meta: {name} propagates tangents through the pass of a whole batch, but execution divides "
+            f"batches by micro_batches={net.execution.micro_batches}. Set micro_batches=1 and a smaller "
+            "batch_size, or meta='gradient' or 'implicit'."
         )
     reason = strategy.why_unsuitable(net.optimizer_)
     if reason is not None:
@@ -77,7 +77,7 @@ class FarIterations:
     Parameters
     ----------
     net : TrainingNet
-        Initialised.
+        Initialised net.
     data : SplitData
     """
 
@@ -88,13 +88,13 @@ class FarIterations:
         self.estimator: Any = None
 
     def begin_epoch(self, n_batches: int) -> None:
-        """Note how many iterations the epoch that begins has."""
+        """Record how many iterations the new epoch has."""
         self.n_batches = n_batches
         self._make_estimator()
         self.net.hypergradient_estimator_ = self.estimator
 
     def train_step(self, batch: Batch) -> dict[str, Any]:
-        """Take the optimizer's step, and let the metaparameters move if it is time."""
+        """Take the optimizer's step, and move the metaparameters if it is time."""
         net, path = self.net, self.net.metaparameters
         if self._waits():
             step = net._plain_iteration(batch)
@@ -114,11 +114,11 @@ class FarIterations:
         return step | {"outcome": outcome}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next epoch depends on."""
+        """Return all that the next epoch depends on."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore a state of :meth:`state_dict`."""
+        """Restore a state returned by :meth:`state_dict`."""
 
     def _make_estimator(self) -> None:
         if self.estimator is None:
@@ -137,10 +137,10 @@ class FarIterations:
         raise NotImplementedError
 
     def _moved(self, h: Tensor) -> None:
-        """Begin anew after a move."""
+        """Start again after a move."""
 
     def _validation(self, n_most: int | None = None) -> tuple[Iterable[Batch], BatchLoss]:
-        """Return ``n_most`` batches of D_val, or all if there are no more, and their loss."""
+        """Return at most ``n_most`` batches of D_val, and their loss."""
         net = self.net
         batches: Any = net.get_iterator(self.valid)
         T_val: Any = net.val_temperature_
@@ -154,7 +154,7 @@ class FarIterations:
 
 
 class _ForwardIterations(FarIterations):
-    """Each iteration carries the tangents through the step that it takes."""
+    """Iterations that propagate the tangents through each step."""
 
     strategy: ForwardGradient
     estimator: ForwardHypergradient
@@ -177,11 +177,11 @@ class _ForwardIterations(FarIterations):
             ranks=net.ranks,
         )
         if self._others_change_gradients():
-            made.method = "central_difference"  # it does not need the gradient that they have changed
+            made.method = "central_difference"  # it does not need the gradient that callbacks have changed
         return made
 
     def _others_change_gradients(self) -> bool:
-        """Return whether a callback may change gradients in another way than clipping their norm."""
+        """Return whether a callback may change gradients other than by clipping their norm."""
         return any(norm_limit(callback) is None for callback in self.net._listeners("on_grad_computed"))
 
     def _loss_gradient(self, outputs: Tensor) -> Tensor:
@@ -214,7 +214,7 @@ class _ForwardIterations(FarIterations):
 
 
 class _ImplicitIterations(FarIterations):
-    """Iterations are plain ones; a move solves a system on the last batches of the epoch."""
+    """Ordinary iterations. A move solves a linear system on the last batches of the epoch."""
 
     strategy: ImplicitGradient
     estimator: ImplicitHypergradient
@@ -250,8 +250,8 @@ class _ImplicitIterations(FarIterations):
 
 
 def _joined(batches: list[Batch]) -> list[Batch]:
-    """Return one batch of all rows, for which small students take little more time than for one batch."""
-    if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts stay as they are
+    """Join all batches into one, for which small students need little more time than for one of them."""
+    if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts are not joined
         return batches
     columns = zip(*(batch.targets for batch in batches), strict=True)
     targets = Targets._make(None if any(t is None for t in of) else torch.cat(of) for of in columns)

@@ -1,4 +1,4 @@
-"""The number of floating-point operations of a pass, counted without importing torch's compiler."""
+"""Count the floating-point operations of a pass without importing torch's compiler."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class FlopCounter(TorchDispatchMode):
-    """Counts as torch's ``FlopCounterMode`` does, whose first use imports the compiler: a second and more.
+    """Count like torch's ``FlopCounterMode``, whose first use imports the compiler and takes over a second.
 
     Attributes
     ----------
     total : int
-        The operations so far.
+        Number of operations so far.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from wrapping ``__torch_dispatch__``: the wrapper imports the compiler."""
+        """Keep torch from wrapping ``__torch_dispatch__``, because the wrapper imports the compiler."""
         return False
 
     def __init__(self) -> None:

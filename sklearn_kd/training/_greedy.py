@@ -1,4 +1,4 @@
-"""The estimator of hypergradients of one step, for a net."""
+"""The estimator of one-step hypergradients for a net."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def greedy_estimator(net: TrainingNet) -> HypergradientEstimator:
-    """Make the estimator of the hypergradients of this net's steps, each of one step."""
+    """Make the estimator of one-step hypergradients for this net."""
     return HypergradientEstimator(
         net.module_,
         net.optimizer_,

@@ -1,4 +1,4 @@
-"""Tells interrupts of a fit from callbacks that end it, and acts on them."""
+"""Distinguish a user's interrupt of a fit from callbacks that end it, and act on it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.
 
 
 def from_outside(interrupt: KeyboardInterrupt) -> bool:
-    """Return whether Ctrl-C raised it, not a ``raise`` in a callback or in this library."""
+    """Return whether Ctrl-C raised the interrupt, not a ``raise`` in a callback or in this library."""
     trace = interrupt.__traceback__
     if trace is None:
         return True
@@ -25,28 +25,28 @@ def from_outside(interrupt: KeyboardInterrupt) -> bool:
 
 
 def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations: int) -> None:
-    """End a fit that is complete but for a user's Ctrl-C: warn, or stop what the fit is a part of.
+    """End a fit that a user has interrupted: warn, or stop the search or comparison that called it.
 
     Raises
     ------
     KeyboardInterrupt
-        Inside a search, a cross-validation and the like, which would score a student that is not
-        trained to the end, and go on.
+        Inside a search, a cross-validation or the like, which would otherwise score the incompletely
+        trained student and continue.
     """
     if not interrupted:
         return
     if is_part_of_something_larger():
         raise KeyboardInterrupt(f"in epoch {epoch} of {max_epochs}, after {n_iterations} iterations")
     warnings.warn(
-        f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations: the student is kept "
-        "as it is, and predicts; net_.interrupted_ is true. Fit again to train it to the end.",
+        f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations. The student is kept "
+        "in its current state and can predict; net_.interrupted_ is true. Fit again to train it to the end.",
         UserWarning,
         stacklevel=2,
     )
 
 
 def is_part_of_something_larger() -> bool:
-    """Return whether scikit-learn, joblib or this library called the fit that is under way."""
+    """Return whether scikit-learn, joblib or this library called the current fit."""
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

@@ -8,9 +8,9 @@ from skorch.callbacks import Callback, EpochScoring, PrintLog
 
 
 def listeners(callbacks: Iterable[Callback], method_name: str, *, verbose: bool) -> list[Callback]:
-    """Return the callbacks that override a method, in their order.
+    """Return the callbacks that override a method, in order.
 
-    skorch's own table of epochs is left out where nothing is printed: it would be drawn up all the same.
+    skorch's own table of epochs is left out if nothing is printed, because it would be built anyway.
     """
     return [callback for callback in callbacks if _listens(callback, method_name, verbose)]
 
@@ -24,5 +24,5 @@ def _listens(callback: Callback, method_name: str, verbose: bool) -> bool:
 
 
 def reads_losses(callback: Callback) -> bool:
-    """Return whether a callback may look at the losses of an epoch while it lasts."""
+    """Return whether a callback may read the losses during an epoch."""
     return not isinstance(callback, EpochScoring) and getattr(callback, "reads_losses", True)

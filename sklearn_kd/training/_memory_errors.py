@@ -1,4 +1,4 @@
-"""Out of memory in training: name the batch size, the data, the cached logits and the weights."""
+"""Out-of-memory errors in training, with the batch size, the data, the cached logits and the weights."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def explain_memory_of_training(net: TrainingNet, data: SplitData) -> AbstractCon
         return f"batch_size={batch_size}, {describe_allocations(data)} and {weights}"
 
     ways = ["a smaller batch_size"]
-    if not isinstance(net.strategy, ForwardGradient):  # which needs whole batches
+    if not isinstance(net.strategy, ForwardGradient):  # it needs whole batches
         ways.append(f"execution__micro_batches={2 * net.execution.micro_batches}")
     if not net.execution.autocast:
         ways.append("execution='bfloat16'")

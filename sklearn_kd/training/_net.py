@@ -63,11 +63,12 @@ from sklearn_kd.training._weight_average import Averaging, WeightAverage, averag
 
 
 class TrainingNet(NeuralNetClassifier):
-    """Trains a student under a strategy for the metaparameters.
+    """Train a student under a strategy for the metaparameters.
 
-    It sees tensors and class codes only, as :class:`SplitData`; labels, teachers and the validation of
-    input are the estimator's. skorch's callbacks work on it unchanged. The ``objective`` gives the forward
-    pass, the training loss and its derivatives; the net is the same for all of them and is not subclassed.
+    The net gets only tensors and class codes, as :class:`SplitData`. The estimator handles labels, teachers
+    and the validation of input. skorch's callbacks work on the net unchanged. The ``objective`` provides the
+    forward pass, the training loss and its derivatives; the net is the same for all objectives and is not
+    subclassed.
 
     An iteration whose loss or gradient is not finite changes nothing. The columns ``skipped_steps`` and
     ``skipped_hypergradients`` of the history count, by epoch, such iterations and the hypergradients that
@@ -76,41 +77,41 @@ class TrainingNet(NeuralNetClassifier):
     Parameters
     ----------
     module : nn.Module
-        The student; trained in place.
+        The student, trained in place.
     objective : Objective
     metaparameters : MetaparameterPath or MetaparameterSchedule
-        Moved in place.
+        The metaparameters, updated in place.
     strategy : Strategy
-        How they move, and how hypergradients are computed.
+        Decides how they move and how hypergradients are computed.
     modules_seed : int, default=0
-        Of the initial weights of the modules that learn beside the student.
+        Seed of the initial weights of the modules trained with the student.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, or "auto" to refit it after every epoch.
     task : Task, default=Classification
-        Gives the validation loss.
+        Defines the validation loss.
     labels : ndarray of shape (n_classes,) or None, default=None
-        The label of each class code, which the scorers of callbacks see. None: they see codes.
+        The label of each class code, for the scorers of callbacks. None: scorers get codes.
     execution : Execution or None, default=None
-        How the student's passes are executed. None: eagerly, in float32.
+        Execution of the student's passes. None: eager, in float32.
     max_grad_norm : float or None, default=None
-        Limit of the norm of all gradients together, those of the modules beside the student included.
+        Limit of the norm of all gradients together, including those of the modules trained with the student.
     averaging : Averaging or None, default=None
-        Of the student's weights, over epochs. None: no average.
+        Average of the student's weights over epochs. None: no average.
     ranks : Ranks, default=ALONE
-        The processes that train this student together; ``batch_size`` is of all of them.
+        The processes that train this student together. ``batch_size`` counts the rows of all of them.
     **params
-        Of skorch's ``NeuralNetClassifier``.
+        Parameters of skorch's ``NeuralNetClassifier``.
 
     Attributes
     ----------
     val_temperature_ : float
-        T_val now.
+        The current T_val.
     diverged_ : bool
-        Whether training was given up.
+        Whether training was ended because it diverged.
     interrupted_ : bool
-        Whether a user ended it, or the trials that it is the best of.
+        Whether a user interrupted the training, or the trials of which it is the best.
     collapsed_ : bool
-        Whether the student was found, when ``fit`` ended, to predict one class, or to be at chance.
+        Whether, at the end of ``fit``, the student predicted a single class or was at chance level.
     """
 
     hypergradient_estimator_: HypergradientEstimator | None
@@ -163,10 +164,10 @@ class TrainingNet(NeuralNetClassifier):
     # The data
 
     def check_data(self, X: SplitData, y: Any = None) -> None:
-        """Check nothing: the estimator has made the data."""
+        """Check nothing, because the estimator has made the data."""
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
-        """Wrap inputs that scoring callbacks predict for."""
+        """Wrap inputs for which scoring callbacks predict."""
         if isinstance(X, DistillationData):
             return X
         if isinstance(X, Parts):
@@ -174,11 +175,11 @@ class TrainingNet(NeuralNetClassifier):
         return DistillationData(torch.as_tensor(X).to(self.device))
 
     def get_split_datasets(self, X: SplitData, y: Any = None, **params: Any) -> Any:
-        """Return D_train and D_val as they were given."""
+        """Return the given D_train and D_val."""
         return X
 
     def fit_loop(self, X: SplitData, y: Any = None, epochs: int | None = None, **params: Any) -> Any:
-        """Train, from a checkpoint if there is one, with batches of D_val at hand as long as that takes."""
+        """Train, from a checkpoint if there is one. Batches of D_val are available during training."""
         self.draw_validation_batches(X.valid)
         epochs = self.max_epochs if epochs is None else epochs
         try:
@@ -196,7 +197,7 @@ class TrainingNet(NeuralNetClassifier):
             self.checkpointer_ = None
 
     def draw_validation_batches(self, dataset: DistillationData | None) -> None:
-        """Have batches of D_val at hand, for hypergradients; none is made before one is taken."""
+        """Prepare batches of D_val for hypergradients. None is made before it is needed."""
         self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, dataset))
 
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
@@ -225,17 +226,17 @@ class TrainingNet(NeuralNetClassifier):
         self.far_: FarIterations | None = None
         self.average_: WeightAverage | None = None
         self.shared_: SharedTraining | None = None
-        self.ending_: Any = None  # of a search, as D_val sees it
-        self.watch_: AnswersWatch | None = None  # of a teacher that answers while the student trains
+        self.ending_: Any = None  # the end of a search, with its loss on D_val
+        self.watch_: AnswersWatch | None = None  # for a teacher that answers while the student trains
         return self
 
     def initialize_module(self) -> Any:
-        """Initialize the student, and the modules that learn with it and are no part of it."""
+        """Initialize the student, and the separate modules trained with it."""
         super().initialize_module()
         made = self.objective.make_modules(torch.device(self.device), self.modules_seed)
         self.beside_ = tuple(made)
         for name, module in made.items():
-            setattr(self, f"{name}_", module)  # by which skorch trains it and moves it to the device
+            setattr(self, f"{name}_", module)  # so that skorch trains it and moves it to the device
         return self
 
     def initialize_optimizer(self, triggered_directly: None = None) -> Any:
@@ -251,36 +252,36 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict in ``classes_``: codes, but for scorers, which are given labels; or in the units of y."""
+        """Predict in ``classes_``, codes or, for scorers, labels; or in the units of y."""
         return self.task.predictions(self.forward(X)) if self.task.numeric else predicted_labels(self, X)
 
     def get_all_learnable_params(self) -> Any:
-        """Yield names and parameters as skorch does, by the names that the user's own module has for them."""
+        """Yield names and parameters as skorch does, with the names in the user's own module."""
         own = {id(w): name for name, w in named_network(self.module_).named_parameters()}
         return ((own.get(id(w), name), w) for name, w in super().get_all_learnable_params())
 
     @property
     def labels_of_columns(self) -> np.ndarray | None:
-        """The label of each column of the logits, as the net's teacher role needs them."""
+        """The label of each column of the logits, for a net that is used as a teacher."""
         return self.labels
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """Names of what the net itself records in the history by epoch, beside the losses."""
+        """Names of the columns, besides losses, that the net itself records in the history per epoch."""
         numbers = self.metaparameters.space.numbers
         return "skipped_steps", "skipped_hypergradients", *self.objective.recorded, *numbers
 
     @property
     def others(self) -> dict[str, torch.nn.Module]:
-        """The modules that learn beside the student, by name."""
+        """The modules trained with the student, by name."""
         return {name: getattr(self, f"{name}_") for name in self.beside_}
 
     def trained_modules(self) -> list[torch.nn.Module]:
-        """Return the modules that the optimizer moves, the student first."""
+        """Return the modules that the optimizer updates, the student first."""
         return [self.module_, *self.others.values()]
 
     def stateful_parts(self) -> dict[str, Stateful]:
-        """Return what a checkpoint holds beside modules, optimizer, callbacks and history, by name."""
+        """Return, by name, the parts of a checkpoint besides modules, optimizer, callbacks and history."""
         parts: dict[str, Stateful] = {
             "metaparameters": self.metaparameters,
             "validation_batches": self.validation_batches_,
@@ -290,7 +291,7 @@ class TrainingNet(NeuralNetClassifier):
         return parts | {name: part for name, part in further.items() if part is not None}
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
-        """Return the logits of a batch, float32; computed in bfloat16 where autocast is asked for."""
+        """Return the logits of a batch, float32, computed in bfloat16 with autocast."""
         record = self._record
         if record is not None:  # a compiled pass can be taken back once only
             return self.module_(x) if record.retains_graph else self._forward(x)
@@ -300,7 +301,7 @@ class TrainingNet(NeuralNetClassifier):
             return self._forward(x).float()
 
     def _forward(self, x: Tensor) -> Tensor:
-        """Run the student, compiled where that was asked for."""
+        """Run the student, compiled if ``execution`` says so."""
         if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
@@ -308,7 +309,7 @@ class TrainingNet(NeuralNetClassifier):
         return self.compiled_forward_(x)
 
     def snapshot(self) -> Any:
-        """Return a net that predicts as this one does now, while this one trains on."""
+        """Return a net with the current predictions, which does not change while this one trains on."""
         frozen = type(self).__new__(type(self))
         changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
         frozen.__dict__.update(self.__dict__ | changed)
@@ -325,7 +326,7 @@ class TrainingNet(NeuralNetClassifier):
     # The loop
 
     def notify(self, method_name: str, **cb_kwargs: Any) -> None:
-        """Notify as skorch does, but skip calls that would do nothing."""
+        """Notify like skorch, but skip calls that would do nothing."""
         getattr(self, method_name)(self, **cb_kwargs)
         for callback in self._listeners(method_name):
             is_score = method_name == "on_batch_end" and isinstance(callback, ScoringBase)
@@ -338,7 +339,7 @@ class TrainingNet(NeuralNetClassifier):
             self.shared_.end_epoch(self.metaparameters, self.history)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Find out who listens."""
+        """Find the callbacks that listen."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = captured_iterations(self) if self.execution.cuda_graph else None
@@ -359,10 +360,10 @@ class TrainingNet(NeuralNetClassifier):
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Callable[..., Any], **params: Any
     ) -> None:
-        """Run an epoch as skorch does, but copy the losses from the device once, when it ends.
+        """Run an epoch like skorch, but copy the losses from the device only once, at its end.
 
-        Where a callback other than a score may look at them batch by batch, they are copied
-        batch by batch. The epoch ends early where too many steps in a row were skipped.
+        If a callback other than a score may read them batch by batch, they are copied batch by
+        batch. The epoch ends early if too many steps in a row were skipped.
         """
         if iterator is None:
             return
@@ -377,7 +378,7 @@ class TrainingNet(NeuralNetClassifier):
                 self.notify("on_batch_begin", batch=batch, training=training)
                 step = step_fn(batch, **params)
                 row = self.history[-1]["batches"][-1]
-                # Of maps: pixels, where they are validated.
+                # For maps, count pixels in validation.
                 row[size] = batch.n_rows or len(batch[0]) if training else n_known(batch.targets)
                 rows.append(row)
                 losses.append(step["loss"])
@@ -398,7 +399,7 @@ class TrainingNet(NeuralNetClassifier):
     # One iteration
 
     def train_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Take the optimizer's step, and let the strategy act on it."""
+        """Take the optimizer's step, and apply the strategy to it."""
         if self.far_ is not None:
             return self.far_.train_step(batch)
         path, strategy = self.metaparameters, self.strategy
@@ -434,19 +435,19 @@ class TrainingNet(NeuralNetClassifier):
             n_rows = val_batch.n_rows or len(val_batch[0])
             first, *further = validation_passes(self, val_batch)
             h, val_loss = record.hypergradient(*first, n_rows, further)
-        if step["outcome"] is not GOOD:  # not known yet: no hypergradient of a step not taken
+        if step["outcome"] is not GOOD:  # the outcome is not known yet: a step not taken has no hypergradient
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
         step["outcome"] = with_hypergradient(step["outcome"], all_finite(h), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
 
     @property
     def _record(self) -> HypergradientEstimator | None:
-        """The estimator in an iteration that takes a hypergradient; None in others."""
+        """Return the estimator in an iteration that takes a hypergradient, else None."""
         record = self.hypergradient_estimator_
         return record if record is not None and record.begun else None
 
     def _student_step(self, batch: Batch) -> dict[str, Any]:
-        """Take a step of the optimizer, or none where loss or gradient is not finite."""
+        """Take a step of the optimizer, or none if the loss or the gradient is not finite."""
         buffers = BufferSnapshot(self.with_buffers_)
         kept = None if reading_is_free(batch[0]) else OptimizerSnapshot(self.optimizer_)
         try:
@@ -461,7 +462,7 @@ class TrainingNet(NeuralNetClassifier):
         return step
 
     def _optimizer_step(self, batch: Batch) -> dict[str, Any]:
-        """Take the step as skorch does, without asking its callbacks about what none of them hears."""
+        """Take the step like skorch, without notifying callbacks that do not listen."""
         steps: list[dict[str, Any]] = []
 
         def gradient() -> Tensor:
@@ -477,10 +478,10 @@ class TrainingNet(NeuralNetClassifier):
             return steps[-1]["loss"]
 
         eager_method(self.optimizer_, "step")(gradient)
-        return steps[0]  # some optimizers ask several times
+        return steps[0]  # some optimizers call the closure several times
 
     def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Run forwards and backwards, and judge the loss and the gradients."""
+        """Run the forward and backward pass, and check the loss and the gradients."""
         if not self.module_.training:
             self._set_training(True)
         return judged(run_passes(self, batch), self.optimizer_)
@@ -506,7 +507,7 @@ class TrainingNet(NeuralNetClassifier):
         return self.task.validation_loss(logits, targets, self.val_temperature_)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **step: Any) -> None:
-        """Keep the logits of D_val for where T_val is refitted."""
+        """Keep the logits of D_val if T_val is refitted."""
         super().on_batch_end(net, batch, training, **step)
         if self.val_temperature == "auto" and not training:
             self.validated_.append(some_known_rows(step["y_pred"], batch.targets))
@@ -518,10 +519,10 @@ class TrainingNet(NeuralNetClassifier):
         dataset_valid: DistillationData | None = None,
         **kwargs: Any,
     ) -> None:
-        """Stop if the last epoch diverged; else keep and remember the student, which predicts."""
+        """Stop if the last epoch diverged. Otherwise write a checkpoint and remember the student."""
         if self.diverged_:
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
-        if self.checkpointer_ is not None:  # here, when all callbacks have had the end of the last epoch
+        if self.checkpointer_ is not None:  # only now have all callbacks handled the end of the last epoch
             self.checkpointer_.save()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.objective.begin_epoch()
@@ -538,7 +539,7 @@ class TrainingNet(NeuralNetClassifier):
         dataset_valid: DistillationData | None = None,
         **kwargs: Any,
     ) -> None:
-        """Count what was skipped, and give up what has diverged."""
+        """Count skipped steps, and end a training that has diverged."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         steps, hypergradients = self.skips_.end_epoch(self.optimizer_)
         self.history.record("skipped_steps", steps)
@@ -561,11 +562,11 @@ class TrainingNet(NeuralNetClassifier):
         return {name: float(values[name]) for name in self.metaparameters.space.numbers}
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Free training-only state, and put the student into evaluation mode; after an interrupt too."""
+        """Free training-only state and put the student into evaluation mode, also after an interrupt."""
         super().on_train_end(net, X, y, **kwargs)
         if self.shared_ is not None:
             self.shared_.share_buffers()  # of an epoch that was ended
-        self.skips_.end_epoch(self.optimizer_)  # which an interrupt may have left open
+        self.skips_.end_epoch(self.optimizer_)  # an interrupt may have left the epoch open
         give_up_if_diverged(self, self._mend())
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())

@@ -1,9 +1,9 @@
-"""Steps that are not finite are not taken, but counted.
+"""Skip steps that are not finite, and count them.
 
-Where the loss or a gradient is not finite, an iteration leaves everything as it was: weights,
-buffers, the optimizer's state, the metaparameters. On a CPU, where reading a number costs
-nothing, the optimizer is not called. Elsewhere nothing waits for a number: the step is taken,
-and undone by the device where it should not have been.
+If the loss or a gradient is not finite, an iteration does not change the weights, buffers, the
+optimizer's state or the metaparameters. On a CPU, where reading a number costs nothing, the
+optimizer is not called. On other devices nothing waits for a number: the step is taken, and the
+device undoes it if it was not finite.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ GOOD, NO_DIRECTION, NO_HYPERGRADIENT, SKIPPED = range(4)
 
 
 class StepSkipped(Exception):
-    """Raised between the gradient and the optimizer's step, which so does not happen.
+    """Raised after the gradient is computed, to prevent the optimizer's step.
 
     Parameters
     ----------
     step : dict
-        What the training step would have returned.
+        Result that the training step would have returned.
     """
 
     def __init__(self, step: dict[str, Any]):
@@ -42,7 +42,7 @@ class StepSkipped(Exception):
 
 
 def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
-    """Return whether loss and gradients, and their sums, are finite; as a tensor where it is not read."""
+    """Return whether loss and gradients, and their sums, are finite; a tensor if reading is not free."""
     value = as_number(loss)
     if not isinstance(value, Tensor):  # where sums, read one by one, take the least time
         return math.isfinite(sum((g.sum().item() for g in gradients), value))
@@ -57,7 +57,7 @@ def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     Raises
     ------
     StepSkipped
-        Where loss or gradient is not finite, if that can be known without waiting.
+        If the loss or a gradient is not finite and this is known without waiting.
     """
     gradients = [w.grad for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
     finite = is_finite(step["loss"], gradients)
@@ -69,12 +69,12 @@ def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
 
 
 def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
-    """Return whether they are finite for K students, shape (K,); gradients have shape (K, ...)."""
+    """Return whether losses and gradients, shape (K, ...), of K students are finite, shape (K,)."""
     return torch.isfinite(sum((g.reshape(len(g), g[0].numel()).sum(dim=1) for g in gradients), losses))
 
 
 def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
-    """Return an iteration's outcome, given its step's, and whether its hypergradient is finite or none."""
+    """Return an iteration's outcome from that of its step and the state of its hypergradient."""
     if not isinstance(known, torch.Tensor):
         return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
     unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
@@ -86,16 +86,16 @@ def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
 
 
 class Skips:
-    """Counts the skipped steps and hypergradients of one fit.
+    """Count the skipped steps and hypergradients of one fit.
 
     Attributes
     ----------
     in_a_row : int
-        How many steps were skipped up to now, or up to when training was over.
+        Number of consecutive skipped steps up to now, or up to the end of training.
     run : int
-        The iteration of the first of these.
+        The iteration of the first of these steps.
     first : int or None
-        The first iteration of which something was not finite.
+        The first iteration in which something was not finite.
     """
 
     def __init__(self) -> None:
@@ -105,7 +105,7 @@ class Skips:
         self.counts = [0] * (SKIPPED + 1)
 
     def note(self, outcome: int | Tensor) -> bool:
-        """Note an iteration; return whether training is known to be over."""
+        """Record an iteration; return whether training is known to be over."""
         self._epoch.append(outcome)
         if not isinstance(outcome, Tensor):
             self._count(outcome)
@@ -113,13 +113,13 @@ class Skips:
 
     @property
     def n_in_epoch(self) -> int:
-        """Number of iterations noted since the epoch began."""
+        """Number of iterations recorded since the epoch began."""
         return len(self._epoch)
 
     def end_epoch(self, optimizer: Optimizer) -> tuple[int, int]:
-        """Steps and hypergradients of this epoch that were not followed; read from the device once.
+        """Return this epoch's numbers of skipped steps and hypergradients, read from the device once.
 
-        Steps that the device has undone are taken off the ``optimizer``'s own count.
+        Steps undone by the device are subtracted from the ``optimizer``'s own count.
         """
         unread = [outcome for outcome in self._epoch if isinstance(outcome, Tensor)]
         outcomes = torch.stack(unread).tolist() if unread else self._epoch
@@ -131,7 +131,7 @@ class Skips:
         return outcomes.count(SKIPPED), outcomes.count(NO_DIRECTION) + outcomes.count(NO_HYPERGRADIENT)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts; to be called between two epochs."""
+        """Return the counts. Call this method between two epochs."""
         return {
             "in_a_row": self.in_a_row,
             "run": self.run,
@@ -141,13 +141,13 @@ class Skips:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore a state of :meth:`state_dict`."""
+        """Restore a state returned by :meth:`state_dict`."""
         self.in_a_row, self.run, self.first = state["in_a_row"], state["run"], state["first"]
         self.counts, self._iteration, self._epoch = list(state["counts"]), state["iteration"], []
 
     @property
     def over(self) -> bool:
-        """True if so many steps in a row were skipped that there is nothing more to learn."""
+        """True if too many steps in a row were skipped to continue."""
         return self.in_a_row >= MOST_SKIPPED_IN_A_ROW
 
     def _count(self, outcome: Any) -> None:
@@ -167,10 +167,10 @@ MEND = "Lower lr, clip the gradients (a small max_grad_norm, such as 1) or scale
 def divergence_message(
     skips: Skips, predicts: bool, n_iterations: int, epoch: int, stood: Callable[[int], str], mend: str = MEND
 ) -> str:
-    """Compose the message: why a fit was given up after ``n_iterations``, in ``epoch``, and what is kept.
+    """Compose the message about a fit that was ended after ``n_iterations``, in ``epoch``.
 
-    ``predicts`` says whether the student did to the end; ``stood`` tells the metaparameters of an
-    iteration; ``mend`` is what to do.
+    ``predicts`` says whether the student could predict to the end, ``stood`` describes the metaparameters in
+    an iteration, and ``mend`` is the remedy.
     """
     if skips.in_a_row:
         last = skips.run + skips.in_a_row - 1
@@ -188,7 +188,7 @@ def divergence_message(
 
 
 def skips_message(skips: Skips, stood: Callable[[int], str], mend: str = MEND) -> str:
-    """Compose the message about what a completed fit has skipped."""
+    """Compose the message about the steps and hypergradients that a completed fit has skipped."""
     first = skips.first or 0
     return (
         f"{skips.counts[SKIPPED]} of {sum(skips.counts)} steps were skipped, because loss or gradient was "

@@ -1,4 +1,4 @@
-"""The passes of a training step: forwards and backwards, with the whole batch or in micro-batches."""
+"""The forward and backward passes of a training step, with the whole batch or in micro-batches."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def divided(net: TrainingNet, batch: Batch) -> Iterator[Batch]:
-    """Yield the micro-batches that a net's execution divides a batch into."""
+    """Yield the micro-batches into which a net's execution divides a batch."""
     return micro_batches(batch, net.execution.micro_batches, net.ranks.size)
 
 
@@ -42,9 +42,9 @@ def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
 
 
 def _pass(net: TrainingNet, batch: Batch, n_before: int) -> tuple[Tensor, Tensor]:
-    """Run forward, compute the loss and its gradient by the outputs, and run backward.
+    """Run the forward pass, compute the loss and its gradient with respect to the outputs, and run backward.
 
-    The loss is returned times the weight of the rows in the batch. What the pass holds is free afterwards.
+    The loss is multiplied by the weight of the rows in the batch. The memory of the pass is free afterwards.
     """
     record, objective = net._record, net.objective
     values, differentiable = net.metaparameters.named(), record is not None
@@ -58,7 +58,7 @@ def _pass(net: TrainingNet, batch: Batch, n_before: int) -> tuple[Tensor, Tensor
     if weight == 1.0:
         backward(passed.tensors, loss.gradients)
         return loss.value, passed.logits.detach()
-    # Before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
+    # Do this before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
     backward(passed.tensors, [weight * r for r in loss.gradients])
     return weight * loss.value, passed.logits.detach()
 

@@ -36,7 +36,7 @@ def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[s
 
 
 def state_to_send(net: Any) -> dict[str, Any]:
-    """Return the state of a net for another process; unlike a pickle's it is of objects that may be by value.
+    """Return the state of a net for another process, in objects that can be pickled by value.
 
     skorch pickles the student by the names of its classes, which another process may not have.
     """
@@ -44,7 +44,7 @@ def state_to_send(net: Any) -> dict[str, Any]:
 
 
 def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
-    """Return the net of a :func:`state_to_send`."""
+    """Return the net from the result of :func:`state_to_send`."""
     net = kind.__new__(kind)
     net.__dict__.update(state)
     complete_unpickled(net.__dict__)
@@ -52,7 +52,7 @@ def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
 
 
 def complete_unpickled(attributes: dict[str, Any]) -> None:
-    """Put back, among the attributes of a net just unpickled, what :func:`state_to_pickle` has changed."""
+    """Undo the changes of :func:`state_to_pickle` in the attributes of a net just unpickled."""
     if isinstance(attributes["history_"], CompressedHistory):
         attributes["history_"] = attributes["history_"].history()
     if attributes["module"] is None:

@@ -1,4 +1,4 @@
-"""The score of pixels of D_val after each epoch, summed batch by batch without keeping outputs."""
+"""The score of D_val's pixels after each epoch, summed batch by batch without keeping outputs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from sklearn_kd.tasks._task import MapTask
 
 
 class PixelScoring(Callback):
-    """Record ``valid_acc`` of classes of pixels, or what else the task scores pixels by.
+    """Record ``valid_acc`` for classes of pixels, or another score of the task for pixels.
 
-    Each known pixel counts once. Skorch's own scoring would keep the outputs of all pixels of an epoch.
+    Each known pixel counts once. skorch's own scoring would keep the outputs of all pixels of an epoch.
 
     Parameters
     ----------
     task : MapTask
-        Its ``pixel_sums`` of a batch are added up; its ``score_of_sums`` makes the score of them, which the
-        history has under its ``history_score``.
+        The results of ``pixel_sums`` for each batch are added up, and ``score_of_sums`` computes the score.
+        Its name in the history is ``history_score``.
     """
 
-    reads_losses = False  # so that they are copied from the device once, when an epoch ends
+    reads_losses = False  # losses are copied from the device only once, at the end of an epoch
 
     def __init__(self, task: MapTask):
         self.task = task
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Forget the last epoch."""
+        """Reset the sums."""
         self.sums_: Tensor | None = None
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""Take and load the state of a population between two epochs, for a checkpoint."""
+"""Save and load the state of a population between two epochs, for a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class PopulationState:
-    """Takes the states of all members, and the losses that the strategy has been told.
+    """Save the states of all members, and the losses that the strategy has got.
 
-    A resumed fit runs the strategy again from its beginning. It is told the same losses, and nothing is
-    trained, until it comes to where the state was taken.
+    A resumed fit runs the strategy again from its beginning. Until the strategy reaches the saved state, it
+    gets the same losses and nothing is trained.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class PopulationState:
         self._population = population
 
     def begin(self) -> None:
-        """Note nothing: members are made later."""
+        """Do nothing, because members are made later."""
 
     @property
     def n_epochs(self) -> int:
@@ -51,12 +51,12 @@ class PopulationState:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Let the population go on from a state of :meth:`state_dict` when its strategy comes to it."""
+        """Make the population continue from a saved state once its strategy has reached it."""
         losses = [STATE_VALUES.decode(told) for told in state["losses"]]
         members = [(member["training"], bool(member["diverged"])) for member in state["members"]]
         if not all(isinstance(told, np.ndarray) and told.ndim == 2 for told in losses) or not members:
-            raise ValueError("losses of a population that are no table of members and rows")
+            raise ValueError("losses of a population that are not a table of members and rows")
         self._population.resume(int(state["n_epochs"]), losses, members)
 
     def on_unserializable(self, name: str, type_name: str) -> None:
-        """Do nothing: members warn of their own parts."""
+        """Do nothing, because members warn about their own parts."""

@@ -22,15 +22,15 @@ _SHOWN = {
 
 
 class Progress(Callback):
-    """Prints how far a phase is, its last losses, and about how long the fit still takes.
+    """Print the progress of a phase, its last losses, and the approximate time left in the fit.
 
     Parameters
     ----------
     phase : str
     n_epochs : int
-        Of this phase.
+        Number of epochs of this phase.
     later : float, default=0.0
-        What comes after it, in epochs of this phase.
+        Duration of the later phases, in epochs of this phase.
     sink : callable(str), default=print
     clock : callable() -> float, default=time.monotonic
     """
@@ -50,7 +50,7 @@ class Progress(Callback):
         self.clock = clock
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Look at the clock."""
+        """Read the clock."""
         self.began_ = self.clock()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:

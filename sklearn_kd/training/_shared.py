@@ -1,8 +1,8 @@
-"""What the processes that train one student exchange in a fit.
+"""Communication in a fit between the processes that train one student.
 
-Each process runs the student on its own share of a batch's rows. The gradients and the loss of a step are
-then made those of all rows by one message, before anything looks at them: clipping, callbacks, the
-optimizer and the check for numbers that are not finite see the same in all processes.
+Each process runs the student on its own share of a batch's rows. One message then turns the gradients and
+the loss of a step into those of all rows, before anything reads them: clipping, callbacks, the optimizer
+and the check for numbers that are not finite get the same values in all processes.
 """
 
 from __future__ import annotations
@@ -28,27 +28,27 @@ from sklearn_kd.runtime._snapshots import has_constant_buffers
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
+# Prefix of the names of batch normalisation's buffers and, by convention, of other layers' statistics.
 _STATISTICS = "running_"
-# Where a number is not free to read, a request to stop is read so many iterations after it was sent, when it
-# has long been there.
+# If reading a number is not free, a request to stop is read this many iterations after it was sent, when it
+# has certainly arrived.
 _LATE = 8
 
 
 class SharedTraining:
-    """The part of one process in a fit that several share.
+    """One process's part in a fit that several processes share.
 
     Parameters
     ----------
     ranks : Ranks
-        Of two processes or more.
+        Two or more processes.
     modules : sequence of nn.Module
-        All that are trained, the student first.
+        All trained modules, the student first.
 
     Attributes
     ----------
     interrupted : bool
-        Whether a user's Ctrl-C in some process has ended the fit.
+        Whether a user's Ctrl-C in any process has ended the fit.
     """
 
     def __init__(self, ranks: Ranks, modules: Sequence[nn.Module]) -> None:
@@ -66,7 +66,7 @@ class SharedTraining:
         RuntimeError
             If the settings, the metaparameters or the sizes of the students of the processes differ.
         """
-        # Of networks of other sizes the messages would be, too, which ends processes without a word.
+        # Networks of other sizes would send messages of other sizes, which ends processes without an error.
         sizes = [
             (name, tuple(t.shape), t.dtype, t.requires_grad)
             for module in self._modules
@@ -80,20 +80,20 @@ class SharedTraining:
     # A step
 
     def reduced(self, loss: Tensor) -> Tensor:
-        """Make all gradients those of the whole batch, and return its loss, after the backward pass.
+        """Replace the gradients by those of the whole batch, and return its loss, after the backward pass.
 
-        Those of each process are weighted by its share of the rows. A weight that has a gradient in no
-        process keeps none. The message has the same size whatever a process has computed.
+        Each process's gradients are weighted by its share of the rows. A weight without a gradient in any
+        process keeps none. The size of the message does not depend on what a process has computed.
 
         Parameters
         ----------
         loss : Tensor of shape ()
-            Of this process's rows, times their weight in the mean over processes.
+            Loss of this process's rows, times their weight in the mean over processes.
 
         Raises
         ------
         KeyboardInterrupt
-            In all processes in the same iteration, where one has asked for it.
+            In all processes in the same iteration, if one has requested a stop.
         """
         weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
@@ -119,7 +119,7 @@ class SharedTraining:
     # Statistics of batches, and validation
 
     def share_buffers(self) -> None:
-        """Average the running statistics over processes; give all other buffers the first one's values."""
+        """Average the running statistics over processes; copy the first process's other buffers to all."""
         statistics: list[Tensor] = []
         others: list[Tensor] = []
         for module in self._modules:
@@ -134,13 +134,13 @@ class SharedTraining:
         self.ranks.broadcast_(others)
 
     def mean_record(self, record: dict[str, float]) -> dict[str, float]:
-        """Return the means over processes of what each has recorded of its rows: schedules may monitor it."""
+        """Return the means over processes of their records, which learning rate schedules may monitor."""
         values = torch.tensor(list(record.values()), dtype=torch.float64)
         self.ranks.mean_([values] if record else [])
         return dict(zip(record, values.tolist(), strict=True))
 
     def outputs(self, infer: Callable[[Any], Tensor], x: Any) -> Tensor:
-        """Return the student's outputs for all rows, of which this process runs its share."""
+        """Return the student's outputs for all rows. This process computes only its share."""
         places = self.ranks.padded_places(len(x)).to(x.device)
         return self.ranks.joined_rows(infer(take(x, places)), len(x))
 
@@ -148,14 +148,14 @@ class SharedTraining:
     # The end
 
     def end_epoch(self, metaparameters: Any, history: Any) -> None:
-        """Check that all processes still have the same, and stop where some process has been asked to.
+        """Check that all processes are still in the same state, and stop if any process has requested it.
 
         Raises
         ------
         RuntimeError
-            If the processes have come apart.
+            If the states differ.
         KeyboardInterrupt
-            In all processes, where one has asked for it.
+            In all processes, if one has requested a stop.
         """
         state = {"the number of epochs": len(history), "the student's weights": self._some_weights()}
         self.ranks.check_same(dict(metaparameters.named()) | state)
@@ -166,15 +166,15 @@ class SharedTraining:
 
     @torch.no_grad()
     def _some_weights(self) -> Tensor:
-        """Return a few numbers of each weight: a step of another length would have changed them all."""
+        """Return a few numbers of each weight, which suffice because a different step changes them all."""
         return torch.cat([w.reshape(-1)[:4].double() for w in self._weights]).cpu()
 
     def tell(
         self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
     ) -> bool:
-        """Call a method of a callback; return False, and note it for all processes, if that ends the fit.
+        """Call a method of a callback. If it ends the fit, record this for all processes and return False.
 
-        A score of training batches is told the rows of all processes.
+        A score of training batches gets the rows of all processes.
         """
         if is_score and told["training"] and told["batch"] is not None:
             x, labels = told["batch"]
@@ -187,14 +187,14 @@ class SharedTraining:
         return True
 
     def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
-        """Return the labels and the outputs of all processes' rows; the inputs are own ones."""
+        """Return the labels and outputs for the rows of all processes, and the inputs of this one."""
         found = self.ranks.gather((labels.cpu(), y_pred.cpu()))
         of_all = [torch.cat(parts).to(y_pred.device) for parts in zip(*found, strict=True)]
         return {"batch": (x, of_all[0]), "y_pred": of_all[1]}
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Let a first Ctrl-C end the fit in all processes together; a second one ends it by an error."""
+        """Make a first Ctrl-C end the fit in all processes together, and a second one raise an error."""
         before = signal.getsignal(signal.SIGINT)
         if before is None or threading.current_thread() is not threading.main_thread():
             yield
@@ -230,7 +230,7 @@ class SharedTraining:
 
 
 def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
-    """Begin a fit that several processes share; return None where a net is trained by one.
+    """Begin a fit that several processes share, or return None if one process trains the net.
 
     Raises
     ------
@@ -255,23 +255,23 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
 
 
 def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]:
-    """Return the context in which Ctrl-C ends a shared fit in all processes; for one process nothing."""
+    """Return the context in which Ctrl-C ends a shared fit in all processes, or an empty one."""
     return nullcontext() if shared is None else shared.interrupts()
 
 
 def why_not_shared(execution: Execution, student: nn.Module, device: torch.device) -> str | None:
-    """Return why several processes cannot train this student together, and the remedy; None if they can."""
+    """Return why several processes cannot train this student together, with the remedy, or None."""
     if execution.compile or execution.cuda_graph:
         return (
-            f"execution={execution!r} fixes the operations of an iteration, and messages to other processes"
-            " are none of them. Set execution='eager' or 'bfloat16', or parallel=None."
+            f"execution={execution!r} fixes the operations of an iteration, which cannot include messages to"
+            " other processes. Set execution='eager' or 'bfloat16', or parallel=None."
         )
     synchronised = any(isinstance(part, nn.SyncBatchNorm) for part in student.modules())
     if synchronised and device.type == "cpu":
         return (
-            "the student has SyncBatchNorm layers, which torch has for GPUs alone. Give it BatchNorm layers "
-            "where it is trained on CPUs."
+            "the student has SyncBatchNorm layers, which torch supports only on GPUs. Give it BatchNorm "
+            "layers to train it on CPUs."
         )
     if any(getattr(part, "sparse", False) for part in student.modules()):
-        return "the student has layers with sparse=True, whose gradients are not sent. Set sparse=False."
+        return "the student has layers with sparse=True, whose gradients cannot be sent. Set sparse=False."
     return None

@@ -1,4 +1,4 @@
-"""The hypergradient of one step of plain SGD, to be checked against anyone's own reference."""
+"""The hypergradient of one step of plain SGD, for checks against a reference of your own."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._targets import Targets, label_weights
 
-# Of metaparameters that start where an estimator says: those of DistilledClassifier.
+# Starts of metaparameters whose start an estimator sets: those of DistilledClassifier.
 _STARTS = {"lambda1": 0.5, "temperature": 1.0}
 
 
@@ -38,19 +38,19 @@ def hypergradient(
     val_temperature: float = 1.0,
     **metaparameters: Any,
 ) -> np.ndarray:
-    """Hypergradient of one plain SGD step: d L_val(w − lr · ∇L_train(w, λ)) / dλ of metaparameters λ.
+    """Compute the hypergradient of one plain SGD step, d L_val(w − lr · ∇L_train(w, λ)) / dλ.
 
-    The quantity that :class:`DistilledClassifier` descends, for one step of plain SGD, so
-    that it can be checked against anyone's own reference.
+    :class:`DistilledClassifier` follows this derivative by the metaparameters λ. Use the function to check
+    it, for one step of plain SGD, against a reference of your own.
 
     Parameters
     ----------
     student : nn.Module
-        Maps inputs to logits of shape (B, K). Left as it is: weights, buffers, gradients,
-        mode and random state.
+        Network that maps inputs to logits of shape (B, K). Its weights, buffers, gradients, mode and random
+        state are not changed.
     train_batch, val_batch : tuple of (Tensor, Tensor)
-        Inputs of shape (B, ...) and class codes of shape (B,), or 0 and 1 of shape (B, K) for several labels;
-        −1 for a row of the training batch that has no label.
+        Inputs of shape (B, ...), and class codes of shape (B,) or, for several labels, 0 and 1 of shape
+        (B, K). −1 marks a row of the training batch without a label.
     teacher_logits : Tensor of shape (B, K) or None
         The teacher's logits on the training batch. None for a loss that needs no teacher.
     loss : DistillationLoss or str, default="kd"
@@ -59,19 +59,20 @@ def hypergradient(
         Learning rate of the step.
     method : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
-        One more forward pass; two; forward-mode differentiation; two vector-Jacobian products.
-        The latter two are exact.
+        Method of differentiation. "finite_difference": one more forward pass. "central_difference": two
+        more. "jvp": forward-mode differentiation. "exact": two vector-Jacobian products. The last two are
+        exact.
     val_temperature : float, default=1.0
-        T_val.
+        T_val, the temperature of the validation loss.
     **metaparameters : float or array-like
-        Values by name: for "kd" ``lambda1`` (default 0.5) and ``temperature`` (default 1). A missing one
-        has its start.
+        Values by name; for "kd", ``lambda1`` (default 0.5) and ``temperature`` (default 1). A metaparameter
+        that is not given has its start.
 
     Returns
     -------
     ndarray of shape (m,)
-        Derivatives by the m components of the metaparameters, in the order in which the loss names
-        them: for "kd" by lambda1 and by T. NaN where the validation gradient vanishes.
+        Derivatives with respect to the m components of the metaparameters, in the order in which the loss
+        names them; for "kd", lambda1 and T. NaN if the validation gradient vanishes.
 
     Raises
     ------
@@ -84,8 +85,8 @@ def hypergradient(
     Notes
     -----
     Gorpinich, Bakhteev and Strijov, "Metaparameter optimization in knowledge distillation",
-    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches are seen in the student's
-    present mode, but for dropout, which is off on the validation batch.
+    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches pass through the student in its
+    current mode, except that dropout is off on the validation batch.
 
     Examples
     --------
@@ -108,12 +109,12 @@ def hypergradient(
     if teacher_logits is None and loss.needs_teacher:
         raise ValueError(f"teacher_logits=None, but loss={type(loss).__name__} needs a teacher's logits.")
     (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
-    # A step must be taken to be differentiated: take it on weights that are put back.
+    # A step must be taken to be differentiated: take it, and restore the weights afterwards.
     live = [w for w in student.parameters() if w.requires_grad]
     if any(w.is_inference() for w in live):
         raise ValueError(
-            "student was made inside torch.inference_mode, and such weights cannot be trained. Make it "
-            "outside, or give copy.deepcopy(student), made outside."
+            "student was created inside torch.inference_mode, so its weights cannot be trained. Create it "
+            "outside, or give copy.deepcopy(student), copied outside."
         )
     kept = [(w.detach().clone(), w.grad) for w in live]
     optimizer = torch.optim.SGD(live, lr=lr)
@@ -162,7 +163,7 @@ def hypergradient(
             for w, (value, grad) in zip(live, kept, strict=True):
                 w.copy_(value)
                 w.grad = grad
-    by_name = space.split(h.cpu().numpy().astype(np.float64))  # the space puts those of a group together
+    by_name = space.split(h.cpu().numpy().astype(np.float64))  # the space groups its components
     return np.concatenate([np.empty(0), *(by_name[name].ravel() for name in entries)])
 
 
@@ -176,10 +177,10 @@ def _values(loss: DistillationLoss, space: MetaparameterSpace, given: dict[str, 
     values = _STARTS | space.starts | given
     missing = [name for name in space if isinstance(values.get(name, "random"), str)]
     if missing:
-        raise ValueError(f"Metaparameter {missing[0]!r} has no number to start from. Give {missing[0]}=...")
+        raise ValueError(f"Metaparameter {missing[0]!r} has no start. Give {missing[0]}=...")
     return space.completed({}, {name: values[name] for name in space})
 
 
 def _without_past(given: Tensor) -> Tensor:
-    """Return a tensor that gradients do not pass, and that a backward pass may keep."""
+    """Return a tensor that stops gradients and that a backward pass may keep."""
     return given.detach().clone() if given.is_inference() else given.detach()

@@ -1,4 +1,4 @@
-"""Epochs of a fit, reported to the callbacks of scikit-learn 1.9."""
+"""Report the epochs of a fit to the callbacks of scikit-learn 1.9."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from sklearn_kd._sklearn_compat import callback_context
 
 
 class FitReport:
-    """Reports one fit to the callbacks given to ``set_callbacks``.
+    """Report one fit to the callbacks given to ``set_callbacks``.
 
-    The fit is a task. Its sub-tasks are "teacher", where one has to be asked, and each
-    "epoch" of the student.
+    The fit is a task. Its sub-tasks are "teacher", if the teacher must be fitted or predict, and
+    each "epoch" of the student.
 
     Parameters
     ----------
     estimator : DistilledClassifier
-        Being fitted.
+        The estimator that is being fitted.
     X, y, sample_weight
-        The rows it was given.
+        The arguments of its ``fit``.
     n_tasks : int
-        The most sub-tasks there can be.
+        Largest possible number of sub-tasks.
     """
 
     def __init__(self, estimator: Any, X: Any, y: Any, sample_weight: Any, n_tasks: int) -> None:
@@ -32,7 +32,7 @@ class FitReport:
         self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._root = callback_context(estimator, n_tasks)
         if self._root is None:
-            self._told = {}  # to nobody: hold no data
+            self._told = {}  # nobody listens: hold no data
         else:
             self._root.call_on_fit_task_begin(**self._told)
 
@@ -41,46 +41,46 @@ class FitReport:
         return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
 
     def end(self, task: Any, fitted: Any = None) -> bool:
-        """Report the end of ``task``; return whether a callback asks for the fit to stop.
+        """Report the end of ``task``; return whether a callback requests the fit to stop.
 
-        ``fitted`` returns the fitted attributes as they are now. It is called only where a
-        callback wants to predict.
+        ``fitted`` returns the current fitted attributes. It is called only if a callback
+        wants to predict.
         """
         return task.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
 
     @contextmanager
     def teacher(self) -> Iterator[None]:
-        """Report the time in which the teacher is fitted and asked."""
+        """Report the time in which the teacher is fitted and predicts."""
         task = None if self._root is None else self.begin("teacher")
         yield
         if task is not None:
             self.end(task)
 
     def epochs(self, fitted: Any, name: str = "epoch") -> list:
-        """Return the callback that reports a skorch net's epochs; none where nobody listens.
+        """Return a list of the callback that reports a skorch net's epochs, empty if nobody listens.
 
-        ``fitted`` takes the net and returns the fitted attributes; ``name`` is what an epoch
-        is called.
+        ``fitted`` takes the net and returns the fitted attributes. ``name`` is the name of an
+        epoch's task.
         """
         return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted, name))]
 
     def finish(self) -> None:
-        """Report the end of the fit, when the estimator is fitted."""
+        """Report the end of the fit, after the estimator is fitted."""
         if self._root is not None:
             self.end(self._root, fitted=dict)
 
 
 class ReportEpochs(Callback):
-    """skorch's callback that makes each epoch a task of scikit-learn's.
+    """skorch callback that makes each epoch a task of scikit-learn.
 
     Parameters
     ----------
     report : FitReport
-        Forgotten when training ends, with the data that it holds.
+        Released when training ends, with the data that it holds.
     fitted : callable(net) -> dict
-        The fitted attributes as the net stands.
+        Returns the fitted attributes in the net's current state.
     name : str, default="epoch"
-        Of the sub-tasks.
+        Name of the sub-tasks.
     """
 
     def __init__(self, report: Any, fitted: Any, name: str = "epoch") -> None:
@@ -98,12 +98,12 @@ class ReportEpochs(Callback):
         self.epoch_ = self.report.begin(self.name)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """End the task, and the training if a callback asks for that."""
+        """End the task, and the training if a callback requests it."""
         if self._end_epoch(net):
             raise KeyboardInterrupt  # how skorch's callbacks end a fit early
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """End the epoch that another callback broke off."""
+        """End an epoch that another callback interrupted."""
         if self.epoch_ is not None:
             self._end_epoch(net)
         self.report = self.fitted = None
@@ -113,5 +113,5 @@ class ReportEpochs(Callback):
         return self.report.end(epoch, fitted=lambda: self.fitted(net.snapshot()))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A checkpoint in the middle of training takes the net, not who listens to it.
+        # A checkpoint during training holds the net, but not its listeners.
         return vars(self) | {"report": None, "fitted": None, "epoch_": None}

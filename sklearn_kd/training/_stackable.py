@@ -1,12 +1,11 @@
-"""The choice of students that are trained in one batched run, and of those that are trained alone.
+"""The choice of students to train in one batched run, and of those to train alone.
 
-A batched run pays (measured by ``examples/benchmarks/many_students.py``), and is chosen without being
-asked for:
+A batched run is chosen automatically if it saves time (measured by ``examples/benchmarks/many_students.py``):
 
 - on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
   ``MOST_FLOPS`` floating-point operations, all of which learn metaparameters, or none;
-- on any other device always. Such a device is bound by the number of operations long after a
-  CPU is not; this has not been measured.
+- always on any other device, because there the number of operations limits speed for much larger
+  students than on a CPU; this has not been measured.
 """
 
 from __future__ import annotations
@@ -37,10 +36,10 @@ log = logging.getLogger("sklearn_kd")
 
 FEWEST = 3
 MOST_FLOPS = 4e6
-# More gain little on a CPU, and on a GPU their activations need memory.
+# More students gain little on a CPU, and on a GPU their activations need memory.
 _MOST = 64
 
-# A step on stacked weights is a step on each of them: no norm, no line search, no matrix.
+# Optimizers whose step on stacked weights is a step on each: no norm, no line search, no matrix.
 ELEMENTWISE_OPTIMIZERS = (
     torch.optim.SGD,
     torch.optim.Adam,
@@ -60,7 +59,7 @@ def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) ->
     Parameters
     ----------
     nets : sequence of K TrainingNet
-        Initialised and not yet trained.
+        Nets that are initialised and not yet trained.
     data : sequence of K SplitData
 
     Returns
@@ -78,13 +77,13 @@ def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) ->
 
 
 def group_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list[int]]:
-    """Divide the students into groups that are trained together: lists of indices, some of one.
+    """Divide the students into groups to be trained together: lists of indices, some with only one.
 
     The reasons are logged at level INFO.
     """
     kinds: dict[tuple, list[int]] = {}
     for k, (net, split) in enumerate(zip(nets, data, strict=True)):
-        # Those that must be alone are a kind of one.
+        # Each student that must be alone forms a kind of its own.
         kind = (k,) if _why_alone(net, split) else tuple(of(net, split) for of in _ALIKE.values())
         kinds.setdefault(kind, []).append(k)
     groups = []
@@ -116,7 +115,7 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
     if net.ranks.size > 1:
         return "several processes train it together"
     if net.callbacks:
-        return "callbacks are to watch every step of a student of their own"
+        return "callbacks must watch every step of one student"
     if net.verbose:
         return "verbose prints a table for each student"
     if net.execution.compile:
@@ -164,9 +163,9 @@ def _why_learns_alone(net: TrainingNet, data: Any) -> str | None:
     if response_class(net.optimizer_) not in STACKED_RESPONSES:
         return f"it is not known whether {type(net.optimizer_).__name__} responds weight by weight"
     if not reading_is_free(data.train.samples):
-        return f"{name} moves the metaparameters, which several students do at once on a CPU only"
+        return f"{name} moves the metaparameters, which several students can do at once only on a CPU"
     if type(data.valid) is not DistillationData:
-        return f"{name} has no D_val of tensors"
+        return f"{name} has no D_val in tensors"
     return None
 
 
@@ -205,7 +204,7 @@ _ALIKE = {
     "loss": lambda net, data: net.objective.batch_key(),
     "having a teacher": lambda net, data: _needs_teacher(net) and data.train.has_teacher_logits,
     "max_grad_norm": lambda net, data: net.max_grad_norm,
-    # In one run those that only train would wait for the passes of those that learn.
+    # In one run, students with fixed metaparameters would wait for the passes of those that learn them.
     "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),
 }
 
@@ -253,9 +252,9 @@ def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
         try:
             together = stacked_forward(nets[0].module_)(stacked, x)
             stacked_forward(nets[0].module_, validation=True)(stacked, x)
-        except Exception as error:  # a module may raise anything where it is not given tensors
+        except Exception as error:  # a module may raise any error on objects that are not plain tensors
             return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
-    known = torch.isfinite(apart)  # what overflows does so to inf or to NaN, by the order of its sums
+    known = torch.isfinite(apart)  # overflow gives inf or NaN, depending on the order of the sums
     if not torch.allclose(together[known], apart[known], rtol=1e-3, atol=1e-4):
         return "torch.func.vmap does not give this student's own outputs"
     return None

@@ -1,9 +1,8 @@
 """Several students of one architecture, trained in one batched run.
 
-Their weights are stacked, one tensor of shape (K, ...) where each has one of shape (...), and
-every iteration is one forward pass, one backward pass and one step of the optimizer for all
-of them. That costs a student less where a pass is so small that starting its operations takes
-longer than carrying them out.
+Their weights of shape (...) are stacked to tensors of shape (K, ...), and every iteration is one
+forward pass, one backward pass and one step of the optimizer for all students. This is faster if
+a pass is so small that starting its operations takes longer than executing them.
 """
 
 from __future__ import annotations
@@ -42,9 +41,9 @@ from sklearn_kd.training._work import threads_of_training
 def stacked_forward(
     module: Any, in_dims: tuple[int | None, int | None] = (0, 0), validation: bool = False
 ) -> Callable[[Any, Any], Any]:
-    """(stacked weights and buffers, inputs) -> logits of shape (K, B, C), by a copy of ``module``.
+    """Return a function (stacked weights and buffers, inputs) -> logits of shape (K, B, C).
 
-    ``validation``: in the mode in which the gradient of the validation loss is taken.
+    It runs a copy of ``module``. ``validation``: in the mode for gradients of the validation loss.
     """
     module = copied_module(module).train()
     if validation:
@@ -59,7 +58,7 @@ def stacked_forward(
     ]
 
     def forward(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        # What functional_call does, for a tenth of its time: the copy needs no tensors of its own.
+        # Do the same as functional_call in a tenth of its time: the copy needs no tensors of its own.
         for held, own, name in places:
             held[own] = state[name]
         return module(x)
@@ -68,7 +67,7 @@ def stacked_forward(
 
 
 def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
-    """Train the students in one batched run; each net is left as if trained by itself.
+    """Train the students in one batched run, with the same results as if each were trained alone.
 
     Weights, histories, paths and T_val equal those of ``net.partial_fit(data)`` within the
     rounding of float32, except that an epoch's ``dur`` is that of all students.
@@ -76,7 +75,7 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
     Parameters
     ----------
     nets : sequence of K TrainingNet
-        For which :func:`why_not_stackable` gives no reason but that it does not pay.
+        Nets that can be stacked: :func:`why_not_stackable` gives no reason other than speed.
     data : sequence of K SplitData
     """
     threads = threads_of_training(nets, data[0])
@@ -90,7 +89,7 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
                 if not run.epoch():
                     break
         except KeyboardInterrupt as interrupt:
-            for net in nets:  # what has been learned is kept, as by skorch
+            for net in nets:  # keep what has been learned, like skorch
                 net.interrupted_ = from_outside(interrupt)
         finally:
             for net in nets:
@@ -101,16 +100,16 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
 
 
 class BatchedRun:
-    """K students in training. While it lasts, their weights are views of the stacked ones.
+    """K students in training. During the run, their weights are views of the stacked ones.
 
-    Students that have been trained before go on, with the states of their optimizers.
+    Students that have been trained before continue with the states of their optimizers.
 
     Parameters
     ----------
     nets : sequence of K TrainingNet
     data : sequence of K SplitData
     batches : iterable of Batch or None, default=None
-        The batches of an epoch, of all students. None: made anew of the rows of each.
+        The batches of an epoch, shared by all students. None: make batches from each student's rows.
     """
 
     def __init__(
@@ -144,7 +143,7 @@ class BatchedRun:
         ]
 
     def _take_states(self) -> None:
-        """Stack the states of the students' optimizers: none, if they have not been trained."""
+        """Stack the states of the students' optimizers, if they have been trained."""
         of_nets = [dict(net.module_.named_parameters()) for net in self.nets]
         for name, stacked in self.weights.items():
             weights = [own[name] for own in of_nets]
@@ -157,7 +156,7 @@ class BatchedRun:
     def _columns(self) -> dict[str, Tensor]:
         """Return the metaparameters of all students, each of shape (K, 1, 1)."""
         named = [net.metaparameters.named() for net in self.nets]
-        # Without a teacher the labels are all there is, whatever lambda1 and T say.
+        # Without a teacher, only the labels count, whatever lambda1 and T are.
         values = [
             [float(own[name]) if taught else 1.0 for name in own]
             for own, taught in zip(named, self.streams.taught, strict=True)
@@ -167,7 +166,7 @@ class BatchedRun:
         return dict(zip(named[0], columns, strict=True))
 
     def epoch(self) -> bool:
-        """Run one pass over D_train and one over D_val; return False where no student is left to train."""
+        """Run one pass over D_train and one over D_val; return False if no student is left to train."""
         self.values = self._columns()
         going = [k for k, net in enumerate(self.nets) if not net.diverged_]
         for k in going:
@@ -188,13 +187,13 @@ class BatchedRun:
             if net.diverged_:
                 self._let_go(k)
                 for stacked in self.weights.values():
-                    stacked.data[k] = 0  # steps that must be undone would cost the others time
+                    stacked.data[k] = 0  # undoing its steps would cost the others time
         return not all(net.diverged_ for net in self.nets)
 
     def step(self, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Step all students; return their losses, and whose step was taken, both of shape (K,).
+        """Step all students; return their losses and whether each step was taken, both of shape (K,).
 
-        That of a student whose loss or gradient is not finite is not.
+        The step of a student whose loss or gradient is not finite is not taken.
         """
         moving = self.metaparameters
         if moving.movers:
@@ -212,7 +211,7 @@ class BatchedRun:
         limit = self.nets[0].max_grad_norm  # of all of them
         if limit is not None:
             moving.note_clipping(clip_stacked_gradients(gradients, limit))
-        # Where a number is free to read, nothing is kept as long as all is well.
+        # If reading a number is free, nothing is saved as long as all losses and gradients are finite.
         kept = None if as_number(finite.all()) is True else OptimizerSnapshot(self.optimizer)
         eager_method(self.optimizer, "step")()
         if kept is not None:
@@ -222,7 +221,7 @@ class BatchedRun:
         return loss.value, finite
 
     def hand_back(self) -> None:
-        """Give each student weights of its own, and its optimizer the state it would have."""
+        """Give each student its own weights, and its optimizer the state that it would have alone."""
         for k, net in enumerate(self.nets):
             self._let_go(k)
             for name, w in net.module_.named_parameters():
@@ -232,8 +231,8 @@ class BatchedRun:
                     net.optimizer_.state[w] = {key: _part(value, k, stacked) for key, value in state.items()}
 
     def _let_go(self, k: int) -> None:
-        # A diverged student's part of the stack goes on, and nobody looks at it: no number
-        # of one student enters another.
+        # A diverged student's part of the stack is still computed but ignored: students in a stack
+        # do not affect each other.
         for w in self.nets[k].module_.parameters():
             w.data = w.data.clone()
 
@@ -242,7 +241,7 @@ class BatchedRun:
 
 
 def _stacked_weights(nets: Sequence[TrainingNet]) -> dict[str, Tensor]:
-    """Return weights of shape (K, ...) by name, of which each student's become views."""
+    """Return weights of shape (K, ...) by name, and make each student's weights views of them."""
     of_nets = [dict(net.module_.named_parameters()) for net in nets]
     stacked = {}
     for name, first in of_nets[0].items():
@@ -261,7 +260,7 @@ def _part(value: Any, k: int, stacked: Tensor) -> Any:
 
 
 def _whole(key: str, values: Sequence[Any], w: Tensor) -> Any:
-    """Return K students' entries of the optimizer's state as the one of which each is a :func:`_part`."""
+    """Stack K students' entries of the optimizer's state: the inverse of :func:`_part`."""
     first = values[0]
     if not isinstance(first, Tensor):
         return copy.copy(first)
@@ -269,7 +268,7 @@ def _whole(key: str, values: Sequence[Any], w: Tensor) -> Any:
     return torch.stack([*values]) if of_weight else first.clone()
 
 
-# Entries of an optimizer's state that count its steps, and so are those of all students.
+# Entries of an optimizer's state that count its steps, so that all students share them.
 _COMMON_STATE = ("step", "mu_product")
 
 
@@ -291,8 +290,8 @@ def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int], *,
 class _Streams:
     """The batches of K students, stacked: inputs, and targets of shape (K, B, ...).
 
-    Where all students have the same rows in the same order there is one stream, and the
-    inputs, of shape (B, ...), are not stacked.
+    If all students have the same rows in the same order, there is one stream, and the inputs, of
+    shape (B, ...), are not stacked.
     """
 
     def __init__(
@@ -301,7 +300,7 @@ class _Streams:
         sets = [split.train for split in data]
         self.taught = [s.has_teacher_logits for s in sets]
         self._n_students = len(sets)
-        # One with a teacher stands for all.
+        # A student with a teacher represents all students.
         first = sets[self.taught.index(True)] if any(self.taught) else sets[0]
         self.shared = all(_same_rows(first, other) for other in sets)
         streams = [first] if self.shared else sets
@@ -329,7 +328,7 @@ class _Streams:
 
 
 def _filled(tensors: Sequence[Tensor | None], value: Any) -> Tensor | None:
-    """Stack tensors, with ``value`` where one is missing; None where all are."""
+    """Stack tensors, with ``value`` for missing ones; return None if all are missing."""
     known = next((t for t in tensors if t is not None), None)
     if known is None:
         return None
@@ -337,7 +336,7 @@ def _filled(tensors: Sequence[Tensor | None], value: Any) -> Tensor | None:
 
 
 def _same_rows(a: DistillationData, b: DistillationData) -> bool:
-    """Return whether b's batches are a's, but for a teacher that b may do without."""
+    """Return whether b has the same batches as a, possibly without the teacher."""
     if a is b:
         return True
     if a.seed != b.seed or not a.has_inputs_of(b):

@@ -1,4 +1,4 @@
-"""Students that are trained to see how well they learn: their L_val, and the best of them."""
+"""Students that are trained as trials: their L_val, and the best of them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from sklearn_kd.training._work import threads_of_training
 
 
 class TrialsInterrupted(KeyboardInterrupt):
-    """A user ended the trials.
+    """A user interrupted the trials.
 
     Attributes
     ----------
     val_loss : float
     net : TrainingNet
-        The one of the smallest L_val of those trained so far, the interrupted ones included.
+        The net with the smallest L_val of those trained so far, including interrupted ones.
     """
 
     def __init__(self, val_loss: float, net: TrainingNet):
@@ -40,7 +40,7 @@ class TrialsInterrupted(KeyboardInterrupt):
 
 
 class BestTrial(NamedTuple):
-    """The trial of the smallest L_val.
+    """The trial with the smallest L_val.
 
     Attributes
     ----------
@@ -58,12 +58,12 @@ class BestTrial(NamedTuple):
 
     @property
     def ending(self) -> Ending:
-        """The end of the training of the trial."""
+        """The end of the trial's training."""
         return Ending(*self[1:])
 
 
 class Trials:
-    """Fresh students trained at fixed metaparameters, all on the same data under the same seed.
+    """New students trained at fixed metaparameters, all on the same data under the same seed.
 
     Parameters
     ----------
@@ -74,14 +74,14 @@ class Trials:
         Values of metaparameters that a setting does not name.
     data : SplitData
     seed : int
-        Of each training.
+        Seed of each training.
     cache : TrialCache
-        The losses that are known already.
+        The losses that are already known.
 
     Attributes
     ----------
     best : BestTrial or None
-        Of all so far.
+        The best trial so far.
     """
 
     def __init__(
@@ -99,12 +99,12 @@ class Trials:
         self.best = None if cache.best is None else BestTrial(**cache.best)
 
     def losses(self, settings: Sequence[Mapping[str, Any]], n_jobs: int | None = None) -> list[float]:
-        """Return L_val of a student trained at each setting; a missing metaparameter has its start.
+        """Return L_val of a student trained at each setting. A missing metaparameter has its start.
 
         Raises
         ------
         TrialsInterrupted
-            With the best of all, those of earlier calls included.
+            If a user interrupts the trials. It has the best of all, including those of earlier calls.
         ValueError
             If a setting cannot be used, or there is no D_val.
         """
@@ -117,7 +117,7 @@ class Trials:
         nets = [self._make_net(setting) for setting in complete]
         rows = [self._space.join(setting).tolist() for setting in complete]
         known, record = self._cache.lookup(rows)
-        if self._cache.best is None:  # nor is it where earlier losses have been dropped
+        if self._cache.best is None:  # earlier losses may have been dropped
             self.best = None
 
         def note(endings: dict[int, Ending], interrupted: bool) -> None:
@@ -147,27 +147,27 @@ def trial_losses(
 ) -> list[float]:
     """Train nets and return their L_val.
 
-    They are trained in one batched run where that is possible and pays, else in processes.
+    They are trained in one batched run if that is possible and faster, otherwise in processes.
 
     Parameters
     ----------
     nets : sequence of TrainingNet
-        Initialised, and alike but for the values of their metaparameters.
+        Initialised nets that differ only in the values of their metaparameters.
     data : SplitData
-        Of all of them.
+        Data of all nets.
     seed : int
-        Of each training.
+        Seed of each training.
     n_jobs : int or None, default=None
-        Processes, as joblib reads it.
+        Number of processes, as in joblib.
     known : mapping of int to float, default={}
-        The losses of nets that need not be trained any more.
+        Losses of nets that are already known, by index. These nets are not trained.
     note : callable(endings, interrupted), default=nothing
-        Hears how trainings ended as soon as that is known, and whether a user cut them short.
+        Called with the ends of trainings as soon as they are known, and whether a user interrupted them.
 
     Raises
     ------
     TrialsInterrupted
-        Where a user ended one of them.
+        If a user has interrupted one of them.
     """
     assert data.valid is not None
     losses: dict[int, float] = dict(known)
@@ -210,7 +210,7 @@ def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[Ending, bool
 def _trained_elsewhere(
     shared: tuple[TrainingNet, SplitData, int], metaparameters: MetaparameterPath
 ) -> tuple[Ending, bool]:
-    """Train a copy of the first net at the metaparameters of another: all else is alike in them."""
+    """Train a copy of the first net at the metaparameters of another; otherwise the nets are equal."""
     net, data, seed = shared
     net.metaparameters = metaparameters
     return _trained(net, data, seed)
@@ -223,7 +223,7 @@ def _note(
     losses: dict[int, float],
     nets: Sequence[TrainingNet],
 ) -> None:
-    """Add what has been found to the losses, and stop if a user wants that."""
+    """Add the new losses, and stop if a user has interrupted the trials."""
     note(found, interrupted)
     losses |= {k: ending.loss for k, ending in found.items()}
     if interrupted:
@@ -232,7 +232,7 @@ def _note(
 
 
 def _trained_here(losses: dict[int, float], nets: Sequence[TrainingNet]) -> list[tuple[float, TrainingNet]]:
-    """Return (L_val, net) of the trials trained in this process; nets of others have learned nothing here."""
+    """Return (L_val, net) of the trials trained in this process. Other nets are untrained here."""
     return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
 
 

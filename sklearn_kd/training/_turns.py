@@ -1,4 +1,4 @@
-"""The part of the metaparameters in an iteration of training: they learn, wait or follow."""
+"""The role of the metaparameters in a training iteration: they learn, wait or follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn_kd.meta import Strategy
 
 
 class Turn(Enum):
-    """The part of the metaparameters in an iteration."""
+    """The role of the metaparameters in an iteration."""
 
     LEARN = "they take a step by the hypergradient"
     WAIT = "they would, but the optimizer is not ready for it"
@@ -20,7 +20,7 @@ class Turn(Enum):
 
 
 def turn_of(path: Any, strategy: Strategy, optimizer: Optimizer) -> Turn:
-    """Return the part of the metaparameters in the iteration that begins."""
+    """Return the role of the metaparameters in the next iteration."""
     if path.has_schedule or not strategy.takes_next_hypergradient(path.counted):
         return Turn.FOLLOW
     waits = path.iteration < response_class(optimizer).n_erratic_steps
@@ -28,7 +28,7 @@ def turn_of(path: Any, strategy: Strategy, optimizer: Optimizer) -> Turn:
 
 
 def follow(path: Any, strategy: Strategy) -> None:
-    """Move the metaparameters after an iteration without hypergradient, and record it."""
+    """Move the metaparameters after an iteration without hypergradient, and record the move."""
     if not path.has_schedule:
         theta = strategy.predict(path.counted)
         if theta is not None:

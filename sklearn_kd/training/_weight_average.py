@@ -13,7 +13,7 @@ from sklearn_kd.checkpointing._modules import load_buffer
 
 # About the last tenth of the epochs, and about the last half of them.
 SHORT, LONG = 8.0, 1.0
-# How the buffers of batch normalisation begin, and by custom those of other layers that keep statistics.
+# Prefix of the names of batch normalisation's buffers and, by convention, of other layers' statistics.
 _STATISTICS = "running_"
 
 
@@ -23,9 +23,10 @@ class Averaging(NamedTuple):
     Attributes
     ----------
     decay : float
-        Of :class:`WeightAverage`.
+        As in :class:`WeightAverage`.
     is_result : bool
-        True: the student ends with the average. False: with its last weights, beside which it is kept.
+        True: the student ends with the average. False: it ends with its last weights, and the average is kept
+        separately.
     """
 
     decay: float
@@ -46,9 +47,9 @@ class WeightAverage:
     module : nn.Module
         The student.
     decay : float
-        0 is the plain mean; the larger, the fewer epochs count.
+        0 is the plain mean. The larger it is, the fewer epochs count.
     is_result : bool, default=False
-        As of :class:`Averaging`.
+        As in :class:`Averaging`.
 
     References
     ----------
@@ -70,7 +71,7 @@ class WeightAverage:
         for name, now in _averaged_tensors(self._module).items():
             exact = torch.promote_types(now.dtype, torch.float32)
             average = averages.get(name)
-            if average is None or average.shape != now.shape:  # training has made it
+            if average is None or average.shape != now.shape:  # training has created it
                 average = now.detach().to(exact, copy=True)
             else:
                 average.lerp_(now.to(exact), share)
@@ -78,7 +79,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the student's weights with the average; before the first epoch is over, do nothing."""
+        """Exchange the student's weights with the average. Before the end of the first epoch, do nothing."""
         own = _averaged_tensors(self._module)
         averages, self._average = self._average, {}
         for name, average in averages.items():
@@ -91,7 +92,7 @@ class WeightAverage:
         return {"n_epochs": self._n_epochs, "average": self._average}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a state of :meth:`state_dict`."""
+        """Load a state returned by :meth:`state_dict`."""
         now = _averaged_tensors(self._module)
         self._n_epochs = state["n_epochs"]
         self._average = {
@@ -102,9 +103,9 @@ class WeightAverage:
 def average_for(
     averaging: Averaging | None, module: nn.Module, callbacks: Iterable[tuple[str, Any]]
 ) -> WeightAverage | None:
-    """Return the average that is to be kept while a net trains, if any.
+    """Return the average to keep while a net trains, or None.
 
-    None takes the place of the weights that a callback, skorch's EarlyStopping or Checkpoint, is to load.
+    There is no average if a callback, such as skorch's EarlyStopping or Checkpoint, will load weights.
     """
     if averaging is None:
         return None
@@ -121,21 +122,21 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set the weights and buffers of a module to those of one that was made alike, and has been trained.
+    """Set the weights and buffers of a module to those of a trained module of the same kind.
 
-    Buffers that training makes, or gives another shape, are made.
+    Buffers that training creates or reshapes are created.
 
     Raises
     ------
     ValueError
-        If it had other weights.
+        If the trained module had other weights.
     """
     own = dict(module.named_parameters())
     missing = sorted(own.keys() - weights.keys())
     if missing:
         raise ValueError(
-            f"The student of the search lost its weights {missing} while it trained, as by a callback that "
-            "prunes: the retraining cannot go on with it. Set retrain='average' or 'fresh'."
+            f"The student of the search lost its weights {missing} during training, for example to a "
+            "callback that prunes, so the retraining cannot continue with it. Set retrain='average' or 'fresh'."
         )
     for name, value in weights.items():
         if name in own:
@@ -146,7 +147,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return a copy of the weights and buffers of named modules, each as MODULE.NAME."""
+    """Return a copy of the weights and buffers of named modules, with names MODULE.NAME."""
     return {
         f"{module}.{name}": tensor
         for module, part in modules.items()
@@ -155,7 +156,7 @@ def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor] | None) -> None:
-    """Set the weights of modules to those of :func:`weights_of_modules`, which may be of more modules."""
+    """Set the weights of modules from :func:`weights_of_modules`, which may include more modules."""
     for module, part in modules.items():
         head = f"{module}."
         own = {n.removeprefix(head): w for n, w in (weights or {}).items() if n.startswith(head)}
@@ -163,7 +164,7 @@ def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]
 
 
 def load_same_modules(modules: Mapping[str, nn.Module], before: Mapping[str, nn.Module]) -> None:
-    """Set the weights of modules to those of others, where one of this name has weights of these shapes."""
+    """Copy the weights of modules from others with the same name, if their shapes are equal."""
     for name, module in modules.items():
         if name in before and _shapes(before[name]) == _shapes(module):
             load_weights(module, weights_of(before[name]))
@@ -174,7 +175,7 @@ def _shapes(module: nn.Module) -> dict[str, Any]:
 
 
 def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return what is averaged of a module by name: its weights, and statistics of batches."""
+    """Return the averaged tensors of a module by name: its weights, and statistics of batches."""
     named = [
         *module.named_parameters(),
         *(own for own in module.named_buffers() if own[0].rpartition(".")[2].startswith(_STATISTICS)),

@@ -1,4 +1,4 @@
-"""The threads that the trainings and the predictions of students pay for."""
+"""The number of threads for training students and for their predictions."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 
 def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads_for:
-    """Return a context with as many threads as the iterations of these nets pay for.
+    """Return a context with as many threads as the iterations of these nets can use.
 
     Parameters
     ----------
     nets : sequence of TrainingNet
-        One, or several students of one architecture that are trained in one batched run.
+        One net, or those of several students with one architecture that are trained in one batched run.
     data : SplitData
-        Of the first.
+        Data of the first net.
     """
     net = nets[0]
     if data.train.device.type != "cpu":
@@ -40,10 +40,10 @@ def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads
 
 
 def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
-    """Return a context with as many threads as the student's pass over a batch pays for.
+    """Return a context with as many threads as the student's pass over a batch can use.
 
-    Its operations are counted by a pass of their own over the first row, once for a net. So all predictions
-    for the same rows run on the same number of threads, and agree to the bit.
+    Operations are counted once per net, by a separate pass over the first row. Thus all predictions for the
+    same rows use the same number of threads and agree to the bit.
     """
     if x.device.type != "cpu":
         return threads_for(math.inf)
@@ -55,8 +55,8 @@ def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
 def _prediction_operations(student: nn.Module, row: Tensor) -> float:
     """Return the multiply-adds of the student's largest operation for a row.
 
-    The pass leaves no trace in the student's buffers. Nor does it in the random generators, but where
-    another thread fits: that has seeded them, and they are not to be restored under it.
+    The pass does not change the student's buffers. It restores the random generators unless another thread
+    is fitting, because that has seeded them.
     """
     lock = torch_state_lock()
     free = lock.acquire(blocking=False)  # a prediction never waits for a fit
@@ -72,7 +72,7 @@ def _prediction_operations(student: nn.Module, row: Tensor) -> float:
 def _training_operations(net: TrainingNet, train: DistillationData) -> float:
     """Return the multiply-adds of the largest operation of a forward pass, for each row.
 
-    The pass is one over D_train's samples in evaluation mode, which leaves no trace.
+    The pass is over D_train's samples in evaluation mode and changes nothing.
     """
     batch, modules = train.sample_batch, nn.ModuleList(net.trained_modules())
     values = net.metaparameters.named()
