@@ -9,7 +9,7 @@ from sklearn_kd.training._work import threads_of_training
 
 
 def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
-    """Train one initialised net under a seed; torch's generators are put back."""
+    """Train one initialised net under a seed, and restore torch's generators."""
     # Processes that train one student have their own rows, and draw their own dropout and augmentation.
     own = seed + net.ranks.rank
     with threads_of_training([net], data), preserved_random_state(data.train.device, own):

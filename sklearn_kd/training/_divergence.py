@@ -24,7 +24,7 @@ from sklearn_kd.training._nonfinite import divergence_message
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Rows that are tried for all: those of the largest values.
+# Number of rows that are checked for all: those with the largest values.
 _N_TRIED = 16
 # If the logits of these rows exceed this size, overflow is near and all rows must be checked.
 _LARGE = 1e15
@@ -154,7 +154,7 @@ def _largest(data: DistillationData) -> Tensor:
     n_tried = _rows_at_a_time(data, _N_TRIED)
     if len(data) <= n_tried:
         return data.batch(slice(None))[0]
-    # By their length, for a fifth of the time that their maximum takes. One that overflows is the largest.
+    # Use the norm, which takes a fifth of the maximum's time. A row whose norm overflows is the largest.
     lengths, rows, n = [], [], 0
     for x in data.iter_inputs():
         longest = torch.linalg.vector_norm(x.flatten(1), dim=1).topk(min(n_tried, len(x)))

@@ -16,8 +16,8 @@ from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._weight_average import weights_of, weights_of_modules
 
-# Smallest loss of classes that a D_val of one row can show. Below it all rows are right with ease, and
-# candidates differ by how sure they are: by rounding.
+# Smallest loss of classes that a D_val of one row can show. Below it all rows are clearly right, and
+# candidates differ only in confidence, by rounding.
 _SMALLEST = 0.1
 
 

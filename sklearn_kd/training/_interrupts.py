@@ -6,10 +6,10 @@ import dis
 import sys
 import warnings
 
-# Callers that make a fit part of something larger, which would go on with its result: a search, a
-# cross-validation, an ensemble, a comparison, the fit of a student whose teacher it is.
+# Callers that make a fit part of something larger, which would continue with its result: a search, a
+# cross-validation, an ensemble, a comparison, or the fit of a student whose teacher is being fitted.
 _LARGER = ("joblib.parallel", "sklearn", "sklearn_kd.comparison", "sklearn_kd.teachers")
-# Callers that only pass a call on to one estimator.
+# Callers that only forward a call to one estimator.
 _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.utils")
 
 

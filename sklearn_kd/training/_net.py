@@ -190,7 +190,7 @@ class TrainingNet(NeuralNetClassifier):
         except KeyboardInterrupt as interrupt:
             by_another = self.shared_ is not None and self.shared_.interrupted
             self.interrupted_ = by_another or from_outside(interrupt)
-            raise  # skorch ends the training, and keeps what has been learned
+            raise  # skorch ends the training and keeps what has been learned
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.hypergradient_estimator_ = None  # and this a copy of the weights
@@ -293,7 +293,7 @@ class TrainingNet(NeuralNetClassifier):
     def infer(self, x: Tensor, **params: Any) -> Tensor:
         """Return the logits of a batch, float32, computed in bfloat16 with autocast."""
         record = self._record
-        if record is not None:  # a compiled pass can be taken back once only
+        if record is not None:  # a compiled pass allows only one backward pass
             return self.module_(x) if record.retains_graph else self._forward(x)
         if not self.execution.autocast:
             return self._forward(x)
@@ -472,7 +472,7 @@ class TrainingNet(NeuralNetClassifier):
                 clipping = clip_gradients(self.trained_modules(), self.max_grad_norm)
                 if self._record is not None:
                     self._record.clipping = clipping
-            if self._listeners("on_grad_computed"):  # one that clips is among them
+            if self._listeners("on_grad_computed"):  # a clipping callback is among them
                 named = TeeGenerator(self.get_all_learnable_params())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return steps[-1]["loss"]
@@ -565,7 +565,7 @@ class TrainingNet(NeuralNetClassifier):
         """Free training-only state and put the student into evaluation mode, also after an interrupt."""
         super().on_train_end(net, X, y, **kwargs)
         if self.shared_ is not None:
-            self.shared_.share_buffers()  # of an epoch that was ended
+            self.shared_.share_buffers()  # an epoch was interrupted
         self.skips_.end_epoch(self.optimizer_)  # an interrupt may have left the epoch open
         give_up_if_diverged(self, self._mend())
         if not self.diverged_ and self.skips_.first is not None:
@@ -575,9 +575,9 @@ class TrainingNet(NeuralNetClassifier):
         self.validated_ = []
         self.objective.forget()
         if self.average_ is not None and self.average_.is_result and not self.diverged_:
-            self.average_.swap()  # before a callback loads weights of its own choice
+            self.average_.swap()  # before a callback loads its own choice of weights
             self.average_ = None
-        self._set_training(False)  # for good: no thread that predicts finds it otherwise
+        self._set_training(False)  # permanently, so that no predicting thread finds training mode
 
     def _mend(self) -> str:
         """Return the remedy for steps that were skipped."""

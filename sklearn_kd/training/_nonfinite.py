@@ -19,11 +19,11 @@ from torch.optim import Optimizer
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._optimizers import uncount_steps
 
-# After so many skipped steps in a row a fit is over. A skipped step changes nothing, so that only
-# another batch can end such a run; ten batches that all cannot be learned from are no accident.
+# After this many skipped steps in a row, a fit ends. A skipped step changes nothing, so only another
+# batch can end such a run, and ten unusable batches in a row are not a coincidence.
 MOST_SKIPPED_IN_A_ROW = 10
 
-# What became of an iteration, in rising order of concern.
+# Outcomes of an iteration, from best to worst.
 GOOD, NO_DIRECTION, NO_HYPERGRADIENT, SKIPPED = range(4)
 
 
@@ -44,7 +44,7 @@ class StepSkipped(Exception):
 def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
     """Return whether loss and gradients, and their sums, are finite; a tensor if reading is not free."""
     value = as_number(loss)
-    if not isinstance(value, Tensor):  # where sums, read one by one, take the least time
+    if not isinstance(value, Tensor):  # reading sums one by one is then fastest
         return math.isfinite(sum((g.sum().item() for g in gradients), value))
     # Sums of absolute values: squares overflow long before the values do.
     sizes = torch._foreach_norm(gradients, 1) if gradients else ()

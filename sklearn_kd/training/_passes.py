@@ -24,10 +24,10 @@ def divided(net: TrainingNet, batch: Batch) -> Iterator[Batch]:
 
 
 def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
-    """Add the gradients of a batch to those of the weights, and return its loss and the student's outputs."""
+    """Add a batch's gradients to those of the weights; return its loss and the student's outputs."""
     record, losses, outputs, n_before = net._record, [], [], 0
     if record is not None:
-        record.passes = []  # of the same step, if the optimizer asks for its gradient again
+        record.passes = []  # drop passes of the same step, if the optimizer calls the closure again
     for micro in divided(net, batch):
         if record is not None and n_before:
             record.begin_pass()

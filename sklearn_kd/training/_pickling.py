@@ -1,4 +1,4 @@
-"""The state of a net in a pickle: without copies or what is made when needed, its history compressed."""
+"""The state of a net in a pickle: without copies and objects made on demand, with compressed history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skorch.history import History
 
 from sklearn_kd.files._columns import CompressedHistory
 
-# Made when needed: none belongs into a pickle, and some cannot be in one.
+# Attributes made on demand. They do not belong in a pickle, and some cannot be pickled.
 _MADE_WHEN_NEEDED: dict[str, Any] = {
     "captured_": None,
     "compiled_forward_": None,
@@ -26,11 +26,11 @@ _MADE_WHEN_NEEDED: dict[str, Any] = {
 
 
 def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state that skorch has made of a net's attributes, as a pickle holds it."""
+    """Return the pickled form of the state that skorch has made from a net's attributes."""
     state = state | _MADE_WHEN_NEEDED
     if type(attributes["history_"]) is History:
         state["history_"] = CompressedHistory(attributes["history_"])
-    if attributes.get("module_") is attributes["module"]:  # else the student is in a pickle twice
+    if attributes.get("module_") is attributes["module"]:  # otherwise the pickle would hold the student twice
         state["module"] = None
     return state
 

@@ -85,7 +85,7 @@ class StudentPopulation:
         self._n_done = 0
         self.told: list[np.ndarray] = []  # results of val_losses, if there are checkpoints
         self._n_told = 0
-        # Not kept by the net, whose own epochs would write them.
+        # The net must not hold the checkpointer, because its own epochs would then write checkpoints.
         self._checkpointer, first.checkpointer_ = first.checkpointer_, None
         self._resumed: _Resumed | None = None
         self._nets: list[TrainingNet] = []
@@ -192,7 +192,7 @@ class StudentPopulation:
             except KeyboardInterrupt as interrupt:
                 first.interrupted_ = from_outside(interrupt)
             finally:
-                self._checkpointer = None  # it refers to this population, and holds the lock of its files
+                self._checkpointer = None  # it refers to this population and holds the lock of its files
             self._finish()
         return first
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 
-# What is shown of an epoch, where it has it.
+# The records of an epoch to print, if they exist.
 _SHOWN = {
     "train_loss": ".4f",
     "valid_loss": ".4f",

@@ -123,7 +123,7 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
     if net.execution.autocast or net.execution.cuda_graph:
         return "bfloat16 and CUDA graphs are for the pass of one student"
     if net.execution.micro_batches > 1:
-        return "micro-batches are of the batch of one student"
+        return "micro-batches divide the batch of one student"
     if net.objective.batch_key() is None:
         return f"{_loss_name(net)} is computed for one student at a time"
     if kind not in ELEMENTWISE_OPTIMIZERS:
@@ -194,7 +194,7 @@ def _needs_teacher(net: TrainingNet) -> bool:
     return type(getattr(net.objective, "loss", None)) not in (LogitDistillation, MultilabelDistillation)
 
 
-# What must not differ, by name: f(net, data), hashable.
+# Properties that must not differ, by name: functions (net, data) -> hashable value.
 _ALIKE = {
     "architecture": _architecture,
     "optimizer": _step_settings,
@@ -222,7 +222,7 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     if data[0].train.device.type != "cpu":
         return None
     if len(nets) < FEWEST:
-        return f"it does not pay on a CPU for fewer than {FEWEST} students"
+        return f"it is not faster on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     with (
         explain_memory_of_stacked_training(nets, data),
@@ -233,16 +233,16 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
         copied_module(nets[0].module_)(batch[0])
     if counter.total > MOST_FLOPS:
         return (
-            f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
+            f"it is faster on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, but "
             f"this student's takes {counter.total:.2g}"
         )
     return None
 
 
 def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
-    """Try it, with randomness forbidden, on two rows for each."""
+    """Try ``vmap``, with randomness forbidden, on two rows for each student; return why it fails, or None."""
     x = torch.stack([split.train.samples for split in data])
-    # TF32 rounds more than the comparison allows for.
+    # TF32 rounds more than the comparison tolerates.
     with preserved_random_state(x.device), full_precision(x.device), torch.no_grad():
         apart = torch.stack(
             [copied_module(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]

@@ -117,10 +117,10 @@ class BatchedRun:
     ) -> None:
         self.nets, self.data = nets, data
         objective = nets[0].objective
-        assert isinstance(objective, LogitObjective)  # no other has a batch_key
+        assert isinstance(objective, LogitObjective)  # no other objective has a batch_key
         self.objective = objective
         self.weights = _stacked_weights(nets)
-        buffers = [dict(net.module_.named_buffers()) for net in nets]  # none that a pass changes
+        buffers = [dict(net.module_.named_buffers()) for net in nets]  # no pass changes them
         self.state = self.weights | {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
         # The arguments that skorch would give the optimizer of one student.
         named = zip(
@@ -283,7 +283,7 @@ def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int], *,
             continue
         net.metaparameters.record_unchanged()
         if net.skips_.note(GOOD if took_step else SKIPPED):
-            break  # the others go on
+            break  # the others continue
     net.history.record("train_batch_count", len(net.history[-1]["batches"]))
 
 

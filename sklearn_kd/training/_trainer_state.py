@@ -1,4 +1,4 @@
-"""Take and load the state of a training between two epochs."""
+"""Save and load the state of a training between two epochs."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ from sklearn_kd.training._sklearn_callbacks import ReportEpochs
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Callbacks that only show how the training goes on: they have no state.
+# Callbacks that only show the progress of training, so they have no state.
 _OBSERVERS = (PrintLog, ProgressBar, EpochTimer, Progress, ReportEpochs)
 
-# What differs between the processes that train one student together: each draws for its own rows.
+# Parts that differ between the processes that train one student together: each draws for its own rows.
 _OF_EACH_RANK = ("host_random_state", "random_state")
 
 

@@ -171,7 +171,7 @@ def trial_losses(
     """
     assert data.valid is not None
     losses: dict[int, float] = dict(known)
-    # Divided as if none were known: a net trained by itself rounds otherwise than one of several.
+    # Group as if no loss were known: rounding differs between a net trained alone and one of several.
     groups = [
         members for members in group_stackable(nets, [data] * len(nets)) if not losses.keys() >= set(members)
     ]
@@ -182,7 +182,7 @@ def trial_losses(
             with threads_of_training([nets[members[0]]], data):
                 found = {k: ending_of(nets[k], data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
-    shared = nets[0].ranks.size > 1  # each by all of its processes, one after another
+    shared = nets[0].ranks.size > 1  # all processes train each net, one net after another
     n_processes = 1 if shared else count_processes(n_jobs, max(len(alone), 1))
     if n_processes == 1:
         for k in alone:

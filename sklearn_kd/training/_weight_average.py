@@ -36,11 +36,11 @@ class Averaging(NamedTuple):
 class WeightAverage:
     """Average of a student's weights at the ends of epochs, in which later epochs count more.
 
-    After epoch n the average moves towards the weights by the share (decay + 1) / (n + decay): all the way
-    after the first epoch. So about the last 1 / (decay + 1) of the epochs count, however many there are.
-    Buffers named ``running_...``, which hold statistics of batches, are averaged like weights. All
-    others stay as they are: counts, masks, and vectors that need the length 1. Weights of fewer bits than
-    float32 are averaged in it, or small steps would be rounded away.
+    After epoch n the average moves towards the weights by the share (decay + 1) / (n + decay), all the way
+    after the first epoch. Thus about the last 1 / (decay + 1) of the epochs count, however many there are.
+    Buffers named ``running_...``, which hold statistics of batches, are averaged like weights. Other buffers
+    are not averaged: counts, masks, and vectors that must have length 1. Weights with fewer bits than float32
+    are averaged in float32, because small steps would otherwise be lost to rounding.
 
     Parameters
     ----------
@@ -136,7 +136,8 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     if missing:
         raise ValueError(
             f"The student of the search lost its weights {missing} during training, for example to a "
-            "callback that prunes, so the retraining cannot continue with it. Set retrain='average' or 'fresh'."
+            "callback that prunes, so the retraining cannot continue with it. Set retrain='average' or "
+            "'fresh'."
         )
     for name, value in weights.items():
         if name in own:

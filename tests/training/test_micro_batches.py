@@ -390,7 +390,7 @@ def test_forward_mode_refuses_micro_batches(make, digits, logits, no_training):
 
 def test_other_ways_to_execute_say_why_not(data, caplog):
     nets = [made_net(Fixed(), 2) for _ in range(3)]
-    assert "micro-batches are of the batch of one student" in why_not_stackable(nets, [data] * 3)
+    assert "micro-batches divide the batch of one student" in why_not_stackable(nets, [data] * 3)
     net = made_net(Fixed(), 2, execution=Execution(cuda_graph=True, micro_batches=2), max_epochs=1)
     with caplog.at_level(logging.INFO, "sklearn_kd"):
         train_alone(net, data, 5)
