@@ -86,9 +86,9 @@ def main() -> None:
     for name, colors in (("light", LIGHT), ("dark", DARK)):
         with matplotlib.rc_context(paper(colors)):
             of_report = ReportDisplay.from_report(report, panels=["size", "calibration", "fidelity"]).figure_
-            of_report.set_size_inches(11, 3.9)
+            of_report.set_size_inches(9.4, 3.7)
             of_methods = ComparisonDisplay.from_comparison(digits, metric="log_loss").figure_
-            of_methods.set_size_inches(10, 3.6)
+            of_methods.set_size_inches(9.4, 3.6)
             for kind, figure in (("report", of_report), ("comparison", of_methods)):
                 figure.savefig(STATIC / f"{kind}-{name}.svg", metadata={"Date": None})
                 plt.close(figure)

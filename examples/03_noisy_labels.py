@@ -8,7 +8,6 @@ Two metaparameters decide: ``lambda1``, the weight of the labels, and T, the tem
 answers. ``meta="linear"`` learns both while it trains, from the reliable rows.
 """
 
-import sys
 import time
 
 import matplotlib.pyplot as plt
@@ -56,8 +55,17 @@ METHODS = {
     "fixed (.5, 4), all rows": {"meta": "fixed", "temperature": 4.0},
     "linear": {"meta": "linear"},
 }
+
+
 # sphinx_gallery_start_ignore
-if "--record" in sys.argv:
+def recording():
+    """Return whether the script is to write the record, which has more methods and divisions."""
+    import sys
+
+    return "--record" in sys.argv
+
+
+if recording():
     DIVISIONS = 5
     METHODS |= {"naive, all rows": {"meta": "naive"}, "gradient": {"meta": "gradient"}}
 # sphinx_gallery_end_ignore
@@ -127,10 +135,11 @@ plt.show()
 # ---------------------------
 #
 # :class:`~sklearn_kd.MetaparameterPathDisplay` draws ``lambda1`` and T over the training: a thin line for
-# each fit, a thick one for their mean. ``lambda1`` falls within the first 50 iterations, while the student has
-# learned little from the wrong labels yet. Then it jumps from step to step, around a low mean.
+# each fit, a thick one for their mean. ``lambda1`` falls within the first 50 iterations, while the student
+# has learned little from the wrong labels yet. Then it jumps from step to step, around a low mean.
 
 display = MetaparameterPathDisplay.from_path(learned, name=f"linear: {DIVISIONS} runs and their mean")
+display.axes_[0].set_title("The weight of the labels falls, the temperature rises")
 plt.show()
 
 # %%
@@ -145,15 +154,21 @@ plt.show()
 # A notebook shows an estimator with its parameters:
 student  # noqa: B018
 
+
 # sphinx_gallery_start_ignore
-if "--record" in sys.argv:
+def record():
+    """Write the runs that README and the guide are compared with, and the guide's picture."""
     import json
+    import sys
     from pathlib import Path
 
     from _provenance import provenance
 
     here = Path(sys.argv[0])
     display.figure_.savefig(here.with_suffix(".png"), dpi=120)
-    record = {**provenance(here), "runs": runs}
-    here.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    here.with_suffix(".json").write_text(json.dumps({**provenance(here), "runs": runs}, indent=1) + "\n")
+
+
+if recording():
+    record()
 # sphinx_gallery_end_ignore

@@ -92,8 +92,8 @@ for seed in SEEDS:
 # The test
 # --------
 #
-# Accuracy and its standard deviation over three seeds, with a good teacher (0 classes mixed up) and with a bad
-# one (5). ``lambda1`` is that at the end of the training.
+# Accuracy and its standard deviation over three seeds, with a good teacher (0 classes mixed up) and with a
+# bad one (5). ``lambda1`` is that at the end of the training.
 
 rows = []
 for n_mixed in MIXED:
@@ -136,5 +136,5 @@ plt.show()
 #
 # When half of the classes are mixed up, the usual weight of 0.5 loses .07, and a weight of 0.1 follows the
 # teacher down. The learned lambda1 stays near 1: its student is as good as one without a teacher, and no
-# better. So is the best of the fixed weights, at three times the fits. Learning does not give a better student
-# here. It gives a safe one, where nobody has checked the teacher.
+# better. So is the best of the fixed weights, at three times the fits. Learning does not give a better
+# student here. It gives a safe one, where nobody has checked the teacher.

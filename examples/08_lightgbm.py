@@ -72,8 +72,8 @@ booster.fit(X_fit, y_fit, eval_set=[(X_stop, y_stop)], callbacks=[stop])
 print(f"{booster.best_iteration_} trees")
 
 # %%
-# An unfitted booster is trained inside ``fit``, on the student's rows. Then give it ``early_stopping_round=30``
-# and the rows to stop by: ``teacher__fit__eval_set=[(X_stop, y_stop)]``.
+# An unfitted booster is trained inside ``fit``, on the student's rows. Then give it
+# ``early_stopping_round=30`` and the rows to stop by: ``teacher__fit__eval_set=[(X_stop, y_stop)]``.
 #
 # The students
 # ------------
@@ -100,8 +100,8 @@ for student in students.values():
 # --------------------------------
 #
 # "agreement" is the share of rows with the booster's label. The size is that of a pickle, of the students
-# without their preprocessing. The times are CPU milliseconds: of a call with one row, the mean of 50, and of a
-# call with all 2,000 rows of the test.
+# without their preprocessing. The times are CPU milliseconds: of a call with one row, the mean of 50, and of
+# a call with all 2,000 rows of the test.
 
 
 def described(model):
@@ -152,5 +152,5 @@ plt.show()
 # network.
 #
 # The same network without the teacher is worse by .05 in accuracy and far worse in log loss. Part of that is
-# due to learning the 6,000 labels by heart: the smaller network without a teacher has a better log loss, still
-# behind the student's. Its accuracy is hardly better.
+# due to learning the 6,000 labels by heart: the smaller network without a teacher has a better log loss,
+# still behind the student's. Its accuracy is hardly better.

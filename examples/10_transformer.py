@@ -1,13 +1,11 @@
 """Texts: a transformer distilled into a smaller one
 ====================================================
 
-A small BERT is trained on the words of docstrings, to tell which library a paragraph comes from. Then a
-smaller one, of a fourth of the weights, is trained three times: on 300 labels; on the same labels with the
-teacher's answers for these rows; and with the teacher's answers for all other paragraphs too, whose labels it
-does not see. The last is where distillation pays. Both networks are built from their configuration: nothing
-is downloaded.
+A small BERT is trained on the words of docstrings, to tell which library a paragraph comes from. A smaller
+one with a fourth of the weights is to take its place. It has 300 labels, and many paragraphs without any.
 
-X is a dict, as a tokenizer makes it: a student is called as ``forward(input_ids=..., attention_mask=...)``.
+Both networks are built from their configuration with the library transformers: nothing is downloaded. X is a
+dict, as a tokenizer makes it, and a student is called as ``forward(input_ids=..., attention_mask=...)``.
 """
 
 import inspect
@@ -37,7 +35,9 @@ PAD, UNKNOWN, START = 0, 1, 2
 # %%
 # Paragraphs of docstrings
 # ------------------------
-# The names of the libraries are taken out, since they would give the answer away.
+#
+# 600 paragraphs of each of five libraries. The names of the libraries are taken out, since they would give
+# the answer away.
 
 
 def documented(module):
@@ -75,7 +75,7 @@ for code, (library, modules) in enumerate(LIBRARIES.items()):
         objects = [value for _, value in all_functions()]
         objects += [value for _, kind in all_estimators() for value in (kind, kind.fit, kind.get_params)]
     found = paragraphs(objects)
-    kept = np.random.default_rng(0).permutation(len(found))[:800]
+    kept = np.random.default_rng(0).permutation(len(found))[:600]
     texts += [found[k] for k in kept]
     labels += [code] * len(kept)
 order = np.random.default_rng(0).permutation(len(texts))
@@ -89,7 +89,9 @@ print(f"The first: {texts[0][:80]} ...")
 # %%
 # Tokens
 # ------
-# A tokenizer of transformers gives such a dict too: ``tokenizer(texts, padding="max_length", ...)``.
+#
+# ``tokens`` numbers the words, and fills short paragraphs up. A tokenizer of transformers gives such a dict
+# too: ``tokenizer(texts, padding="max_length", ...)``.
 
 counts = Counter(word for text in texts[train] for word in text.split())
 number = {word: k + 3 for k, (word, _) in enumerate(counts.most_common(N_WORDS))}
@@ -107,6 +109,13 @@ X, X_few, X_test = (tokens(texts[rows]) for rows in (train, few, test))
 # %%
 # Teacher and students
 # --------------------
+#
+# The teacher is trained on all labels. The student is trained three times: on 300 labels; on the same labels
+# with the teacher's answers for these rows; and with the teacher's answers for all other paragraphs too,
+# whose labels it does not see. ``meta="naive"`` gives labels and teacher the same weight, at temperature 1.
+#
+# Beside them is what is usually tried first: a perceptron on tf-idf of the same words, with 300 labels and
+# with all.
 
 
 def bert(n_classes, width, depth):
@@ -154,9 +163,9 @@ teacher = DistilledClassifier(
     None, bert, student__width=48, student__depth=2, meta="none", max_epochs=6, lr=0.001, **common
 )
 evaluate("BERT, all labels", teacher, X, X_test, y[train], of_network)
-alone = DistilledClassifier(None, bert, meta="none", max_epochs=40, **small)
+alone = DistilledClassifier(None, bert, meta="none", max_epochs=50, **small)
 evaluate("small BERT, 300 labels", alone, X_few, X_test, y[few], of_network)
-taught = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=40, **small)
+taught = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=50, **small)
 evaluate("and the teacher on these", taught, X_few, X_test, y[few], of_network)
 X_unlabeled = tokens(texts[unseen])
 all_rows = DistilledClassifier(teacher.student_, bert, meta="naive", max_epochs=8, **small)
@@ -170,14 +179,36 @@ table = pd.DataFrame(rows).set_index("")
 print(table.to_string(float_format=lambda x: f"{x:.3f}" if x < 10 else f"{x:.1f}"))
 
 # %%
-# In orange the small BERTs that have the teacher. On 300 rows the teacher betters the log loss alone; asked
-# about all rows, it makes up for most of the labels that are missing. No BERT is ahead of a perceptron on
-# TF-IDF that has as many labels as its teacher: these networks are small, and not pretrained.
+# The figure has the accuracy of each model. Hatched bars have no teacher.
 
-figure, axes = plt.subplots(figsize=(7, 2.6), layout="constrained")
-colors = ["C1" if name.startswith("and") else "C0" if "BERT" in name else "0.7" for name in table.index]
-axes.bar_label(axes.barh(table.index, table["accuracy"], color=colors), fmt="{:.3f}", padding=3)
-axes.set(xlim=(0, 0.9), xlabel="accuracy on new paragraphs, 0.2 is chance")
+STYLES = {
+    "BERT": ("#6b7280", ""),
+    "small": ("#0072b2", "//"),
+    "and": ("#d55e00", ""),
+    "TF-IDF": ("#56b4e9", "//"),
+}
+LABELS = (
+    "BERT, the teacher",
+    "small, 300 labels",
+    "+ teacher on these",
+    "+ teacher on all",
+    "MLP, 300 labels",
+    "MLP, all labels",
+)
+figure, axes = plt.subplots(layout="constrained")
+for name, label, accuracy in zip(table.index, LABELS, table["accuracy"], strict=True):
+    color, hatch = STYLES[name.split(",")[0].split(" ")[0]]
+    bar = axes.barh(label, accuracy, color=color, hatch=hatch, edgecolor="white")
+    axes.bar_label(bar, fmt="{:.2f}", padding=3)
+axes.set(xlim=(0, 0.95), xlabel="accuracy on new paragraphs, 0.2 is chance")
+axes.set_title("A small BERT needs the teacher on all texts")
 axes.invert_yaxis()
-axes.spines[["top", "right"]].set_visible(False)
 plt.show()
+
+# %%
+# What it shows
+# -------------
+#
+# On the 300 rows alone the teacher helps little. Asked about all rows, it makes up for most of the labels
+# that are missing. No BERT is ahead of a perceptron on tf-idf that has as many labels as the BERT's teacher:
+# these networks are small, and not pretrained.

@@ -1,8 +1,9 @@
 """Export: a forest distilled into a file that answers without Python's packages
 ==============================================================================
 
-A forest of 300 trees is accurate and slow to ask for a single row. A student distilled from it is written
-with its preprocessing as one file of ONNX, checked, and timed beside the forest.
+A forest of 300 trees is accurate, and slow where it has to answer for a single row. A student is distilled
+from it and written with its preprocessing as one ONNX file. A server needs ONNX Runtime to ask that file,
+but neither this library nor scikit-learn nor torch.
 """
 
 import json
@@ -26,8 +27,9 @@ from sklearn_kd import DistilledClassifier, MLPStudent, export_student
 # %%
 # Train
 # -----
-# The student is the last step of a Pipeline, as it often is. Its teacher, the forest, is fitted on the scaled
-# columns.
+#
+# The student is the last step of a Pipeline, as it often is. Its teacher, the forest, is fitted inside
+# ``fit`` on the scaled columns, and kept to be compared below.
 
 X, y = load_digits(return_X_y=True)
 X = X.astype(np.float32)
@@ -43,8 +45,10 @@ whole_forest = make_pipeline(pipe[0], pipe[-1].teacher_)
 # %%
 # Export
 # ------
-# The rows say which type the input has, float32 here, and are what ONNX Runtime predicts as a check before
-# the file is written. Scaling, network, softmax and labels are all in it.
+#
+# ``export_student`` writes scaling, network, softmax and labels into one file. It takes the type of the input
+# from the rows that it gets, float32 here. Before it writes the file, it compares ONNX Runtime's predictions
+# for these rows with the Pipeline's. The output compares them once more, on the test rows.
 
 folder = tempfile.TemporaryDirectory()
 path = Path(folder.name) / "digits.onnx"
@@ -59,7 +63,9 @@ print(f"classes: {json.loads(session.get_modelmeta().custom_metadata_map['classe
 # %%
 # Time
 # ----
-# CPU time of one call, the median of many, on one thread. A server is mostly asked for one row at a time.
+#
+# A server is mostly asked for one row at a time. The table has the CPU time of one call on one thread, the
+# median of many.
 
 settings = onnxruntime.SessionOptions()
 settings.intra_op_num_threads = 1
@@ -95,12 +101,31 @@ table = pd.DataFrame({
 print(table.to_string(float_format=lambda x: f"{x:.3f}" if x < 1 else f"{x:,.1f}"))
 
 # %%
-# Both axes are logarithmic.
+# Both axes of the figure are logarithmic: down and to the left is better.
 
-figure, axes = plt.subplots(figsize=(6, 3), layout="constrained")
-for name, row in table.iterrows():
-    axes.plot(row["kB"], row["µs, one row"], "o", label=f"{name}: {row['accuracy']:.3f}")
-axes.set(xscale="log", yscale="log", xlabel="kB on the disk", ylabel="µs for one row")
-axes.legend(title="accuracy on new rows")
+STYLES = {
+    "forest": ("s", "#6b7280", (-12, -5), "right"),
+    "student, predict_proba": ("o", "#d55e00", (12, -5), "left"),
+    "student, ONNX Runtime": ("*", "#d55e00", (12, -5), "left"),
+}
+figure, axes = plt.subplots(layout="constrained")
+for name, (marker, color, shift, side) in STYLES.items():
+    place = table.loc[name, "kB"], table.loc[name, "µs, one row"]
+    axes.plot(*place, marker, color=color, markersize=14 if marker == "*" else 10)
+    axes.annotate(
+        f"{name}\naccuracy {table.loc[name, 'accuracy']:.3f}", place, shift, textcoords="offset points",
+        ha=side, va="center",
+    )  # fmt: skip
+axes.set(xscale="log", yscale="log", xlim=(10, 40_000), ylim=(3, 60_000), xlabel="size of the file, kB")
+axes.set(ylabel="CPU time for one row, µs", title="A forest as an ONNX file")
 plt.show()
 folder.cleanup()
+
+# %%
+# What it shows
+# -------------
+#
+# The ONNX file answers as the Pipeline does, up to rounding. It is hundreds of times smaller than the
+# forest, and answers for a row in less than a hundredth of the time. Most of the time of ``predict_proba``
+# goes into Python around the network, which the file does not need. The student is no less accurate than its
+# forest on these 540 rows; that is one division of the digits.

@@ -40,6 +40,7 @@ from _measure import (
 )  # fmt: skip
 
 from sklearn_kd import MLPStudent
+from sklearn_kd.style._style import series_look
 
 UNIT, GRADIENT = "plain step", "gradient iteration"
 # Varied sizes: {value: (hidden width, batch size, classes)}
@@ -97,13 +98,14 @@ def draw(record, before):
 
     figure, axes = plt.subplots(1, 3, figsize=(11, 3.2), sharey=True, layout="constrained")
     for ax, what in zip(axes, record["series"], strict=True):
-        for label, r in (("before", before), ("now", record)):
+        for place, (label, r) in enumerate((("before", before), ("now", record))):
             points = r["series"][what]
             x = [p["parameters"] if what == "parameters" else int(v) for v, p in points.items()]
             ratios = [ratio(p["seconds per step"], GRADIENT, UNIT) for p in points.values()]
             middle, low, high = zip(*ratios, strict=True)
-            ax.plot(x, middle, "o-", label=label, markersize=4)
-            ax.fill_between(x, low, high, alpha=0.2)
+            look = series_look(place)
+            ax.plot(x, middle, label=label, markersize=4, **look.line())
+            ax.fill_between(x, low, high, alpha=0.2, color=look.color, linewidth=0)
         ax.axhline(7 / 3, color="gray", linestyle=":", label="7/3, by counting passes")
         ax.set(xscale="log", xlabel=what, ylim=(1, None))
     axes[0].set_ylabel("gradient iteration / plain step")

@@ -135,7 +135,7 @@ def sizes(epochs: int) -> dict:
 
 
 def saved(clf, **params) -> int | None:
-    """Return the bytes of a file of ``save``; None where an older version has no such parameter."""
+    """Return the bytes of a file of ``save``; None if an older version has no such parameter."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "student.safetensors"
         try:

@@ -8,7 +8,7 @@ Tables come from scikit-learn and from R's package mlbench (Debian's ``r-cran-ml
 ``dpkg -x``; pyreadr reads it). The texts are docstrings of installed packages, as tf-idf of 500 words;
 the class is the package. The images are Fashion-MNIST, and CIFAR-10 with each 2 × 2 pixels averaged for
 the student, while a published ResNet-20 answers about the original images. That network was trained on the
-whole training split, and so on the student's rows too; the test images are of the test split.
+whole training split, and so on the student's rows too. The test images are those of the test split.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Recipe:
     ----------
     source : str
     n_rows : int
-        Rows of the student, D_val included where it is held out of them.
+        Rows of the student, including D_val if it is held out of them.
     teacher : str
         One of ``TEACHERS``, or "network".
     n_others : int, default=0
@@ -148,7 +148,7 @@ class Task:
     teacher : classifier or None
         Unfitted. It learns from the student's rows of D_train.
     teacher_logits : ndarray of shape (n_rows, n_classes) or None
-        Of the rows of X_train, by a teacher of other rows.
+        Logits for the rows of X_train, from a teacher of other rows.
     X_val, y_val : ndarray or None
         D_val, if it is not to be held out of X_train.
     student : class of nn.Module
@@ -160,7 +160,7 @@ class Task:
         The rows of the source that the student ("own"), the teacher alone ("others"), D_val ("val") and the
         test ("test") have. Those of images' tests are counted in the test split.
     teacher_accuracy : float or None
-        On the test rows, of a teacher of other rows that is asked about X as the student sees it.
+        Accuracy on the test rows of a teacher of other rows that is asked about X as the student sees it.
     """
 
     name: str
@@ -185,7 +185,7 @@ class Task:
 
 
 class _Source(NamedTuple):
-    """All rows of a data set; ``X_test`` is None where the test is drawn from X."""
+    """All rows of a data set; ``X_test`` is None if the test rows are drawn from X."""
 
     X: np.ndarray
     y: np.ndarray
@@ -316,7 +316,7 @@ def _source(name: str, where: Places) -> _Source:
 
 
 def _images(fetch: Callable[..., Any], folder: str | None, n_rows: int, *, flat: bool) -> _Source:
-    """Return the first images of the training split, and all of the test split."""
+    """Return the first images of the training split, and all images of the test split."""
     parts: list[np.ndarray] = []
     for subset, n in (("train", n_rows), ("test", None)):
         X, y = fetch(data_home=folder, subset=subset, return_X_y=True, download_if_missing=False)

@@ -1,17 +1,17 @@
 """Compare the methods on Fashion-MNIST, where a large CNN teaches the paper's small one.
 
 The teacher (three convolutions of 32, 64 and 128 channels) and the students (8, 16 and 16)
-train on the same images, 6,000 of the 60,000 unless --full. The test is on all 10,000
-test images. Each method runs with --runs seeds. A seed sets the images, the split, the
+train on the same images, 6,000 of the 60,000 without --full. All 10,000
+test images are used. Each method runs with --runs seeds. A seed sets the images, the split, the
 initial weights and the batches; all methods of a seed share its teacher. The optimizer is SGD with
 rate 0.02 (at 0.05 the student with T = 4 fixed collapses: T² = 16 times the soft gradient),
 momentum 0.9 and a cosine schedule. ::
 
     python examples/evidence/fashion_mnist.py
 
-fetch_fashion_mnist reads the images from scikit-learn's data folder, or
+fetch_fashion_mnist reads the images from scikit-learn's data folder, or from
 --data FOLDER, and downloads them if they are missing. The Debian package dataset-fashion-mnist has
-them: --data /usr/share/datasets. Results and picture are written beside this file.
+them (--data /usr/share/datasets). The results and the picture are written beside this file.
 """
 
 import argparse

@@ -30,7 +30,7 @@ LOOKS = {0.1: series_look(0), 0.4: series_look(1), 0.7: series_look(2)}
 
 
 def mean_and_error(values: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean over the seeds and its standard error; NaN where there is no number."""
+    """Return the mean over the seeds and its standard error; NaN if there is no number."""
     found = np.array(values, dtype=float)
     return found.mean(axis=0), found.std(axis=0, ddof=1) / len(found) ** 0.5
 

@@ -77,7 +77,7 @@ def teacher_of(seed):
 
 @functools.cache
 def draw(situation, seed):
-    """Return (X, y, teacher logits) of the student, (X, y, logits) of D_val, and (X, y) of the test."""
+    """Return (X, y, teacher logits) of the student, (X, y, logits) of D_val, and (X, y) of the test rows."""
     rng = np.random.default_rng(seed)
     X, y = load_digits(return_X_y=True)
     X = (X / 16).astype(np.float32)

@@ -24,11 +24,21 @@ import torch
 from scipy import stats
 from tqdm import tqdm
 
+from sklearn_kd.style import _style as style
+
 sys.path.append(str(Path(__file__).parents[1]))
 from _provenance import code_of, versions
 
 METHODS = ("none", "naive", "random", "gradient", "linear", "hyperopt")
-COLOURS = dict(zip(METHODS, ("#7f7f7f", "#1f77b4", "#9467bd", "#ff7f0e", "#d62728", "#2ca02c"), strict=True))
+# Colours of the library's pictures; the lines differ, so that they can be read in grey.
+LOOKS = {
+    "none": {"color": style.GREY, "linestyle": ":"},
+    "naive": {"color": style.BLUE, "linestyle": "--"},
+    "random": {"color": style.PURPLE, "linestyle": (0, (2, 1.5))},
+    "gradient": {"color": style.ORANGE, "linestyle": "-."},
+    "linear": {"color": style.VERMILION, "linestyle": "-"},
+    "hyperopt": {"color": style.GREEN, "linestyle": (0, (8, 3))},
+}
 SECONDS_BETWEEN_WRITES = 2
 
 
@@ -162,10 +172,10 @@ class Runs:
         known = any(_same_code(code, one) for one in self._record["codes"])
         if self._done and not known and not beside:
             raise SystemExit(
-                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. Check "
-                "that commit out to go on with its code, give --anew to replace the runs or --out FOLDER to "
-                "keep them, or --beside WHY to add runs of this code, where WHY says why they compare; it is "
-                "kept in the record."
+                f"{self.path} has runs of other code: {_codes_in_words(found)}; now {_in_words(code)}. To "
+                "continue with that code, check out its commit. Otherwise give --anew to replace the runs, "
+                "--out FOLDER to keep them, or --beside WHY to add runs of this code; WHY says why the runs "
+                "can be compared, and is kept in the record."
             )
 
     def _place_of(self, code, beside):

@@ -24,6 +24,8 @@ import numpy as np
 from _distpro_arms import EQUAL, KD, NONE, WEIGHTS, Arm, Design, accuracies, groups_of, main
 from _distpro_arms import tables as tables_of
 
+from sklearn_kd.style._style import series_look
+
 DESIGN = Design(
     arms={
         "none": NONE,
@@ -47,10 +49,11 @@ def figure(record: dict, file: Path) -> None:
 
     groups = {epochs: accuracies(by_arm) for (_, epochs), by_arm in groups_of(DESIGN, record).items()}
     _, ax = plt.subplots(figsize=(6, 4), layout="constrained")
-    for name in next(iter(groups.values())):
+    for place, name in enumerate(next(iter(groups.values()))):
+        line = series_look(place).line()
         values = 100 * np.array([accuracy[name] for accuracy in groups.values()])
         error = values.std(axis=1, ddof=1) / values.shape[1] ** 0.5 if values.shape[1] > 1 else None
-        ax.errorbar([*groups], values.mean(axis=1), error, marker="o", markersize=4, capsize=2, label=name)
+        ax.errorbar([*groups], values.mean(axis=1), error, markersize=4, capsize=2, label=name, **line)
     ax.set_xscale("log")
     ax.set_xticks([*groups], [str(epochs) for epochs in groups])
     ax.minorticks_off()

@@ -1,15 +1,15 @@
-"""Search a process of DistPro on some of CIFAR-10, and draw the weight of each pathway over the training.
+"""Search a process of DistPro on a part of CIFAR-10, and draw the weight of each pathway over the training.
 
-A trained ResNet-20 teaches a ResNet-8 on some of CIFAR-10, by its feature maps. Nine pathways
+A trained ResNet-20 teaches a ResNet-8 on a part of CIFAR-10, by its feature maps. Nine pathways
 connect the three stages of the teacher with those of the student. "equal weights" gives each of them 1/9
 throughout. DistPro first searches how the weights should change over the training, on a
 student that is discarded. Then a fresh student follows the learned process. The picture shows the
-process: a panel for each stage of the teacher, a line for each pathway. ::
+process, with a panel for each stage of the teacher and a line for each pathway. ::
 
     python examples/paper/distpro_quick.py --teacher resnet20-cifar10.pt
 
-takes about four minutes of one core. The weights of the teacher are those of a
-CIFARResNet, saved by torch.save; fetch_cifar10 reads the images from scikit-learn's data folder, or
+It takes about four minutes on one core. The teacher's weights are those of a
+CIFARResNet, saved by torch.save. fetch_cifar10 reads the images from scikit-learn's data folder, or from
 --data FOLDER. The accuracies come from one run on few images: they show that the method works, not which
 method is best. distpro_cifar10.py compares the methods. The picture is written
 beside this file, or to --out.

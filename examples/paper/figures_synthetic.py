@@ -23,7 +23,7 @@ from __future__ import annotations
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
-from _protocol import COLOURS, METHODS, Runs, arguments, band, mean_sd
+from _protocol import LOOKS, METHODS, Runs, arguments, band, mean_sd
 from _synthetic import NOTEBOOK_SEED, PAPER, TEACHER, draw, logits, paper_teacher, train_as_the_paper
 from table2_synthetic import NOTEBOOK
 
@@ -78,7 +78,7 @@ def draw_4a(runs):
                 for run in runs
                 if run["setting"]["method"] == method and run["setting"]["features"] == features[method]
             ]
-            band(ax, EVERY * np.arange(1, len(of[0]) + 1), of, color=COLOURS[method], label=method)
+            band(ax, EVERY * np.arange(1, len(of[0]) + 1), of, label=method, **LOOKS[method])
         ax.set(title=title, xlabel="iteration")
     axes[0].set_ylabel("accuracy (validation = test)")
     axes[1].legend(loc="lower right", ncols=2)
@@ -117,15 +117,15 @@ def draw_6(runs):
     panels = [("e1 = e2", EQUAL, lambda e: (e, e)), ("e2, at e1 = 10", AHEAD, lambda e: (10, e))]
     for ax, (label, values, pair) in zip(axes, panels, strict=True):
         of = [accuracy[pair(value)] for value in values]
-        ax.axhline(np.mean(reference), color=COLOURS["gradient"], linestyle="--", label="gradient")
+        ax.axhline(np.mean(reference), label="gradient", **LOOKS["gradient"])
         ax.errorbar(
             values,
             np.mean(of, axis=1),
             np.std(of, axis=1, ddof=1),
-            color=COLOURS["linear"],
             marker="o",
             capsize=3,
             label="linear, ± sd",
+            **LOOKS["linear"],
         )
         for value, points in zip(values, of, strict=True):
             ax.scatter([value] * len(points), points, s=8, color="black", alpha=0.4, zorder=3)

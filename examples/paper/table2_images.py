@@ -37,7 +37,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from _images import PAPER, SETS, WHERE, images_of, train_as_the_paper, where_of
-from _protocol import COLOURS, METHODS, Runs, arguments, band, list_table, mean_max, mean_sd, share_clipped
+from _protocol import LOOKS, METHODS, Runs, arguments, band, list_table, mean_max, mean_sd, share_clipped
 from _reversed import reversed_divergence
 
 matplotlib.use("Agg")
@@ -154,7 +154,7 @@ def draw(runs, path):
             if whole:
                 epoch = [point[0] for point in whole[0]]
                 curves = [[accuracy for _, accuracy in curve] for curve in whole]
-                band(ax, epoch, curves, label=f"{method} ({len(whole)} runs)", color=COLOURS[method])
+                band(ax, epoch, curves, label=f"{method} ({len(whole)} runs)", **LOOKS[method])
         ax.set(title=f"{name}, {epochs} epochs", xlabel="epoch", ylabel="accuracy on the test")
         ax.legend()
     figure.tight_layout()

@@ -78,7 +78,7 @@ def checked_options():
     args = parser.parse_args()
     # Before the training, not after it.
     if args.out.suffix != ".safetensors" or not args.out.parent.is_dir():
-        parser.error(f"--out {args.out} must end in .safetensors and lie in a folder that exists")
+        parser.error(f"--out {args.out} must end in .safetensors and be in a folder that exists")
     if args.quick:
         args.epochs = 2
     return args

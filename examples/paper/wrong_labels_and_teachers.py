@@ -22,7 +22,7 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from _problems import TRAINING, WIDTH, draw
-from _protocol import COLOURS, METHODS, Runs, arguments, band, interval, list_table, mean_sd, paired
+from _protocol import LOOKS, METHODS, Runs, arguments, band, interval, list_table, mean_sd, paired
 
 from sklearn_kd import DistilledClassifier, MLPStudent
 
@@ -33,8 +33,7 @@ FIXED = "fixed (.5, 4)"
 TOO = f"{FIXED}, D_val trained on too"
 ARMS = {method: {"meta": method} for method in METHODS}
 ARMS |= {arm: {"meta": "fixed", "temperature": 4.0} for arm in (FIXED, TOO)}
-STYLES = {method: {"color": COLOURS[method]} for method in METHODS}
-STYLES |= {FIXED: {"color": "black"}, TOO: {"color": "black", "linestyle": "--"}}
+STYLES = LOOKS | {FIXED: {"color": "black"}, TOO: {"color": "black", "linestyle": "--"}}
 FIRST_SEED = 100
 
 

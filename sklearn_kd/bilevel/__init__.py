@@ -1,1 +1,1 @@
-"""The mathematics of hypergradients."""
+"""Compute hypergradients."""

@@ -1,26 +1,27 @@
-"""Hypergradients over many steps, by forward mode: the tangents of the weights are carried along.
+"""Compute hypergradients over many steps in forward mode, by propagating the tangents of the weights.
 
-Let Z_j = ∂w/∂a_j for a small change of the metaparameter a_j that has been held since the tangents began at
-zero. A training step w' = U(w, state, g(w, a)) maps them to
+The tangent Z_j = ∂w/∂a_j is the derivative by a small change of the metaparameter a_j that is held since the
+tangents were set to zero. A training step w' = U(w, state, g(w, a)) maps the tangents to
 
     dg_j = H Z_j + ∂g/∂a_j,      Z_j' = ∂U/∂w Z_j + ∂U/∂state dstate_j + ∂U/∂g dg_j,
 
-where H is the curvature of the batch's training loss. The last line is the optimizer's own derivative
-(:mod:`sklearn_kd.bilevel._optimizer_tangent`). At any time h_j = ⟨∇L_val(w), Z_j⟩ is the hypergradient over
-all the steps since then. With Z_j = 0 before the step h_j is the greedy hypergradient of
+where H is the curvature of the batch's training loss. The second equation is the optimizer's own derivative
+(:mod:`sklearn_kd.bilevel._optimizer_tangent`). At any time, h_j = ⟨∇L_val(w), Z_j⟩ is the hypergradient over
+all steps since the tangents were zero. With Z_j = 0 before the step, h_j is the greedy hypergradient of
 :mod:`sklearn_kd.bilevel._hypergradient`.
 
-The metaparameters act through the outputs s of the training pass alone. With J = ∂s/∂w, r = ∂F/∂s and
+The metaparameters act only through the outputs s of the training pass. With J = ∂s/∂w, r = ∂F/∂s and
 r_j = ∂²F/∂s ∂a_j:
 
 - "hessian": dg_j = d/dε [J(w + ε Z_j)ᵀ (r(s(w + ε Z_j)) + ε r_j)] at ε = 0, by a finite difference of
   gradients. It is exact. Its product over many steps has no bound: a tangent grows wherever the loss curves
-  downwards, or upwards by more than 2 / lr, as the distance of two trainings from neighbouring weights does.
+  downwards, or upwards by more than 2 / lr, like the distance between two trainings from neighbouring
+  weights.
 - "gauss_newton": dg_j = Jᵀ (∂²F/∂s² J Z_j + r_j). This is H without the curvature of the network itself. The
   tangents are those of a student that is linear in its weights at each step. There is no negative curvature,
   and the tangents stay bounded over many epochs.
 
-Either takes one more forward and one backward pass for each component.
+Both take one more forward and one more backward pass for each component.
 """
 
 from __future__ import annotations
@@ -59,12 +60,12 @@ FORWARD_METHODS = {
 
 
 class ForwardHypergradient(LongHorizonEstimator):
-    """Carries ∂w/∂a through training steps, and takes hypergradients over all of them.
+    """Carry ∂w/∂a through training steps, and take hypergradients over all of them.
 
-    In each iteration: :meth:`begin`, the training forward pass, :meth:`after_forward`, the optimizer's
-    step, :meth:`advance`. At any time between two iterations: :meth:`over_steps`. For m components it holds
-    m + 2 copies of the weights, m more in an iteration, and m copies of each tensor of the optimizer's
-    state that is as large.
+    In each iteration, call :meth:`begin`, run the training forward pass, call :meth:`after_forward`, take the
+    optimizer's step, and call :meth:`advance`. Between two iterations, :meth:`over_steps` may be called. For
+    m components, it holds m + 2 copies of the weights, m more during an iteration, and m copies of each
+    tensor of the optimizer's state that is as large.
 
     Parameters
     ----------
@@ -72,15 +73,14 @@ class ForwardHypergradient(LongHorizonEstimator):
     optimizer : Optimizer
         SGD, Adam or AdamW.
     loss_gradient : callable(Tensor) -> Tensor
-        Maps outputs s of the training batch of this iteration to ∂F/∂s, at the metaparameters of this
-        iteration.
+        Maps outputs s of this iteration's training batch to ∂F/∂s, at this iteration's metaparameters.
     decay : float, default=1.0
-        The tangents are multiplied by it before each step. 0 is the greedy hypergradient of one step.
+        Factor on the tangents before each step. 0 gives the greedy hypergradient of one step.
     curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
     method : str, default="finite_difference"
-        One of ``FORWARD_METHODS[curvature]``. How J Z_j is computed, or the difference of gradients.
+        One of ``FORWARD_METHODS[curvature]``: how J Z_j, or the difference of gradients, is computed.
     forward : callable or None, default=None
-        The student's forward pass where it is not the student itself but, say, compiled.
+        The student's forward pass, if it is not the student itself but, for example, compiled.
     ranks : Ranks, default=ALONE
         The processes that share each batch. They exchange the tangents of the gradients, m times the weights,
         in each iteration.
@@ -105,7 +105,7 @@ class ForwardHypergradient(LongHorizonEstimator):
 
     @property
     def retains_graph(self) -> bool:
-        """True if the training pass is backpropagated through more than once."""
+        """Whether the training pass is backpropagated through more than once."""
         return self.curvature == "gauss_newton"
 
     def begin(self) -> None:
@@ -136,12 +136,12 @@ class ForwardHypergradient(LongHorizonEstimator):
             self.noted.buffers = self.buffers_before
 
     def advance(self, skipped: Tensor | None = None) -> None:
-        """Carry the tangents through the step that was just taken.
+        """Carry the tangents through the last step.
 
         Parameters
         ----------
         skipped : Tensor of shape () or None, default=None
-            Where it is true the step was undone, and the tangents stay as they were.
+            If true, the step was undone, and the tangents are not changed.
         """
         self.begun = False
         if not self.Z:
@@ -162,12 +162,12 @@ class ForwardHypergradient(LongHorizonEstimator):
     def over_steps(self, batches: Iterable[Any], validation_loss: BatchLoss) -> tuple[Tensor, Tensor]:
         """Return h_j = ⟨∇L_val(w), Z_j⟩, shape (m,), and L_val; both over all rows of the batches.
 
-        h is NaN where the gradient vanishes.
+        h is NaN if the gradient vanishes.
 
         Parameters
         ----------
         batches : iterable
-            Of D_val: the inputs are first in each.
+            Batches of D_val, with the inputs first.
         validation_loss : callable(Tensor, batch) -> (Tensor, Tensor)
             Maps the student's logits on a batch to L_val, shape (), and ∂L_val/∂logits.
         """
@@ -179,11 +179,11 @@ class ForwardHypergradient(LongHorizonEstimator):
             return torch.where(torch.as_tensor(self.directionless), torch.nan, h), val_loss
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the tangents; to be called between two iterations."""
+        """Return the tangents. Call it between two iterations."""
         return {"Z": list(self.Z), "of_optimizer": dict(self.tangent.tangents) if self.Z else {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore a state of :meth:`state_dict`."""
+        """Restore a state from :meth:`state_dict`."""
         self.restart()
         if state["Z"]:
             self.tangent.begin(len(state["Z"][0]))
@@ -196,7 +196,7 @@ class ForwardHypergradient(LongHorizonEstimator):
         return [*self.Z, *(t for tangents in self.tangent.tangents.values() for t in tangents)]
 
     def _stacked_and_clipped(self) -> list[Tensor]:
-        """Return dg of each weight, shape (m, *w.shape); of the clipped gradient where it was clipped."""
+        """Return dg of each weight, shape (m, *w.shape), through the clipping of the gradient if any."""
         of_each = self._tangents_of_gradient
         if self.clipping is not None:
             clipped = [gradient_or_zeros(w) for w in self.weights]

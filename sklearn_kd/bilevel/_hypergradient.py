@@ -1,18 +1,17 @@
-"""The hypergradient: how a step's metaparameters move the validation loss after it.
+"""Compute the hypergradient: how a step's metaparameters change the validation loss after the step.
 
-The metaparameters a change the training loss through the outputs s of one training pass alone:
-L_train(w, a) = F(s(w), a). For a loss of logits s are the student's logits and a is, say,
-(lambda1, T); for pathways s are their losses and a are their raw importance factors. One training step is
+The metaparameters a affect the training loss only through the outputs s of one training pass:
+L_train(w, a) = F(s(w), a). For a loss of logits, s are the student's logits and a is, for example,
+(lambda1, T); for pathways, s are their losses and a their raw importance factors. One training step is
 w' = U(w, g) with g = ∂L_train(w, a)/∂w. With
 
     v = ∂L_val(w')/∂w',      d = (∂w'/∂g)ᵀ v,      u = J d,      J = ∂s/∂w at w,
 
 the greedy hypergradient (Gorpinich, Bakhteev and Strijov, Eq. 3; Deng et al., Eq. 5) is
-h_j = ⟨r_j, u⟩, where r_j = ∂²F/∂s ∂a_j comes in closed form from the loss or
-the loss. One directional derivative u serves any number of
-metaparameters, and the student is never backpropagated through a second time. The real step
-serves as the virtual one; nothing here moves the student's weights, its buffers or the random
-state.
+h_j = ⟨r_j, u⟩, where the loss gives r_j = ∂²F/∂s ∂a_j in closed form. One directional derivative u
+serves any number of metaparameters, and there is no second backward pass through the student. The
+real step serves as the virtual one; nothing here changes the student's weights, its buffers or the
+random state.
 """
 
 from __future__ import annotations
@@ -47,26 +46,26 @@ from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._recurrent import gather_weights, recurrent_layers, without_dropout
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
-# Below this norm of v the direction is rounding noise, as on separable data.
+# Below this norm of v, the direction is rounding noise, for example on separable data.
 SMALLEST_NORM = 1e-12
 
 
 # --------------------------------------------------------------------------------------
-# u = J d, three ways. ``replay`` is the training forward pass again, with other weights;
+# u = J d, in three ways. ``replay`` repeats the training forward pass with other weights;
 # ``step`` is ε, which only the finite differences need.
 
 
 def step_from(rms: Any, size: Any, share: float, dtype: torch.dtype) -> Any:
-    """Return the ε that moves logits by a set share of their size; of 0.1 where they are small.
+    """Return the ε that moves logits by a set share of their size, or of 0.1 if they are smaller.
 
-    ``rms`` is their root mean square, and ``size`` about that of what d does to them.
+    ``rms`` is their root mean square, and ``size`` an estimate of that of their change along d.
 
-    A step of 3e-5 · ‖w‖/‖d‖ does as well on larger networks and drowns in rounding on the
+    A step of 3e-5 · ‖w‖/‖d‖ works equally well on larger networks, but drowns in rounding on the
     smallest (examples/evidence/finite_difference.py).
     """
     numbers = torch.finfo(dtype)
     step = share * numbers.eps**0.5 * (rms + 0.1) / size
-    # torch refuses a number that overflows, which a tensor does not: then nothing is known.
+    # torch refuses a number that overflows, while a tensor becomes infinite: then nothing is known.
     return step if isinstance(step, Tensor) else min(step, numbers.max)
 
 
@@ -94,7 +93,7 @@ def _by_central_difference(
 
 
 def _by_jvp(replay: Any, w: list[Tensor], d: list[Tensor], outputs: Tensor, step: Any) -> Tensor:
-    """Forward-mode differentiation, exact."""
+    """Return J d exactly, by forward-mode differentiation."""
     return jvp(lambda *weights: replay.traced(weights), tuple(w), tuple(d))[1]
 
 
@@ -120,10 +119,10 @@ def inner_product(a: Any, b: Any) -> Tensor:
 def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, weight: Any) -> Any:
     """Estimate the root mean square of J d without a further pass; ``norm`` is ‖v‖.
 
-    ``weight`` is the root mean square of r_val times how many numbers it has.
+    ``weight`` is the root mean square of r_val times its number of entries.
 
-    On the validation batch v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖; the
-    bound was 0.07 to 2 times the truth on the training batch, 0.4 in the median
+    On the validation batch, v = Jᵀ r_val, so that ⟨v, d⟩ = ⟨r_val, J d⟩ ≤ ‖r_val‖ ‖J d‖. The
+    bound was 0.07 to 2 times the true value on the training batch, with a median of 0.4
     (examples/evidence/finite_difference.py).
     """
     along = norm * norm if d is v else abs(as_number(inner_product(v, d)))
@@ -131,19 +130,19 @@ def _size_of_logit_change(v: list[Tensor], d: list[Tensor], norm: Any, weight: A
 
 
 def _joined(of_passes: Sequence[Tensor]) -> Tensor:
-    """Return the rows of all micro-batches; of one as they are."""
+    """Return the rows of all micro-batches in one tensor."""
     return of_passes[0] if len(of_passes) == 1 else torch.cat(list(of_passes))
 
 
 class _Sizes:
-    """The sizes of the logits of the training batch and of r_val, by which ε is chosen."""
+    """Sizes of the training batch's logits and of r_val, which determine ε."""
 
     def __init__(self, logits: Tensor, r_val: Tensor) -> None:
         self._logits, self._r_val = logits, r_val
         self._of_all: list[Any] | None = None
 
     def share(self, ranks: Ranks, v: list[Tensor], loss: Tensor) -> Tensor:
-        """Make v, in place, and the sizes those of all processes' rows, by one message; return their loss."""
+        """Turn v, in place, and the sizes into those of all rows of all processes; return the loss."""
         own = [loss, self._logits.square().sum(), (self._r_val / ranks.size).square().sum()]
         counts = torch.tensor([self._logits.numel(), self._r_val.numel()], dtype=loss.dtype)
         found = torch.cat([torch.stack([t.to(loss) for t in own]), counts.to(loss.device)])
@@ -159,7 +158,7 @@ class _Sizes:
         return as_number((squares / n).sqrt())
 
     def of_r_val(self) -> Any:
-        """Return the root mean square of r_val times how many numbers it has."""
+        """Return the root mean square of r_val times its number of entries."""
         if self._of_all is None:
             return _rms(self._r_val) * self._r_val.numel()
         _, squares, _, n = self._of_all
@@ -167,8 +166,8 @@ class _Sizes:
 
 
 def logit_change_from(along: Any, weight: Any) -> Any:
-    """Return the estimate from |⟨v, d⟩| and from what r_val weighs."""
-    # Numbers, not tensors, do not divide by zero; where they vanish there is no direction anyway.
+    """Return the estimate from |⟨v, d⟩| and from the weight of r_val."""
+    # Numbers, unlike tensors, cannot be divided by zero; if they vanish, there is no direction anyway.
     return along / (weight + 1e-30) + 1e-30
 
 
@@ -176,20 +175,20 @@ def logit_change_from(along: Any, weight: Any) -> Any:
 # Passes that leave no trace
 
 
-# In evaluation mode the running statistics of the first steps make hypergradients up to three orders of
+# In evaluation mode, the running statistics of the first steps make hypergradients up to three orders of
 # magnitude too small, and cuDNN takes no gradient of a recurrent layer.
 _KEEP_THEIR_MODE = (nn.modules.batchnorm._NormBase, nn.RNNBase)
 
 
 @contextmanager
 def validation_mode(parts: list[nn.Module]) -> Iterator[None]:
-    """Dropout off, batch normalisation by the batch."""
+    """Set a mode, inside, without dropout and with batch normalisation by the batch."""
     with eval_mode(parts, but=_KEEP_THEIR_MODE), without_dropout(recurrent_layers(parts)):
         yield
 
 
 def set_validation_mode(module: nn.Module) -> None:
-    """Set that mode for good, of a copy that is used for nothing else."""
+    """Set that mode permanently, on a copy that is used for nothing else."""
     for part in module.modules():
         part.training = part.training and isinstance(part, _KEEP_THEIR_MODE)
     for layer in recurrent_layers(module.modules()):
@@ -215,24 +214,24 @@ class Contraction(Protocol):
 
 
 class TrainingPass:
-    """A training forward pass, of a batch or of one of its micro-batches, and what repeats it.
+    """A training forward pass of a batch or of one of its micro-batches, with what is needed to repeat it.
 
     Attributes
     ----------
     inputs : tuple
-        The arguments of the pass; of the rows that J d is taken on.
+        The arguments of the pass, for the rows that J d is taken on.
     outputs, logits : Tensor
-        s at w and the student's logits, of these rows.
+        s at w and the student's logits, for these rows.
     evaluation : Contraction
-        Of the training loss of all rows of the pass.
+        Contraction of the training loss of all rows of the pass.
     n_outputs : int
-        The length of s, of all rows.
+        The length of s, for all rows.
     weight : float
-        Of the rows of the pass in the mean over the batch.
+        Weight of the rows of the pass in the mean over the batch.
     share : float
-        As many times as the rows that J d is taken on the batch has.
+        Number of rows in the batch divided by the number that J d is taken on.
     buffers, random_state
-        From before the pass.
+        Values before the pass.
     """
 
     def __init__(
@@ -245,13 +244,13 @@ class TrainingPass:
         self.random_state: dict[str, Tensor]
 
     def take_rows(self, n_some: int, share: float) -> None:
-        """Take the first rows for all of them; of images their pixels are the rows of the outputs."""
+        """Use the first rows instead of all; for images, their pixels are the rows of the outputs."""
         some = slice(n_some * (len(self.outputs) // len(self.inputs[0])))
         self.inputs = (self.inputs[0][:n_some], *self.inputs[1:])
         self.outputs, self.logits, self.share = self.outputs[some], self.logits[some], share
 
     def contract(self, u: Tensor) -> Tensor:
-        """Return h_j = ⟨r_j, u⟩; rows that u was not computed on count as much as those that it was."""
+        """Return h_j = ⟨r_j, u⟩, scaled as if u had been computed on all rows."""
         if self.share == 1.0:
             return self.evaluation.contract(u)
         whole = u.new_zeros(self.n_outputs, *u.shape[1:])
@@ -260,47 +259,45 @@ class TrainingPass:
 
 
 class HypergradientEstimator:
-    """Keeps what a hypergradient needs from before a real step, and computes it afterwards.
+    """Keep what a hypergradient needs before a real step, and compute it afterwards.
 
-    Made once for a student and its optimizer. In each iteration: :meth:`begin`, the training
-    forward pass, :meth:`after_forward`, the optimizer's step, :meth:`hypergradient`. Where the batch goes
-    through the student in micro-batches, :meth:`begin_pass` comes before each but the first, and
-    :meth:`after_forward` after each. It holds
-    one copy of the weights. With v, d and the weights of the extra pass a hypergradient takes
-    four times the memory of the weights, whatever the activations; five times if exact.
+    Make one estimator for a student and its optimizer. In each iteration, call :meth:`begin`, run the
+    training forward pass, call :meth:`after_forward`, take the optimizer's step, and call
+    :meth:`hypergradient`. If the batch goes through the student in micro-batches, call :meth:`begin_pass`
+    before each except the first, and :meth:`after_forward` after each. The estimator holds one copy of the
+    weights. With v, d and the weights of the extra pass, a hypergradient takes four times the memory of the
+    weights, whatever the activations; five times if exact.
 
-    The validation loss is the student's. Other modules that the training pass runs, such as
-    the transforms of pathways, may learn with it: v vanishes on their weights, so that d
-    leaves them where they were before the step (but for what clipping the gradients of all
-    together makes of them).
+    The validation loss is the student's. Other modules that the training pass runs, such as the transforms
+    of pathways, may be trained too: v vanishes on their weights, so that d leaves them where they were
+    before the step (apart from the effect of clipping all gradients together).
 
     Parameters
     ----------
     student : nn.Module
     optimizer : Optimizer
-        The one that takes the steps, over (some of) the parameters of all modules.
+        The optimizer that takes the steps, on (some of) the parameters of all modules.
     method : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
     rows : int or None, default=None
-        How many rows of the training batch J d is taken on. None: all.
+        Number of rows of the training batch that J d is taken on. None: all.
     forward : callable or None, default=None
-        The student's forward pass where it is not the student itself but, say, compiled.
+        The student's forward pass, if it is not the student itself but, for example, compiled.
     others : sequence of nn.Module, default=()
-        What the training pass runs beside the student.
+        Modules that the training pass runs besides the student.
     outputs : callable or None, default=None
-        Maps the inputs of :meth:`after_forward` to the outputs s, by the modules as they are
-        when it is called. None: s are the student's logits.
+        Maps the inputs of :meth:`after_forward` to the outputs s, with the present weights of the
+        modules. None: s are the student's logits.
     logit_change : float, default=0.3
-        By what share of their size, in units of √epsilon, a finite difference moves the
-        logits.
+        Share of their size, in units of √epsilon, by which a finite difference moves the logits.
     ranks : Ranks, default=ALONE
-        The processes that share each batch. v, ε and h are those of all rows: v is the sum of the processes'
-        own v, and so is h. The gradient that the optimizer is given must be that of all rows, too.
+        The processes that share each batch. v, ε and h are those of all rows: v and h are sums over the
+        processes. The gradient given to the optimizer must be that of all rows, too.
 
     Attributes
     ----------
     passes : list of TrainingPass
-        Of the iteration's batch, one for each micro-batch.
+        Passes of the iteration's batch, one for each micro-batch.
     directionless : bool or Tensor of shape (), or None
         Whether v vanished when the last hypergradient was taken.
     """
@@ -340,7 +337,7 @@ class HypergradientEstimator:
 
     @property
     def retains_graph(self) -> bool:
-        """True if the training pass is backpropagated through more than once."""
+        """Whether the training pass is backpropagated through more than once."""
         return self.method == "exact"
 
     def begin(self) -> None:
@@ -354,7 +351,7 @@ class HypergradientEstimator:
         self.begun = True
 
     def begin_pass(self) -> None:
-        """Note what a forward pass changes or draws from, before it."""
+        """Record, before a forward pass, the state that it changes or draws from."""
         self.buffers: BufferSnapshot | BufferCopies = BufferSnapshot(self.with_buffers)
         self.random_state = random_state(self.device)
 
@@ -367,22 +364,22 @@ class HypergradientEstimator:
         n_rows: int | None = None,
         n_before: int = 0,
     ) -> None:
-        """Note the training forward pass, while its graph is there.
+        """Record the training forward pass, while its graph exists.
 
         Parameters
         ----------
         inputs : tuple
-            All that ``outputs`` is called with: the training batch, shape (B, ...), first.
+            All arguments of ``outputs``: the training batch, shape (B, ...), first.
         outputs : Tensor of any shape
             s at w.
         evaluation : Contraction
-            Of the training loss at s.
+            Contraction of the training loss at s.
         logits : Tensor of shape (B, K)
-            The student's, by which a finite difference is sized.
+            The student's logits, which determine the size of a finite difference.
         n_rows : int or None, default=None
-            Of the training batch in all processes and micro-batches together; None: B.
+            Rows of the training batch in all processes and micro-batches together. None: B.
         n_before : int, default=0
-            Rows of this process in the micro-batches before.
+            Rows of this process in earlier micro-batches.
         """
         n_own = len(inputs[0])
         weight = 1.0 if n_rows is None else self.ranks.weight_of(n_own, n_rows)
@@ -397,7 +394,7 @@ class HypergradientEstimator:
         self.passes.append(noted)
 
     def _pull_back(self, outputs: Tensor, evaluation: Contraction, weight: float) -> None:
-        """Compute Jᵀ r_j of each component, and add it to those of the micro-batches before."""
+        """Compute Jᵀ r_j of each component, and add it to those of earlier micro-batches."""
         of_each = evaluation.derivatives()
         of_each = weight * of_each if weight != 1.0 else of_each
         found = [self._gradient_of(outputs, r_j, retain_graph=True) for r_j in of_each]
@@ -412,9 +409,9 @@ class HypergradientEstimator:
         n_rows: int | None = None,
         further: Sequence[tuple[Tensor, ValidationLoss]] = (),
     ) -> tuple[Tensor, Tensor]:
-        """h = ∂L_val(w')/∂lambda of the step just taken, and L_val(w').
+        """Return h = ∂L_val(w')/∂a of the last step, and L_val(w').
 
-        To be called in :func:`full_precision`, as the training forward pass before it.
+        Call it in :func:`full_precision`, as the training forward pass before it.
 
         Parameters
         ----------
@@ -423,14 +420,14 @@ class HypergradientEstimator:
         validation_loss : callable(Tensor) -> (Tensor, Tensor)
             Maps the student's logits on it to L_val, shape (), and ∂L_val/∂logits.
         n_rows : int or None, default=None
-            Of the validation batch in all processes and micro-batches together; None: B.
+            Rows of the validation batch in all processes and micro-batches together. None: B.
         further : sequence of (Tensor, callable), default=()
-            The same of the further micro-batches of the validation batch.
+            ``x_val`` and ``validation_loss`` of the further micro-batches of the validation batch.
 
         Returns
         -------
         h : Tensor of shape (m,)
-            NaN where v vanishes or is not finite: no direction is known then.
+            NaN if v vanishes or is not finite, since no direction is known then.
         val_loss : Tensor of shape ()
         """
         self.begun = False
@@ -467,13 +464,13 @@ class HypergradientEstimator:
         """Return c · Σ ⟨r_j, J d⟩ over the micro-batches."""
         found = []
         for noted in self.passes:
-            if len(noted.outputs):  # else it has none of the rows that J d is taken on
+            if len(noted.outputs):  # otherwise it has none of the rows that J d is taken on
                 h = c * noted.contract(self._directional_derivative(noted, d, step))
                 found.append(noted.weight * h if noted.weight != 1.0 else h)
         return found[0] if len(found) == 1 else torch.stack(found).sum(dim=0)
 
     def _directional_derivative(self, noted: TrainingPass, d: list[Tensor], step: Any) -> Tensor:
-        """Compute u = J d; from the first operation without forward mode on, by finite differences."""
+        """Compute u = J d; once an operation lacks forward mode, use finite differences from then on."""
         arguments = _Replay(self, noted), self.w, d, noted.outputs, step
         if self.method != "jvp":
             return DIRECTIONAL_DERIVATIVES[self.method](*arguments)
@@ -482,13 +479,13 @@ class HypergradientEstimator:
         except RuntimeError as error:  # NotImplementedError is one
             if is_out_of_memory(error):
                 raise
-            u = _by_central_difference(*arguments)  # if the error is another one, it comes again here
+            u = _by_central_difference(*arguments)  # another error is raised again here
             self.method = "central_difference"
             student = getattr(self.student, "named_network", self.student)
             warnings.warn(
-                f"hypergradient='jvp' cannot be computed for student {type(student).__name__}, an "
-                f"operation of which has no forward-mode derivative ({str(error).splitlines()[0]:.200}). "
-                "'central_difference' takes its place in this training; set it to hear no more of this.",
+                f"hypergradient='jvp' cannot be computed for student {type(student).__name__}: one of its "
+                f"operations has no forward-mode derivative ({str(error).splitlines()[0]:.200}). "
+                "'central_difference' is used in this training; set it to avoid this warning.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -497,13 +494,13 @@ class HypergradientEstimator:
     def _sum_of_validation_gradients(
         self, validation: Sequence[tuple[Tensor, ValidationLoss]], n_rows: int | None
     ) -> tuple[list[Tensor], Tensor, Tensor]:
-        """Return v, ∂L_val/∂logits of all rows and L_val; of several micro-batches their sums."""
+        """Return v, ∂L_val/∂logits of all rows and L_val, summed over micro-batches."""
         v: list[Tensor] = []
         of_rows, losses = [], []
         for x, validation_loss in validation:
             weight = 1.0 if n_rows is None else self.ranks.weight_of(len(x), n_rows)
             own, r_val, loss = self._validation_gradient(x, validation_loss, weight)
-            # Not in place: a gradient may be one number, expanded.
+            # Not in place, since a gradient may be one expanded number.
             v = [v_w + own_w for v_w, own_w in zip(v, own, strict=True)] if v else own
             of_rows.append(r_val)
             losses.append(loss)
@@ -520,14 +517,14 @@ class HypergradientEstimator:
                 loss, r_val = weight * loss, weight * r_val
             gradients = self._gradient_of(logits, r_val)
         v = [
-            # A weight without gradient took no step that lambda could have changed.
+            # A weight without gradient took no step that the metaparameters could have changed.
             torch.zeros_like(w) if g is None or w.grad is None else g
             for g, w in zip(gradients, self.weights, strict=True)
         ]
         return v, r_val, loss
 
     def _gradient_of(self, outputs: Tensor, r: Tensor, retain_graph: bool = False) -> list[Tensor | None]:
-        """Jᵀ r by weight; None for one that the outputs do not depend on, or that is frozen now."""
+        """Return Jᵀ r by weight; None for a weight that the outputs do not depend on, or that is frozen."""
         live = [w for w in self.weights if w.requires_grad]
         found = iter(gradient_by(live, outputs, r, retain_graph))
         return [next(found) if w.requires_grad else None for w in self.weights]
@@ -539,11 +536,11 @@ def _sums(these: list[Tensor | None], those: list[Tensor | None]) -> list[Tensor
 
 
 class _Whole(nn.ModuleList):
-    """All modules of a training pass as one, which is what torch's functional_call takes."""
+    """All modules of a training pass as one module, which torch's functional_call needs."""
 
     def __init__(self, parts: list[nn.Module], run: Callable[..., Tensor]):
         super().__init__(parts)
-        self._run = partial(run)  # a module would become a part once more
+        self._run = partial(run)  # a module would be registered a second time
 
     def forward(self, *inputs: Any) -> Tensor:
         """Return the outputs s."""
@@ -554,9 +551,9 @@ class _Whole(nn.ModuleList):
 def weights_exchanged(
     weights: Sequence[Tensor], others: Sequence[Tensor], recurrent: Sequence[nn.RNNBase]
 ) -> Iterator[None]:
-    """Let weights have other values inside, those of ``recurrent`` layers in chunks as cuDNN wants them.
+    """Give weights other values inside, those of ``recurrent`` layers in the chunks that cuDNN needs.
 
-    Exchanging what a parameter points to is what torch's functional_call does, but for a tenth of its time.
+    Parameters are made to point to other tensors, as in torch's functional_call, in a tenth of its time.
     """
     real = [w.data for w in weights]
     try:
@@ -570,7 +567,7 @@ def weights_exchanged(
 
 
 class _Replay:
-    """The training forward pass again: the same rows, buffers and dropout masks, other weights."""
+    """Repeat the training forward pass with the same rows, buffers and dropout masks, but other weights."""
 
     def __init__(self, record: HypergradientEstimator, noted: TrainingPass):
         self._record, self._noted = record, noted

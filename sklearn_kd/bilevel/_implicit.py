@@ -1,18 +1,18 @@
-"""Hypergradients of training to the end, by the implicit function theorem.
+"""Compute hypergradients of training to convergence, by the implicit function theorem.
 
-Where training has come to rest, ∇_w L_train(w*, a) = 0, and w* moves with the metaparameters a by
+When training has converged, ∇_w L_train(w*, a) = 0, and w* moves with the metaparameters a by
 dw*/da_j = −H⁻¹ ∂g/∂a_j. Then
 
     h_j = −⟨∂g/∂a_j, q⟩,      (H + damping) q = v,      v = ∇L_val(w),
 
-with the curvature H of the training loss: its Hessian, or the Gauss-Newton matrix Jᵀ ∂²F/∂s² J, never
-negative. The system is solved by a few steps of conjugate gradients, or by a few terms of the Neumann series
-q = α Σ_i (1 − α H)^i v. Both need products of H with vectors only. The metaparameters act through the outputs
-s alone: with J = ∂s/∂w, u = J q and r_j = ∂²F/∂s ∂a_j, ⟨∂g/∂a_j, q⟩ = ⟨r_j, u⟩, as in
+with the curvature H of the training loss: its Hessian, or the Gauss-Newton matrix Jᵀ ∂²F/∂s² J, which is
+positive semidefinite. The system is solved by a few steps of conjugate gradients, or by a few terms of the
+Neumann series q = α Σ_i (1 − α H)^i v. Both only need products of H with vectors. The metaparameters act only
+through the outputs s: with J = ∂s/∂w, u = J q and r_j = ∂²F/∂s ∂a_j, ⟨∂g/∂a_j, q⟩ = ⟨r_j, u⟩, as in
 :mod:`sklearn_kd.bilevel._hypergradient`.
 
-Before training has come to rest this is the hypergradient of a training that would go on along the present
-quadratic model of the loss. Damping and the number of steps say how far.
+Before convergence, this is the hypergradient of a training that would continue along the present quadratic
+model of the loss. Damping and the number of steps determine how far.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from sklearn_kd.runtime._random_state import preserved_torch_state, random_state
 from sklearn_kd.runtime._ranks import ALONE, Ranks
 from sklearn_kd.runtime._snapshots import BufferCopies, BufferSnapshot
 
-# Products of the power iteration that finds the scale of the Neumann series.
+# Number of products in the power iteration that finds the scale of the Neumann series.
 _N_POWER = 4
 
 Vector = list[Tensor]
@@ -57,7 +57,7 @@ class TrainingBatch(NamedTuple):
     inputs : tuple
         Arguments of the student's forward pass; the first has one row for each sample.
     evaluate : callable(Tensor) -> Contraction
-        Maps the outputs s to the training loss there, whose ``gradients`` begin with ∂F/∂s.
+        Maps the outputs s to the training loss there; its ``gradients`` begin with ∂F/∂s.
     """
 
     inputs: tuple[Any, ...]
@@ -65,24 +65,24 @@ class TrainingBatch(NamedTuple):
 
 
 class ImplicitHypergradient(LongHorizonEstimator):
-    """Takes the hypergradients of training to the end, by the implicit function theorem.
+    """Take the hypergradients of training to convergence, by the implicit function theorem.
 
-    :meth:`to_the_end` is called between two iterations, in training mode. The batches' dropout masks are
+    Call :meth:`to_the_end` between two iterations, in training mode. The batches' dropout masks are
     the same in all products of one call.
 
     Parameters
     ----------
     student : nn.Module
     optimizer : Optimizer
-        Any; it says which weights are trained.
+        Any optimizer; it determines which weights are trained.
     n_terms : int, default=5
-        Steps of conjugate gradients, or terms of the Neumann series behind the first.
+        Number of steps of conjugate gradients, or of terms of the Neumann series after the first.
     solver : {"cg", "neumann"}, default="cg"
     damping : float, default=0.01
-        Is added to H.
+        Added to H.
     curvature : {"gauss_newton", "hessian"}, default="gauss_newton"
     forward : callable or None, default=None
-        The student's forward pass where it is not the student itself but, say, compiled.
+        The student's forward pass, if it is not the student itself but, for example, compiled.
     ranks : Ranks, default=ALONE
         The processes that share each batch. They exchange each product with H.
     """
@@ -111,7 +111,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         ----------
         training : sequence of TrainingBatch
         validation : iterable
-            Batches of D_val: the inputs are first in each.
+            Batches of D_val, with the inputs first.
         validation_loss : callable(Tensor, batch) -> (Tensor, Tensor)
             Maps the student's logits on a batch to L_val, shape (), and ∂L_val/∂logits.
         """
@@ -166,7 +166,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         return [(a - b) / (2 * step) for a, b in zip(ahead, behind, strict=True)]
 
     def gauss_newton_product(self, training: Sequence[TrainingBatch], n_rows: int, p: Vector) -> Vector:
-        """Return Jᵀ ∂²F/∂s² J p, J p by a finite difference of outputs."""
+        """Return Jᵀ ∂²F/∂s² J p, with J p by a finite difference of outputs."""
         step = step_along(self.w, p)
         moved = moved_along(self.w, p, step)
 
@@ -180,7 +180,7 @@ class ImplicitHypergradient(LongHorizonEstimator):
         return self._mean_gradient(training, n_rows, self.w, r)
 
     def _contracted(self, batch: TrainingBatch, q: Vector) -> Tensor:
-        """Return ⟨r_j, J q⟩ of each component, J q by a central difference."""
+        """Return ⟨r_j, J q⟩ of each component, with J q by a central difference."""
         step = step_along(self.w, q)
         logits = []
         for e in (step, 0.0, -step):
@@ -198,8 +198,8 @@ class ImplicitHypergradient(LongHorizonEstimator):
 def conjugate_gradients(product: Product, v: Vector, n_terms: int) -> Vector:
     """Return q with product(q) ≈ v, after at most n steps of conjugate gradients.
 
-    A direction of negative curvature, in which the loss has no minimum, ends the steps; if it is the first,
-    q is v.
+    A direction of negative curvature, along which the loss has no minimum, ends the steps; if it is the
+    first, q is v.
     """
     q, r, p = [torch.zeros_like(v_w) for v_w in v], [v_w.clone() for v_w in v], [v_w.clone() for v_w in v]
     r_r = first = float(inner_product(r, r))
@@ -219,7 +219,7 @@ def conjugate_gradients(product: Product, v: Vector, n_terms: int) -> Vector:
 
 
 def neumann_series(product: Product, v: Vector, n_terms: int) -> Vector:
-    """Return α Σ_{i ≤ n} (1 − α H)^i v; 1/α is the largest curvature that a power iteration from v finds."""
+    """Return α Σ_{i ≤ n} (1 − α H)^i v; 1/α is the largest curvature found by a power iteration from v."""
     p, largest = v, 0.0
     for _ in range(_N_POWER):
         size = float(global_norm(p))

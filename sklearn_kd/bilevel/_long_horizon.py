@@ -16,8 +16,8 @@ from sklearn_kd.runtime._snapshots import BufferSnapshot
 
 CURVATURES = ("gauss_newton", "hessian")
 
-# A finite difference along a direction moves the weights, or the logits, by this share of their size, in
-# units of √epsilon, and never by more than the direction itself, in which the metaparameters move too.
+# Share of their size, in units of √epsilon, by which a finite difference moves the weights or the logits
+# along a direction; never more than the direction itself, in which the metaparameters move too.
 SHARE = 1.0
 LARGEST_STEP = 1.0
 
@@ -28,9 +28,9 @@ BatchLoss = Callable[[Tensor, Any], tuple[Tensor, Tensor]]
 
 
 class LongHorizonEstimator(HypergradientEstimator):
-    """Base of the estimators of hypergradients over many steps, which judge on many batches of D_val.
+    """Base of the estimators of hypergradients over many steps, which use many batches of D_val.
 
-    The batches are any iterable; the inputs are first in each.
+    The batches are any iterable, with the inputs first in each.
     """
 
     def validation_logits(self, batches: Iterable[Any]) -> list[Tensor]:
@@ -46,9 +46,9 @@ class LongHorizonEstimator(HypergradientEstimator):
     def mean_validation_gradient(
         self, batches: Iterable[Any], validation_loss: BatchLoss
     ) -> tuple[list[Tensor], Tensor]:
-        """Return v = ∇L_val(w) and L_val, the means over the rows of all batches.
+        """Return v = ∇L_val(w) and L_val, averaged over the rows of all batches.
 
-        Processes that share the training may have the same batches, or each its share of them.
+        Processes that share the training may all have the same batches, or each a share of them.
         """
         v = [torch.zeros_like(w) for w in self.w]
         total, n_rows = torch.zeros((), device=self.device), 0
@@ -81,11 +81,11 @@ def step_along(start: Sequence[Tensor], direction: Sequence[Tensor]) -> Any:
 
 
 def curvature_product(loss_gradient: LossGradient, outputs: Tensor, u: Tensor) -> Tensor:
-    """Return ∂²F/∂s² u at the outputs s, by a central difference, which runs no network."""
+    """Return ∂²F/∂s² u at the outputs s, by a central difference that runs no network."""
     step = step_along([outputs], [u])
     return (loss_gradient(outputs + step * u) - loss_gradient(outputs - step * u)) / (2 * step)
 
 
 def zeros_for_none(found: Sequence[Tensor | None], weights: Sequence[Tensor]) -> list[Tensor]:
-    """Return gradients by weight, zeros where there is none."""
+    """Return gradients by weight, with zeros for missing ones."""
     return [torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)]

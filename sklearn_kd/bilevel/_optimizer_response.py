@@ -1,8 +1,8 @@
-"""An optimizer's own response to the gradient it is given.
+"""Compute an optimizer's response to the gradient it is given.
 
-For one step w' = U(w, g) this is d = (∂w'/∂g)ᵀ v, elementwise for the usual optimizers and
-without another pass. It comes as c · d, because it often is a multiple of v, which then need not be
-copied.
+For one step w' = U(w, g), the response is (∂w'/∂g)ᵀ v, elementwise for the usual optimizers and
+without another pass. It is returned as factors (c, d) of c · d: it often is a multiple of v, which then
+need not be copied.
 """
 
 from __future__ import annotations
@@ -19,25 +19,27 @@ from sklearn_kd.runtime._devices import as_number
 
 
 def global_norm(tensors: list[Tensor]) -> Tensor:
-    """Euclidean norm of all entries together, shape ()."""
+    """Return the Euclidean norm of all entries together, shape ()."""
     return torch.linalg.vector_norm(torch.stack(torch._foreach_norm(tensors)))
 
 
 def gradient_or_zeros(w: Tensor) -> Tensor:
-    """Return a weight's gradient; zeros where it has none."""
+    """Return a weight's gradient, or zeros if it has none."""
     return torch.zeros_like(w) if w.grad is None else w.grad
 
 
 class OptimizerResponse:
     """Response of an optimizer's step to the gradient; here that of plain SGD, d = −lr · v.
 
-    One step is w' = U(w, g). The hypergradient needs d = (∂w'/∂g)ᵀ v of a given v. A subclass states it
-    for its optimizer and is made known by :func:`register_response`. An instance is made once for each
-    training; :meth:`before_step` and the call come once in each iteration that takes a hypergradient.
+    One step is w' = U(w, g). The hypergradient needs d = (∂w'/∂g)ᵀ v for a given v. Subclass this class to
+    define the response of another optimizer, and register the subclass with :func:`register_response`. One
+    instance is made for each training. :meth:`before_step` and the instance itself are called once in each
+    iteration that takes a hypergradient.
 
     Parameters
     ----------
     optimizer : Optimizer
+        The optimizer that takes the steps.
     weights : list of Tensor
         The weights that v and d belong to, in this order.
 
@@ -49,11 +51,11 @@ class OptimizerResponse:
     state : dict
         ``optimizer.state``.
     n_erratic_steps : int, default=0
-        How many first steps have a response too erratic to learn from. They take no hypergradient.
+        Number of first steps whose response is too erratic to learn from. They take no hypergradient.
 
     Examples
     --------
-    A response for an optimizer whose step is −lr · sign(g): it does not change with g.
+    A response for an optimizer whose step, −lr · sign(g), does not vary with small changes of g:
 
     >>> import torch
     >>> from sklearn_kd.meta import OptimizerResponse, register_response
@@ -88,7 +90,7 @@ class OptimizerResponse:
         return True
 
     def before_step(self) -> None:
-        """Note what the step is about to change."""
+        """Record what the step will change."""
         self.factors = [-group["lr"] for group in self.groups]
 
     def __call__(self, v: list[Tensor], w_before: list[Tensor]) -> tuple[Any, list[Tensor]]:
@@ -97,13 +99,14 @@ class OptimizerResponse:
         Parameters
         ----------
         v, w_before : list of Tensor
-            Of each weight.
+            One entry for each weight.
 
         Returns
         -------
         c : float or Tensor
-            A factor of all, so that d may be v itself.
+            A common factor, so that d may be v itself.
         d : list of Tensor
+            One entry for each weight.
         """
         first = self.factors[0]
         if not isinstance(first, Tensor) and all(factor == first for factor in self.factors):
@@ -119,7 +122,7 @@ class SGDResponse(OptimizerResponse):
 
     @classmethod
     def suits(cls, optimizer: Optimizer) -> bool:
-        """Return False where the gradient is ascended."""
+        """Return False if the optimizer ascends the gradient."""
         return not ascends(optimizer)
 
     def before_step(self) -> None:
@@ -140,15 +143,15 @@ class AdamResponse(OptimizerResponse):
     """−γ [(1 − β₁)/(bc₁ D) − m̂ (1 − β₂) g/(bc₂ √ŝ D²)] ⊙ v, and 0 where s = 0.
 
     m and s are the moments after the step, m̂ = m/bc₁, ŝ = s/bc₂, D = √ŝ + ε. For Adam with
-    L2 weight decay g includes wd · w; AdamW decays apart from the gradient.
+    L2 weight decay, g includes wd · w; AdamW decays separately from the gradient.
     """
 
-    # They divide by a second moment that one or two batches decide.
+    # The first steps divide by a second moment of only one or two batches.
     n_erratic_steps = 10
 
     @classmethod
     def suits(cls, optimizer: Optimizer) -> bool:
-        """Return False where the gradient is ascended or the largest moment counts."""
+        """Return False if the optimizer ascends the gradient or uses the largest moment."""
         return not ascends(optimizer) and not any(g.get("amsgrad") for g in optimizer.param_groups)
 
     def __init__(self, optimizer: Optimizer, weights: list[Tensor]) -> None:
@@ -191,27 +194,30 @@ _RESPONSES: dict[type[Optimizer], type[OptimizerResponse]] = {
 def register_response(
     optimizer: type[Optimizer],
 ) -> Callable[[type[OptimizerResponse]], type[OptimizerResponse]]:
-    """Register the response of an optimizer class; a decorator of a class of responses.
+    """Decorate a class of responses to register it for an optimizer class.
 
-    It counts for this very class: a subclass may take other steps. An earlier registration is replaced.
+    The registration holds for exactly this class, since a subclass may take other steps. It replaces an
+    earlier one.
 
     Parameters
     ----------
     optimizer : class of torch.optim.Optimizer
+        The class whose steps the response describes.
 
     Returns
     -------
     callable
-        Registers and returns the class that it is given.
+        A decorator that registers and returns a class.
 
     Raises
     ------
     TypeError
-        If ``optimizer`` is no class of optimizers, or the response no :class:`OptimizerResponse`.
+        If ``optimizer`` is not a class of optimizers, or the response not a subclass of
+        :class:`OptimizerResponse`.
 
     Examples
     --------
-    An optimizer that is SGD under another name, and the response that says so:
+    Register the response of an optimizer that is SGD under another name:
 
     >>> import torch
     >>> from sklearn_kd import meta
@@ -237,44 +243,44 @@ def register_response(
 
 
 def response_class(optimizer: Optimizer) -> type[OptimizerResponse]:
-    """Return the response of ``optimizer``; plain SGD's where none is known."""
+    """Return the response class of ``optimizer``; plain SGD's if none is known."""
     known = _RESPONSES.get(type(optimizer), OptimizerResponse)
     return known if known.suits(optimizer) else OptimizerResponse
 
 
 def warn_if_response_unknown(optimizer: Optimizer) -> None:
-    """Warn where the hypergradient will treat the optimizer's step as one of plain SGD."""
+    """Warn if the hypergradient will treat the optimizer's step as one of plain SGD."""
     if response_class(optimizer) is OptimizerResponse:
         warnings.warn(
             f"The hypergradient knows the steps of SGD, Adam and AdamW (without amsgrad or "
             f"maximize); that of {type(optimizer).__name__} is treated as a step of plain SGD "
             "with the same learning rate, so the metaparameters follow an approximation. "
-            "sklearn_kd.meta.register_response makes another known.",
+            "Use sklearn_kd.meta.register_response to define another.",
             UserWarning,
             stacklevel=2,
         )
 
 
 class Clipping(NamedTuple):
-    """Gradient-norm clipping g ↦ k g, k = c/(n + 1e-6) where n = ‖g‖ exceeds it.
+    """Gradient-norm clipping g ↦ k g, with k = c/(n + 1e-6) if n = ‖g‖ exceeds c.
 
     Attributes
     ----------
     limit : float
         c.
     norm : Tensor of shape () or (K, 1)
-        n, read before clipping; of K students, whose gradients then have shape (K, n).
+        n, read before clipping; for K students, whose gradients have shape (K, n), of shape (K, 1).
     """
 
     limit: float
     norm: Tensor
 
     def factor(self) -> Tensor:
-        """Return k, 1 where clipping is not active, of the shape of ``norm``."""
+        """Return k in the shape of ``norm``, 1 where clipping is not active."""
         return torch.clamp(self.limit / (self.norm + 1e-6), max=1.0)  # as torch.nn.utils.clip_grad_norm_
 
     def response(self, clipped: list[Tensor], d: list[Tensor]) -> list[Tensor]:
-        """d ← k (d − g ⟨g, d⟩ / (n (n + 1e-6))) where clipping was active."""
+        """Return k (d − g ⟨g, d⟩ / (n (n + 1e-6))) where clipping was active, else d."""
         n, k = self.norm, self.factor()
         if as_number((k == 1).all()) is True:
             return [*d]

@@ -1,8 +1,8 @@
-"""Forward derivatives of an optimizer's step: from the tangents of w and g to those after the step.
+"""Compute forward derivatives of an optimizer's step: from the tangents of w and g to those after the step.
 
-A tangent is a derivative by one component of the metaparameters. Those of m components are held together: the
-tangents of a weight of shape s have shape (m, *s). A step maps weights, state and gradient to weights and
-state, and its derivative maps their tangents in the same way. It is linear in them.
+A tangent is a derivative by one component of the metaparameters. The tangents of m components are held
+together: those of a weight of shape s have shape (m, *s). A step maps weights, state and gradient to weights
+and state, and its derivative maps their tangents linearly in the same way.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from sklearn_kd.bilevel._optimizer_response import ascends, gradient_or_zeros
 class OptimizerTangent:
     """Tangents of an optimizer's state, carried along with those of the weights.
 
-    In each iteration: :meth:`before_step`, the optimizer's step, :meth:`advance`.
+    In each iteration, call :meth:`before_step`, take the optimizer's step, and call :meth:`advance`.
 
     Parameters
     ----------
     optimizer : Optimizer
     weights : list of Tensor
-        The weights that tangents are held of, in this order.
+        The weights that have tangents, in this order.
     """
 
-    # Names of the tensors of the state that have tangents, as the optimizer calls them.
+    # The optimizer's names of the tensors in its state that have tangents.
     names: tuple[str, ...] = ()
 
     def __init__(self, optimizer: Optimizer, weights: list[Tensor]):
@@ -55,22 +55,22 @@ class OptimizerTangent:
             torch._foreach_mul_(tangents, factor)
 
     def before_step(self) -> None:
-        """Note what the step is about to change."""
+        """Record what the step will change."""
 
     def advance(self, Z: list[Tensor], dg: list[Tensor], w_before: list[Tensor]) -> None:
-        """Carry the tangents through the step that was just taken, in place.
+        """Carry the tangents through the last step, in place.
 
         Parameters
         ----------
         Z : list of Tensor of shape (m, *w.shape)
-            ∂w/∂a before the step; ∂w'/∂a after the call.
+            ∂w/∂a before the call, ∂w'/∂a after it.
         dg : list of Tensor of shape (m, *w.shape)
-            ∂g/∂a of the gradient that the step was given.
+            ∂g/∂a of the gradient given to the step.
         w_before : list of Tensor
             The weights before the step.
         """
         for i, w in enumerate(self.weights):
-            if w.grad is not None:  # else it took no step
+            if w.grad is not None:  # otherwise it took no step
                 self._advance_weight(i, w, Z[i], dg[i], w_before[i])
 
     def _advance_weight(self, i: int, w: Tensor, Z: Tensor, dg: Tensor, w_before: Tensor) -> None:
@@ -78,7 +78,7 @@ class OptimizerTangent:
 
 
 class SGDTangent(OptimizerTangent):
-    """Carries tangents through SGD with momentum μ, dampening δ, Nesterov and weight decay.
+    """Carry tangents through SGD with momentum μ, dampening δ, Nesterov and weight decay.
 
     db' = μ db + (1 − δ) dg, in the first step dg; dw' = dw − γ db', or −γ (dg + μ db') for Nesterov.
     """
@@ -105,11 +105,11 @@ class SGDTangent(OptimizerTangent):
 
 
 class AdamTangent(OptimizerTangent):
-    """Carries tangents through Adam and AdamW.
+    """Carry tangents through Adam and AdamW.
 
     dm' = β₁ dm + (1 − β₁) dg; ds' = β₂ ds + 2 (1 − β₂) g dg; with ŝ = s'/bc₂ and D = √ŝ + ε:
     dw' = dw − γ/bc₁ [dm'/D − m' dŝ/(2 √ŝ D²)], and 0 in the brackets where s' = 0. For Adam with L2 weight
-    decay g includes wd · w; AdamW decays apart from the gradient.
+    decay, g includes wd · w; AdamW decays separately from the gradient.
     """
 
     names = ("exp_avg", "exp_avg_sq")

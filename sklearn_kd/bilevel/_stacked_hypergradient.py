@@ -1,7 +1,7 @@
-"""Hypergradients of several students at once, whose weights are stacked.
+"""Compute the hypergradients of several students with stacked weights at once.
 
 The mathematics is that of :mod:`sklearn_kd.bilevel._hypergradient`. Each weight has shape (K, ...), and no
-number of one student enters another's: norms, steps and inner products are taken student by student.
+student affects another: norms, steps and inner products are taken student by student.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sklearn_kd.bilevel._optimizer_response import (
 )
 
 STACKED_METHODS = ("finite_difference", "central_difference", "exact")
-# Elementwise: that of a stacked weight is that of each student's.
+# Elementwise responses: the response of a stacked weight consists of those of the students' weights.
 STACKED_RESPONSES = (OptimizerResponse, SGDResponse, AdamResponse)
 
 State = dict[str, Tensor]
@@ -37,28 +37,28 @@ Forward = Callable[[State, Tensor], Tensor]
 
 
 class StackedHypergradients:
-    """Keeps what hypergradients need from before a real step of K students, and computes them afterwards.
+    """Keep what hypergradients need before a real step of K students, and compute them afterwards.
 
-    In each iteration in which some student takes one: :meth:`begin`, the training forward pass, for
-    "exact" :meth:`pull_back`, the optimizer's step, :meth:`of`. The vectors of S students are rows of one
-    matrix, so that the number of operations does not grow with that of weights.
+    In each iteration in which any student takes one, call :meth:`begin`, run the training forward pass, call
+    :meth:`pull_back` for "exact", take the optimizer's step, and call :meth:`of`. The vectors of S students
+    are rows of one matrix, so that the number of operations does not grow with the number of weights.
 
     Parameters
     ----------
     state : dict of str to Tensor of shape (K, ...)
         Weights and buffers, by name.
     optimizer : Optimizer
-        Of some of these weights, with one of ``STACKED_RESPONSES``.
+        Optimizer of some of these weights, with one of ``STACKED_RESPONSES``.
     forward, validation_forward : callable(dict, Tensor) -> Tensor
-        Map the state of S students and their inputs to logits, shape (S, B, C): as in training, and as on
-        the validation batch.
+        Map the state of S students and their inputs to logits, shape (S, B, C), in training and on the
+        validation batch.
     logit_change : float
-        As of :class:`HypergradientEstimator`.
+        As in :class:`HypergradientEstimator`.
 
     Attributes
     ----------
     clipping : Clipping or None
-        Of the step just taken: set between :meth:`begin` and :meth:`of`.
+        Clipping in the last step. Set it between :meth:`begin` and :meth:`of`.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class StackedHypergradients:
         self._pulled_back, self.clipping = [], None
 
     def pull_back(self, logits: Tensor, evaluation: Contraction) -> None:
-        """Keep Jᵀ r_j of each metaparameter, for "exact", while the training pass's graph is there."""
+        """Keep Jᵀ r_j of each metaparameter, for "exact", while the training pass's graph exists."""
         self._pulled_back = [self._gradient(logits, self._moving, r_j) for r_j in evaluation.derivatives()]
 
     def of(
@@ -105,11 +105,11 @@ class StackedHypergradients:
         Parameters
         ----------
         members : sequence of S ints
-            The students' places, in rising order.
+            The students' indices, in ascending order.
         method : str
         train : tuple of (inputs, logits, evaluation)
-            Of the step just taken: the members' inputs as ``forward`` takes them, and all students' logits,
-            shape (K, B, C), and loss.
+            For the last step: the members' inputs in the form of ``forward``, all students' logits,
+            shape (K, B, C), and their loss.
         x_val : Tensor of shape (S, B, ...)
         validation_loss : callable(Tensor) -> (Tensor, Tensor)
             Maps the members' validation logits to their L_val, shape (S,), and its gradient.
@@ -120,7 +120,7 @@ class StackedHypergradients:
             NaN where v vanishes or is not finite.
         val_losses : Tensor of shape (S,)
         norms : Tensor of shape (S,)
-            Of v; up to ``SMALLEST_NORM`` there is no direction.
+            Norms of v; up to ``SMALLEST_NORM`` there is no direction.
         """
         inputs, logits, evaluation = train
         places = None if len(members) == self._n_students else torch.tensor(members, device=logits.device)
@@ -153,7 +153,7 @@ class StackedHypergradients:
         loss, r = validation_loss(logits)
         v = self._gradient(logits, moving, r)
         if any(w.grad is None for w in self._moving):
-            # A weight without gradient took no step that lambda could have changed.
+            # A weight without gradient took no step that the metaparameters could have changed.
             parts = zip(v.split(self._sizes, dim=1), self._moving, strict=True)
             v = torch.cat([torch.zeros_like(p) if w.grad is None else p for p, w in parts], dim=1)
         return v, r, loss
@@ -164,7 +164,7 @@ class StackedHypergradients:
         return _matrix([torch.zeros_like(w) if g is None else g for g, w in zip(found, weights, strict=True)])
 
     def _responses(self, places: Tensor | None, v: Tensor) -> tuple[Any, Tensor]:
-        """Return (c, d) of the members; d is v itself where the response is a multiple of it."""
+        """Return (c, d) of the members; d is v itself if the response is a multiple of it."""
         whole = v if places is None else torch.zeros_like(self._before).index_copy_(0, places, v)
         of_weights = self._split(whole, self._n_students)
         c, d = self._response(of_weights, self._split(self._before, self._n_students))
@@ -177,7 +177,7 @@ class StackedHypergradients:
     def _directional_derivatives(
         self, places: Tensor | None, method: str, x: Tensor, logits: Tensor, d: Tensor, step: Tensor
     ) -> Tensor:
-        """Compute u = J d of each member, by finite differences of its own step, shape (S, B, C)."""
+        """Compute u = J d of each member, by finite differences with its own step, shape (S, B, C)."""
         before = _of(self._before, places)
 
         def replay(step: Tensor) -> Tensor:
@@ -199,15 +199,15 @@ class StackedHypergradients:
 
 
 def _matrix(tensors: Sequence[Tensor]) -> Tensor:
-    """Return tensors of shape (S, ...) as one of shape (S, n)."""
+    """Join tensors of shape (S, ...) into one of shape (S, n)."""
     return torch.cat([t.reshape(len(t), t[0].numel()) for t in tensors], dim=1)
 
 
 def _of(tensor: Tensor, places: Tensor | None) -> Tensor:
-    """Return the rows at these places; None: all."""
+    """Return the rows at these indices; None: all."""
     return tensor if places is None else tensor.detach().index_select(0, places)
 
 
 def _rms(t: Tensor) -> Tensor:
-    """Return the root mean square by student, float64, shape (S,)."""
+    """Return the root mean square for each student, float64, shape (S,)."""
     return torch.linalg.vector_norm(t.flatten(1), dim=1).double() / t[0].numel() ** 0.5

@@ -14,7 +14,7 @@ from sklearn_kd.files._values import STATE_VALUES, Unserializable, is_same
 
 # Attributes of EpochScoring that hold the last epoch's predictions, and are computed anew.
 _CACHES = {"y_trues_", "y_preds_"}
-# Attributes of these types cannot be serialised and need not be: code that runs makes them again.
+# Attributes of these types cannot be serialised and need not be, since the code makes them again.
 _MADE_AGAIN = (type, ModuleType, logging.Logger)
 
 OnUnserializable = Callable[[str, str], None]
@@ -26,11 +26,11 @@ def helper_state(helper: Any, name: str, on_unserializable: OnUnserializable) ->
     Parameters
     ----------
     helper : object
-        With ``state_dict`` and ``load_state_dict``; without them its attributes are read.
+        If it lacks ``state_dict`` or ``load_state_dict``, its attributes are read.
     name : str
-        Names the helper in messages.
+        Name of the helper in messages.
     on_unserializable : callable(name, type_name)
-        Called for each part that has no form and is left out.
+        Called for each part that cannot be serialised and is left out.
     """
     if not has_state_dict(helper):
         return reflected_state(helper, name, on_unserializable)
@@ -42,7 +42,7 @@ def helper_state(helper: Any, name: str, on_unserializable: OnUnserializable) ->
 
 
 def load_helper_state(helper: Any, state: dict[str, Any]) -> None:
-    """Load a state of :func:`helper_state`.
+    """Load a state from :func:`helper_state`.
 
     Raises
     ------
@@ -63,7 +63,7 @@ def load_helper_state(helper: Any, state: dict[str, Any]) -> None:
 
 
 def changed_state(state: dict[str, Any], at_start: dict[str, Any]) -> dict[str, Any]:
-    """Return a state with only the attributes that differ from ``at_start``: the user sets the others."""
+    """Return a state with only the attributes that differ from ``at_start``; the user sets the others."""
     before = at_start.get("attributes", {})
     attributes = {
         name: value
@@ -82,9 +82,9 @@ def has_state_dict(value: Any) -> bool:
 def reflected_state(helper: Any, name: str, on_unserializable: OnUnserializable) -> dict[str, Any]:
     """Read the state of a foreign helper, which has no ``state_dict``, from its attributes.
 
-    Parameters of the constructor are left out. An attribute that has ``state_dict`` itself, such as a
-    learning rate schedule, is asked for it. An attribute that cannot be serialised is reported where a
-    user's class holds it; skorch's callbacks make such attributes again.
+    Parameters of the constructor are left out. For an attribute with its own ``state_dict``, such as a
+    learning rate schedule, that is used. An attribute that cannot be serialised is reported if a user's
+    class holds it; skorch's callbacks make such attributes again.
     """
     given = set(inspect.signature(type(helper)).parameters)
     if isinstance(helper, EpochScoring):

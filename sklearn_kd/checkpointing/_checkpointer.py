@@ -14,7 +14,7 @@ from sklearn_kd.files._history import decode_history, encode_history
 from sklearn_kd.files._values import STATE_VALUES
 from sklearn_kd.inputs._batches import check_batches_state
 
-# Tolerance of the comparison of teacher logits: another number of threads rounds otherwise.
+# Tolerance of the comparison of teacher logits, since another number of threads rounds differently.
 _TOLERANCE = 1e-4
 
 
@@ -24,13 +24,13 @@ class Checkpointer:
     Parameters
     ----------
     checkpoints : Checkpoints or RankCheckpoints
-        Of the whole fit.
+        Checkpoints of the whole fit.
     stage : str
-        Lower-case letters; begins the names of the files.
+        Prefix of the names of the files, in lower-case letters.
     training : TrainingState
         The state to write and to restore.
     teacher_signature : Tensor or None, default=None
-        Some of the teacher's outputs: a checkpoint written with another teacher is refused.
+        Some of the teacher's outputs, to refuse a checkpoint written with another teacher.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Checkpointer:
     # In the training loop
 
     def restore(self) -> int:
-        """Load the latest checkpoint, if there is one; return the number of epochs it has behind it.
+        """Load the latest checkpoint, if there is one; return the number of epochs trained before it.
 
         Raises
         ------
@@ -82,9 +82,9 @@ class Checkpointer:
                 iterator.load_state_dict(state)
 
     def save(self) -> None:
-        """Write a checkpoint; to be called between two epochs.
+        """Write a checkpoint. Call it between two epochs.
 
-        Nothing is written where no epoch has been trained since the last checkpoint was loaded.
+        Nothing is written if no epoch has been trained since the last checkpoint was loaded.
         """
         if self._training.n_epochs == self._n_restored or not self._checkpoints.active:
             return
@@ -95,7 +95,7 @@ class Checkpointer:
     # When the stage is over
 
     def finish_stage(self, result: dict[str, Any]) -> None:
-        """Write the result of the stage, plain values and tensors; ``result["history"]`` is a History."""
+        """Write the result of the stage, in plain values and tensors; ``result["history"]`` is a History."""
         history = encode_history(result["history"], STATE_VALUES, self._training.on_unserializable)
         self._write({"result": STATE_VALUES.encode(result | {"history": None}), "history": history})
 
@@ -121,7 +121,7 @@ class Checkpointer:
                     "history": decode_history(state["history"], STATE_VALUES)
                 }
                 check(found)
-                # A history of its own: the check may have kept the one that it was given.
+                # A copy of the history, since the check may have kept the one that it was given.
                 result.update(found | {"history": decode_history(state["history"], STATE_VALUES)})
 
         self._latest(load)
@@ -139,26 +139,26 @@ class Checkpointer:
         self._checkpoints.latest(self._stage, self._why_other_training, load)
 
     def _why_other_training(self, state: dict[str, Any]) -> str | None:
-        """Return why a state is of another training, or None."""
+        """Return why a state belongs to another training, or None."""
         start, saved_start = self._training.initial_values, state["start"]
         if start.shape != saved_start.shape or not torch.equal(start, saved_start):
-            return "it began with other metaparameters, or another process"
+            return "it started from other metaparameters, or another process"
         n_saved, n_ranks = state.get("n_ranks", 1), self._checkpoints.n_ranks
         if n_saved != n_ranks:
             return (
-                f"it was written by {n_saved} process{'es' * (n_saved > 1)} training together, and now there "
+                f"it was written by {n_saved} process{'es' * (n_saved > 1)} training together, but now there "
                 f"{'are' if n_ranks > 1 else 'is'} {n_ranks} (what each draws by itself, such as dropout, "
                 f"cannot be divided anew; start {n_saved}, or give another checkpoint_dir to begin again)"
             )
         saved, current = state["teacher"], self._signature
         if saved is None or current is None:
-            return None if saved is current else "only one of them, it and this fit, has a teacher"
+            return None if saved is current else "only one of this fit and the checkpoint's fit has a teacher"
         if saved.shape != current.shape or not torch.allclose(
             saved, current, rtol=_TOLERANCE, atol=_TOLERANCE
         ):
             return (
                 "the teacher's outputs differ from those it was written with (a teacher that is trained "
-                "differently each time needs a random_state, or teacher_logits in its place)"
+                "differently each time needs a random_state; or give teacher_logits instead)"
             )
         return None
 

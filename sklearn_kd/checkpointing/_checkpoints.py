@@ -24,16 +24,16 @@ from sklearn_kd.files._atomic import remove_leftovers
 
 _N_KEPT = 2
 _NAME = re.compile(r"([a-z]+)-(\d{8})\.checkpoint")
-# Those that the fit of this thread has opened; None outside a fit.
+# Checkpoints that the fit in this thread has opened; None outside a fit.
 _OPENED: ContextVar[list[Checkpoints] | None] = ContextVar("opened", default=None)
 
 
 @contextmanager
 def released_on_failure() -> Iterator[None]:
-    """Release checkpoints that are opened inside if the block fails, so that the next fit can go on.
+    """Release checkpoints opened inside if the block fails, so that the next fit can continue.
 
-    Waiting until they are freed is not enough: whoever keeps the error, as a notebook does, keeps the frames
-    of the fit with it.
+    Waiting until they are freed is not enough: whatever keeps the error, such as a notebook, keeps the frames
+    of the fit too.
     """
     opened: list[Checkpoints] = []
     token = _OPENED.set(opened)
@@ -48,7 +48,7 @@ def released_on_failure() -> Iterator[None]:
 
 
 class Checkpoints:
-    """Checkpoints of one fit. Without ``checkpoint_dir`` every method does nothing.
+    """Checkpoints of one fit. Without ``checkpoint_dir``, every method does nothing.
 
     Parameters
     ----------
@@ -59,14 +59,14 @@ class Checkpoints:
     seeds : sequence of sequences of int
         The seeds drawn for the fit.
     drawn_anew : bool
-        True if another process would draw other seeds: then the seeds in the checkpoints are used.
+        Whether another process would draw other seeds, so that the seeds in the checkpoints are used.
 
     Attributes
     ----------
     seeds : list of lists of int
-        The seeds that the fit is to use.
+        The seeds that the fit uses.
     n_ranks : int
-        1: one process trains.
+        Number of ranks: 1.
 
     Raises
     ------
@@ -96,8 +96,8 @@ class Checkpoints:
         if not self._lock.held:
             warnings.warn(
                 "checkpoint_dir: another process, or another thread of this one, runs the same fit, in "
-                f"{self._folder}. This fit writes no checkpoints. Give each a checkpoint_dir of its own if "
-                "both are wanted.",
+                f"{self._folder}. This fit writes no checkpoints. If you want both, give each its own "
+                "checkpoint_dir.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -114,24 +114,24 @@ class Checkpoints:
 
     @property
     def active(self) -> bool:
-        """True if checkpoints are written."""
+        """Whether checkpoints are written."""
         return self._folder is not None
 
     # ----------------------------------------------------------------------------------
     # Write and delete
 
     def write(self, stage: str, number: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint, and delete all of its stage but the one before it.
+        """Write a checkpoint, and delete all others of its stage except the previous one.
 
-        If it cannot be written, as on a full disk, the fit continues after a warning, which is given once: a
-        running fit is worth more than the protection from a crash. The checkpoint before it stays.
+        If it cannot be written, for example on a full disk, the fit continues after a single warning, since a
+        running fit is worth more than protection from a crash. The previous checkpoint is kept.
 
         Parameters
         ----------
         stage : str
             Lower-case letters.
         number : int
-            Rises within a stage, such as the number of epochs.
+            A number that rises within a stage, such as the number of epochs.
         state : dict
             Plain values and tensors.
         """
@@ -141,7 +141,7 @@ class Checkpoints:
         try:
             write_file(self._folder / f"{stage}-{number:08d}.checkpoint", content | {"state": state})
             there = self._files(stage)
-            # Later ones have been refused: else the fit would have resumed from them.
+            # Later ones have been refused, or the fit would have resumed from them.
             ahead = [file for file in there if file[2] > number]
             for path, _, _ in [*ahead, *there[len(ahead) + _N_KEPT :]]:
                 path.unlink(missing_ok=True)
@@ -152,7 +152,7 @@ class Checkpoints:
             self._failed = True
 
     def release(self) -> None:
-        """Write no more; existing checkpoints stay for another fit."""
+        """Write no more checkpoints; existing ones are kept for another fit."""
         if self._folder is not None:
             self._lock.release()
         self._folder = None
@@ -185,7 +185,7 @@ class Checkpoints:
         why_not: Callable[[dict[str, Any]], str | None] = lambda state: None,
         use: Callable[[dict[str, Any]], Any] = lambda state: None,
     ) -> dict[str, Any] | None:
-        """Return the content of the latest checkpoint that can be used; None if there is no checkpoint.
+        """Return the content of the latest usable checkpoint; None if there is no checkpoint.
 
         A warning names each later checkpoint that cannot be used, with the reason.
 
@@ -195,7 +195,7 @@ class Checkpoints:
         why_not : callable(state) -> str or None
             Returns a reason why a state cannot be used.
         use : callable(state)
-            Uses a state. If it raises an error, the checkpoint before it is tried.
+            Uses a state. If it raises an error, the previous checkpoint is tried.
 
         Raises
         ------
@@ -227,11 +227,11 @@ class Checkpoints:
         if not known or not isinstance(content["versions"], dict) or not isinstance(content["state"], dict):
             raise Refused("it does not hold a checkpoint")
         if content["fit"] != self._digest or content["stage"] != stage:
-            raise Refused("it is of another fit, with other data or parameters")
+            raise Refused("it belongs to another fit, with other data or parameters")
         running = running_versions()
         for name, version in content["versions"].items():
             if running.get(name) != version:
-                raise Refused(f"it was written with {name} {version}, and {running.get(name)} is running")
+                raise Refused(f"it was written with {name} {version}, but {running.get(name)} is running")
         if not _are_seeds(content["seeds"], self.seeds):
             raise Refused("it does not hold a checkpoint: its seeds are invalid")
         return content
@@ -249,7 +249,7 @@ class Checkpoints:
     def _warn(self, path: Path, reason: str) -> None:
         if path not in self._warned:
             self._warned.add(path)
-            message = f"checkpoint_dir: {path} is not used: {reason}. The one before it is."
+            message = f"checkpoint_dir: {path} is not used: {reason}. The previous one is used."
             warnings.warn(message, UserWarning, stacklevel=2)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -268,7 +268,7 @@ def reason_against(
         if reason is None:
             use(state)
         return reason
-    except Exception as error:  # a state that was not written here may fail in any way
+    except Exception as error:  # a foreign state may fail in any way
         return f"its content is wrong ({type(error).__name__}: {error})"
 
 

@@ -24,7 +24,7 @@ _LONGEST_HEADER = 200
 
 
 class Refused(Exception):
-    """A checkpoint cannot be used; the message is a reason that follows the file's name and a colon."""
+    """Raised if a checkpoint cannot be used; the message is the reason, to follow the file's name."""
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
@@ -48,7 +48,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read the content of a file of :func:`write`.
+    """Read the content of a file that :func:`write` wrote.
 
     Raises
     ------
@@ -67,17 +67,17 @@ def read(path: Path) -> dict[str, Any]:
         raise Refused("it does not begin like a checkpoint of sklearn_kd")
     version, digest, n_bytes = header.groups()
     if int(version) != FORMAT:
-        raise Refused(f"it has format {int(version)}, and this version of sklearn_kd reads format {FORMAT}")
+        raise Refused(f"it has format {int(version)}, but this version of sklearn_kd reads format {FORMAT}")
     payload = written[header.end() :]
     if len(payload) != int(n_bytes):
-        raise Refused(f"it is truncated: {len(payload)} of {int(n_bytes)} bytes are there")
+        raise Refused(f"it is truncated: it has {len(payload)} of {int(n_bytes)} bytes")
     if hashlib.sha256(payload).hexdigest().encode() != digest:
         raise Refused("it has been altered: its checksum differs")
     try:
         return load_tensors(payload)
     except TooLargeError as error:
         raise Refused(f"it cannot be read ({error})") from error
-    except Exception as error:  # a payload that was not written here may fail in any way
+    except Exception as error:  # a foreign payload may fail in any way
         raise Refused(f"it cannot be read ({type(error).__name__}: {error})") from error
 
 

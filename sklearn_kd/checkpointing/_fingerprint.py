@@ -1,4 +1,4 @@
-"""Hash all that determines a fit; the hash is the same in every process.
+"""Hash everything that determines a fit; the hash is the same in every process.
 
 Objects that cannot be hashed by content, such as compiled functions, are hashed by name.
 """
@@ -29,7 +29,7 @@ Update = Callable[[Any], None]
 
 # Parameters that do not change the result of a fit.
 _WITHOUT_EFFECT = {"verbose", "n_jobs", "checkpoint_dir", "teacher_logits_dir", "keep_teacher", "parallel"}
-# Number of rows that are hashed for a Dataset, beside all labels.
+# Number of rows of a Dataset to hash, besides all labels.
 _N_SAMPLES = 4
 
 
@@ -44,13 +44,13 @@ def fingerprint(**parts: Any) -> str:
 
 def relevant_parameters(estimator: BaseEstimator) -> dict[str, Any]:
     """Return the parameters that change the result of a fit; nested estimators are hashed with theirs."""
-    # The seeds and the device in use are hashed in place of random_state and device.
+    # The seeds and the device in use are hashed instead of random_state and device.
     left_out = _WITHOUT_EFFECT | {"random_state", "device"}
     return {name: v for name, v in estimator.get_params(deep=False).items() if name not in left_out}
 
 
 def sample_rows(rows: DatasetRows, collate_fn: Callable[[list[Any]], Any] | None = None) -> Tensor:
-    """Return a few rows of a Dataset, read under a fixed random state."""
+    """Return a few rows of a Dataset, read with a fixed random state."""
     indices = np.unique(np.linspace(0, len(rows) - 1, _N_SAMPLES).astype(int)).tolist()
     with preserved_random_state(torch.device("cpu"), seed=0):
         return BatchFetcher(rows, collate_fn)[indices][0]
@@ -59,7 +59,7 @@ def sample_rows(rows: DatasetRows, collate_fn: Callable[[list[Any]], Any] | None
 def _describe(value: Any, update: Update, depth: int) -> None:
     """Call ``update`` with bytes that identify a value."""
     update(f"{type(value).__module__}.{type(value).__name__}(".encode())
-    if depth < 20:  # a value nested more deeply holds itself
+    if depth < 20:  # a value nested more deeply contains itself
         _describe_inside(value, partial(_describe, update=update, depth=depth + 1), update)
     update(b")")
 
@@ -70,7 +70,7 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
     elif isinstance(value, (np.ndarray, np.generic)):
         _describe_array(np.asarray(value), describe, update)
     elif isinstance(value, Tensor):
-        # Of a network that is sharded among processes, the part of this one.
+        # For a network sharded among processes, the part of this one.
         hash_tensor(update, value.to_local() if hasattr(value, "to_local") else value)
     elif isinstance(value, PathLike):
         update(str(value).encode())
@@ -85,7 +85,7 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
             describe(key)
             describe(v)
     elif isinstance(value, type):
-        # Not __qualname__, which a class of a function loses where it is sent to another process.
+        # Not __qualname__, which a class defined in a function loses when sent to another process.
         update(f"{value.__module__}.{value.__name__}".encode())
     elif isinstance(value, (ModuleType, BuiltinFunctionType)):
         update(f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', value)}".encode())
@@ -101,7 +101,7 @@ def _describe_inside(value: Any, describe: Callable[[Any], None], update: Update
 def _own_code(kind: type) -> dict[str, Any]:
     """Return the methods and plain attributes of a user's subclass of a class of this library.
 
-    A loss or a strategy of one's own is part of the fit, as a function is.
+    A user's own loss or strategy is part of the fit, as a function is.
     """
     is_ours = [base.__module__.startswith("sklearn_kd.") for base in kind.__mro__]
     users = kind.__mro__[: is_ours.index(True)] if any(is_ours) else ()
@@ -128,7 +128,7 @@ def _describe_function(function: Any, describe: Callable[[Any], None]) -> None:
     elif isinstance(function, MethodType):
         describe([function.__func__, function.__self__])
     elif isinstance(function, CodeType):
-        # Line numbers are left out: an edit elsewhere in the file changes them.
+        # Line numbers are left out, since an edit elsewhere in the file changes them.
         describe([function.co_code, function.co_names, function.co_consts])
     else:
         cells = [cell.cell_contents for cell in function.__closure__ or ()]
@@ -147,7 +147,7 @@ def _state_of(value: Any) -> Any:
     if hasattr(value, "net_") and hasattr(type(value), "student_"):  # fitted, of this library
         return value.student_
     if isinstance(value, (np.random.RandomState, np.random.Generator, torch.Generator)):
-        return None  # the state of a generator does not identify the fit that it is for
+        return None  # the state of a generator does not identify the fit
     if isinstance(value, (BaseEstimator, Callback)):
         names = inspect.signature(type(value)).parameters
         given = {name: getattr(value, name) for name in names if hasattr(value, name)}

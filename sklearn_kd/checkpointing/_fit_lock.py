@@ -13,7 +13,7 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# Number of attempts to make a folder, which another fit that ends may remove at the same time.
+# Number of attempts to make a folder, which another fit may remove at its end at the same time.
 _TRIES = 100
 
 _GUARD = threading.Lock()
@@ -22,9 +22,9 @@ _HELD: set[tuple[int, str]] = set()
 
 
 class FitLock:
-    """A lock on a folder, held until it is released or its process ends, however that happens.
+    """A lock on a folder, held until it is released or its process ends in any way.
 
-    The folder is made if it is missing.
+    The folder is created if it is missing.
 
     Parameters
     ----------
@@ -33,7 +33,7 @@ class FitLock:
     Attributes
     ----------
     held : bool
-        True if this fit holds the lock; False if another one, in any process, holds it. On a file system
+        Whether this fit holds the lock; False if another fit, in any process, holds it. On a file system
         without locks, fits in other processes go unnoticed.
     """
 
@@ -61,7 +61,7 @@ class FitLock:
             with suppress(FileNotFoundError):  # another fit has ended and removed the folder
                 self._system = take(self._path)
                 return self._system.held
-        raise OSError(f"{self._path} disappears as often as it is made. Give each fit a folder of its own.")
+        raise OSError(f"{self._path} disappears whenever it is created. Give each fit its own folder.")
 
     def remove(self) -> None:
         """Release the lock and remove its file."""
@@ -89,8 +89,8 @@ class FitLock:
 class _RecordLock:
     """A POSIX record lock, which a fork neither inherits, as with ``flock``, nor releases when it ends.
 
-    So the workers of a loader, which may outlive a killed fit, do not block the next fit. Threads of one
-    process do not see the lock.
+    So the workers of a loader, which may outlive a killed fit, do not block the next fit. Threads of the
+    same process do not see the lock.
     """
 
     def __init__(self, path: Path) -> None:
@@ -106,7 +106,7 @@ class _RecordLock:
                 self.held = True  # a file system without locks
                 return
             self.held = self._is_there()
-            if not self.held:  # its last holder has removed it since it was opened
+            if not self.held:  # its last holder removed it after it was opened
                 self.release()
 
     def _is_there(self) -> bool:

@@ -1,6 +1,7 @@
-"""Take and load the full state of a module, which is more than ``state_dict`` holds.
+"""Take and load the full state of a module.
 
-It has the buffers that are not persistent, ``requires_grad`` of the weights, and the mode of each submodule.
+Besides ``state_dict``, it has non-persistent buffers, ``requires_grad`` of the weights, and the mode of each
+submodule.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ def module_state(module: nn.Module) -> dict[str, Any]:
 
 
 def load_module_state(module: nn.Module, state: dict[str, Any]) -> None:
-    """Load a state of :func:`module_state` into a module of the same architecture."""
+    """Load a state from :func:`module_state` into a module of the same architecture."""
     with torch.no_grad():
         for name, w in module.named_parameters():
             w.copy_(state["weights"][name])
@@ -50,10 +51,10 @@ def _extra_state(module: nn.Module) -> Any:
 
 
 def load_buffer(module: nn.Module, name: str, value: Tensor) -> None:
-    """Set a buffer of a module, which may lack it or have another."""
+    """Set a buffer of a module that may lack it or have a different one."""
     buffer = module._buffers.get(name)
     if buffer is not None and buffer.shape == value.shape and buffer.dtype == value.dtype:
         buffer.copy_(value)
-    else:  # training has made the buffer, or replaced it
+    else:  # training made or replaced the buffer
         device = next((t.device for t in (*module.parameters(), *module.buffers())), value.device)
         module._buffers[name] = value.to(device if buffer is None else buffer.device)

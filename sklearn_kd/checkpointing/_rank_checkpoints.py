@@ -1,4 +1,4 @@
-"""Checkpoints of a fit on several ranks: the first has the files, and all are given the same content."""
+"""Checkpoints of a fit on several ranks: the first has the files, and all get the same content."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ class RankCheckpoints:
     ----------
     ranks : Ranks
     own : Checkpoints
-        Those of this rank: with a folder on the first, without one on the others.
+        Checkpoints of this rank: with a folder on the first, without one on the others.
 
     Attributes
     ----------
     seeds : list of lists of int
-        The seeds that the fit is to use: the first rank's.
+        The seeds that the fit uses: those of the first rank.
     active : bool
-        True if checkpoints are written.
+        Whether checkpoints are written.
     n_ranks : int
-        How many ranks there are.
+        Number of ranks.
     """
 
     def __init__(self, ranks: Ranks, own: Checkpoints) -> None:
@@ -35,11 +35,11 @@ class RankCheckpoints:
         self.seeds, self.active = ranks.broadcast((own.seeds, own.active))
 
     def write(self, stage: str, number: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint, on the first rank."""
+        """Write a checkpoint on the first rank."""
         self._own.write(stage, number, state)
 
     def release(self) -> None:
-        """Write no more; existing checkpoints stay for another fit."""
+        """Write no more checkpoints; existing ones are kept for another fit."""
         self._own.release()
         self.active = False
 
@@ -59,7 +59,7 @@ class RankCheckpoints:
         Parameters
         ----------
         stage, why_not, use
-            As of :meth:`Checkpoints.latest`.
+            As in :meth:`Checkpoints.latest`.
 
         Raises
         ------

@@ -14,12 +14,12 @@ class TrialCache:
     Parameters
     ----------
     checkpoints : Checkpoints or RankCheckpoints
-        The losses that an earlier, killed fit has written are read from them.
+        Losses that an earlier, killed fit wrote are read from them.
 
     Attributes
     ----------
     best : dict or None
-        Plain values and tensors that describe the best trial of the losses, as they were recorded.
+        Recorded description of the best trial, in plain values and tensors.
     """
 
     def __init__(self, checkpoints: FitCheckpoints) -> None:
@@ -35,7 +35,7 @@ class TrialCache:
     ) -> tuple[dict[int, float], Callable[[dict[int, float], bool, dict[str, Any] | None], None]]:
         """Return the known losses of the next batch of trials, and a callback that records new ones.
 
-        Losses that were recorded under other settings are dropped, with those of all later calls.
+        Losses recorded for other settings are dropped, with those of all later calls.
 
         Parameters
         ----------
@@ -45,16 +45,16 @@ class TrialCache:
         Returns
         -------
         losses : dict of int to float
-            The known losses by the index of their trial.
+            The known losses, by the index of their trial.
         record : callable(losses, interrupted, best)
-            Records losses by the index of their trial, and the best trial of all. ``interrupted`` says that a
-            user has cut these trials short: they, and all that follows from them, are not written.
+            Records losses, by the index of their trial, and the best trial of all. If ``interrupted``, a user
+            ended these trials early: neither they nor later ones are written.
         """
         wanted = [[float(value) for value in setting] for setting in settings]
         k, self._n_calls = self._n_calls, self._n_calls + 1
         if k >= len(self._calls) or [row[:-1] for row in self._calls[k]] != wanted:
             if any(row[-1] is not None for call in self._calls[k:] for row in call):
-                self.best = None  # it may be one of those
+                self.best = None  # it may be one of the dropped ones
             self._calls[k:] = [[[*row, None] for row in wanted]]
         rows = self._calls[k]
 
@@ -71,7 +71,7 @@ class TrialCache:
 
 
 def _check_calls(state: dict[str, Any]) -> None:
-    """Raise ValueError unless this is a state that a :class:`TrialCache` wrote."""
+    """Raise ValueError unless a :class:`TrialCache` wrote this state."""
     best = state["best"]
     if not (best is None or set(best) == {"setting", "loss", "averaged", "weights", "beside"}):
         raise ValueError(f"a best trial {str(best)[:100]}")

@@ -1,1 +1,1 @@
-"""Methods compared on the same folds and seeds."""
+"""Compare methods on the same folds and seeds."""

@@ -79,98 +79,95 @@ def compare_methods(
 ) -> MethodComparison:
     """Compare ways to choose the metaparameters: methods × folds × seeds, all paired.
 
-    Every method meets the same folds and, in each fold, the same seeds: initial weights,
-    order of batches, D_val and teacher are shared, so that differences are the method's.
+    All methods use the same folds and, in each fold, the same seeds. They share the initial weights, the
+    order of batches, D_val and the teacher, so that differences are due to the method.
 
     Parameters
     ----------
     estimator : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor or Pipeline
-        Cloned, not fitted. A Pipeline ends in one of the others. The transformers are fitted once per fold
-        and seed, on the training fold.
+        Cloned, not fitted. A Pipeline must end in one of the others; its transformers are fitted once per
+        fold and seed, on the training fold.
     X : array-like of shape (n_samples, n_features) or (n_samples, ...)
     y : array-like of shape (n_samples,) or (n_samples, n_outputs)
-        Labels, several of them in a matrix of 0 and 1, or numbers.
+        Labels, a matrix of 0 and 1 for several labels per row, or numeric targets.
     methods : sequence of str, dict of {str: dict} or None, default=None
-        Values of ``meta`` of a :class:`DistilledClassifier` or :class:`DistilledRegressor`, values of
-        ``weights`` or ``meta`` of a :class:`DistProClassifier` or :class:`DistProRegressor`; or names of your
-        own, each with the parameters that the estimator (not the Pipeline) is given, such as
+        Values of ``meta`` for a :class:`DistilledClassifier` or :class:`DistilledRegressor`, values of
+        ``weights`` or ``meta`` for a :class:`DistProClassifier` or :class:`DistProRegressor`; or a dict of
+        names of your own, each with parameters for the estimator (not the Pipeline), such as
         ``{"fixed (.5, 4)": {"meta": "fixed", "temperature": 4.0}}``. None: "none", "naive", "shortlist",
-        "random", "gradient", "linear" and "hyperopt"; "equal" and "process" of a DistProClassifier.
+        "random", "gradient", "linear" and "hyperopt"; for a DistProClassifier, "equal" and "process".
     baseline : str or None, default=None
-        The method that the others are compared with. None: "naive"; "equal" of a
-        DistProClassifier.
+        The method that the others are compared with. None: "naive"; for a DistProClassifier, "equal".
     cv : int, splitter or iterable of (train, test), default=5
-        An int means that many folds, shuffled; stratified where y has one label per row. For repetitions
+        An int means that many shuffled folds, stratified if y has one label per row. For repetitions,
         give ``RepeatedStratifiedKFold`` or ``RepeatedKFold``.
     n_seeds : int, default=1
-        Runs of every method in every fold, each with a seed and a teacher of its own.
+        Number of runs of each method in each fold, each run with its own seed and teacher.
     teacher_logits : array-like of shape (n_samples, n_classes), default=None
         The teacher's logits for the rows of X, in place of ``estimator``'s teacher. They
         should come from models that did not see these rows. A DistProClassifier takes none.
     teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        The same for a DistilledRegressor: numbers in the units of y.
+        The same for a DistilledRegressor: predictions in the units of y.
     random_state : int, RandomState or None, default=None
-        Folds (where ``cv`` is an int) and the seeds of all runs.
+        Seeds the folds (if ``cv`` is an int) and all runs.
     n_jobs : int or None, default=None
-        Processes, over folds and seeds; each has one thread where joblib's "loky" starts
-        them. None: one per core, or what ``joblib.parallel_config`` says where that has been
-        used (with dask or ray, their workers), or one where the students train on a GPU.
-        1 is faster where all runs together take but seconds, since processes have to start.
+        Number of processes, over folds and seeds; each has one thread if joblib's "loky" starts them. None:
+        one per core, or the setting of ``joblib.parallel_config`` if that is used (with dask or ray, their
+        workers), or one if the students train on a GPU. If all runs together take only seconds, 1 is faster,
+        since processes have to start.
     verbose : int, default=0
         1 shows a progress bar over folds × seeds.
 
     Returns
     -------
     MethodComparison
-        The runs as a table, their summary, and a plot.
+        The runs as a table, with a summary and a plot.
 
     Raises
     ------
     TypeError
-        If ``estimator`` or ``methods`` is of another kind.
+        If ``estimator`` or ``methods`` has a wrong type.
     ValueError
-        If a method or the baseline is not known, a parameter cannot be used, or there is no
-        teacher though a method needs one; all before any training.
+        If a method or the baseline is unknown, a parameter cannot be used, or there is no teacher although
+        a method needs one. Raised before any training.
 
     See Also
     --------
-    MethodComparison : What is returned.
+    MethodComparison : The result.
     ComparisonDisplay : Draws it.
 
     Notes
     -----
-    The teacher is fitted once per fold and seed, on the part of the training fold that is
-    left when D_val (``validation_fraction``) has been split off; it sees neither D_val nor
-    the test fold. Methods that learn from D_val train on that same part: their runs equal
-    ``fit`` under the ``random_state`` in the table. The others train on the whole training
-    fold, D_val included, as in the paper, with the same teacher's logits for all of it;
-    ``fit`` alone would have given them a teacher of slightly more rows. Methods that search
-    (``search_epochs``) hold the same D_val out of the training fold, and retrain on the whole; ``fit``
-    alone would have fitted their teacher anew for that. A prefitted teacher is used as it is: it must not
-    have been fitted on these rows.
+    The teacher is fitted once per fold and seed, on the part of the training fold that remains after D_val
+    (``validation_fraction``) is split off; it sees neither D_val nor the test fold. Methods that learn from
+    D_val train on the same part: their runs equal ``fit`` with the ``random_state`` in the table. The others
+    train on the whole training fold, including D_val, as in the paper, with the same teacher's logits for
+    all of it; a separate ``fit`` would give them a teacher fitted on slightly more rows. Methods that search
+    (``search_epochs``) hold the same D_val out of the training fold, and retrain on the whole; a separate
+    ``fit`` would fit their teacher anew for that. A prefitted teacher is used as it is: it must not have been
+    fitted on these rows.
 
-    Of a DistProClassifier the teacher is a trained network: it must not have been trained on
-    these rows. All runs equal ``fit`` on the training fold under the ``random_state`` in the
-    table: each search holds the same D_val out of the training fold (``validation_fraction``), and
-    each retraining uses all rows of it. ``lambda1`` and ``temperature`` are NaN in the results
-    unless ``logit_weight="learned"``; ``fit_seconds`` has search and retraining.
+    The teacher of a DistProClassifier is a trained network; it must not have been trained on these rows. All
+    runs equal ``fit`` on the training fold with the ``random_state`` in the table: each search holds the same
+    D_val out of the training fold (``validation_fraction``), and each retraining uses all of its rows.
+    ``lambda1`` and ``temperature`` are NaN in the results unless ``logit_weight="learned"``;
+    ``fit_seconds`` covers search and retraining.
 
-    Runs do not depend on ``n_jobs`` but for the last digits of float32 sums, which depend on
-    the number of torch's threads: all cores with ``n_jobs=1``, one in each process of more.
-    Set ``OMP_NUM_THREADS=1`` to have them equal.
+    Runs do not depend on ``n_jobs``, except for the last digits of float32 sums, which depend on
+    the number of torch's threads: all cores with ``n_jobs=1``, one in each process otherwise.
+    Set ``OMP_NUM_THREADS=1`` to make them equal.
 
     A DistilledRegressor standardises y by the training fold. Its methods hold D_val out of the fold
-    themselves, as ``fit`` does, and are trained one by one. ``lambda1`` is the mean where each output
+    themselves, as ``fit`` does, and are trained one by one. ``lambda1`` is the mean if each output
     has its own.
 
-    Methods do not depend on each other: leaving one out changes no number of another, but for
-    those same last digits, and the seconds. Methods that train on the same rows are trained in
-    one batched run where that pays, those with fixed metaparameters apart from those that
-    learn them: on a CPU, at least three small students; ``models_in_batch`` in the results says
-    how many, and the logger "sklearn_kd", at level INFO, why not. The time of such a run is
-    shared equally by the methods in it, so that ``fit_seconds`` adds up to the time spent, and
-    is less than ``fit`` alone would take;
-    compare the cost of methods where ``models_in_batch`` is 1 for all.
+    Methods do not depend on each other: leaving one out does not change the results of another, except for
+    those last digits and the seconds. Methods that train on the same rows are trained in one batched run if
+    that pays (on a CPU, with at least three small students); those with fixed metaparameters are batched
+    separately from those that learn them. ``models_in_batch`` in the results says how many, and the logger
+    "sklearn_kd", at level INFO, why not. The methods of a batched run share its time equally, so that
+    ``fit_seconds`` adds up to the time spent and is less than a separate ``fit`` would take. To compare the
+    cost of methods, use runs in which ``models_in_batch`` is 1 for all.
 
     Examples
     --------
@@ -199,8 +196,8 @@ def compare_methods(
         refuse_classes(classifier.class_weight, stated)
     answers = Answers(task, checked_teacher_classes(stated, task.output_labels))
     if kind is DistilledMethods:
-        # The teacher reaches the methods as its answers; a big one is not carried along by each of them,
-        # unless its layers are compared too.
+        # Methods get the teacher's answers and do not carry a copy of a large teacher, unless its layers are
+        # compared too.
         of_their_own = methods.values() if isinstance(methods, dict) else ()
         losses = [classifier.loss, *(own.get("loss") for own in of_their_own if isinstance(own, dict))]
         compares_features = any(has_terms(loss) for loss in losses)
@@ -220,7 +217,7 @@ def compare_methods(
             teacher.ask_about_given_rows()
 
     rng = check_random_state(random_state)
-    with torch_state_lock():  # another thread that holds the turn may have seeded NumPy's global generator
+    with torch_state_lock():  # another thread that holds the lock may have seeded NumPy's global generator
         cells = _fold_seeds(X, y, task, cv, int(n_seeds), rng)
     shared = _Shared(X, y, answers, found, transformers, teacher, classifier, checked, kind)
     rows = _run_all(shared, cells, n_jobs, verbose)
@@ -228,7 +225,7 @@ def compare_methods(
 
 
 def _given_answers(estimator: Any, kind: Kind, teacher_logits: Any, teacher_predictions: Any) -> Any:
-    """Return the teacher's answers that were given, under the name that they have for this estimator."""
+    """Return the given answers of the teacher; refuse the argument of another kind of estimator."""
     given = {"teacher_logits": teacher_logits, "teacher_predictions": teacher_predictions}
     own = given.pop(estimator._answers)
     other = next(name for name in given)
@@ -246,7 +243,7 @@ def _given_answers(estimator: Any, kind: Kind, teacher_logits: Any, teacher_pred
 
 
 def _checked_data(X: Any, y: Any, targets: TaskMaker) -> tuple[Any, np.ndarray, Any]:
-    """Return X, the targets, and what may name the rows by its index: X or y."""
+    """Return X, the targets, and X or y, whichever may name the rows by its index."""
     if is_dataset(X):
         raise TypeError(
             f"X is a {type(X).__name__}; compare_methods cuts folds out of arrays. Give X and y as "
@@ -283,7 +280,7 @@ def _run_all(shared: _Shared, cells: list[_FoldSeed], n_jobs: int | None, verbos
 
 
 def _as_they_come(runs: Iterable[list[tuple]], n_runs: int) -> list[tuple]:
-    """Return the rows of all runs, or of those before an interrupt."""
+    """Return the rows of all runs, or of those that ended before an interrupt."""
     found: list[list[tuple]] = []
     try:
         found.extend(runs)
@@ -295,7 +292,7 @@ def _as_they_come(runs: Iterable[list[tuple]], n_runs: int) -> list[tuple]:
 
 
 # --------------------------------------------------------------------------------------
-# What is run
+# One fold and seed
 
 
 class _Shared(NamedTuple):
@@ -323,7 +320,7 @@ class _FoldSeed(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """True for the one in which methods that share a teacher are checked: small fits are as short."""
+        """Whether methods that share a teacher are checked here: a check takes as long as a small fit."""
         return self.fold == self.seed == 0
 
 
@@ -334,7 +331,7 @@ def _fold_seeds(
     if isinstance(cv, Integral):
         split = StratifiedKFold if by_class else KFold
         cv = split(int(cv), shuffle=True, random_state=rng.randint(np.iinfo(np.int32).max))
-    # Listed once: a splitter without a seed would split anew for every method.
+    # Listed once, since a splitter without a seed would split anew for every method.
     folds = [
         tuple(np.arange(len(y))[rows] for rows in fold)
         for fold in check_cv(cv, y, classifier=by_class).split(X, y)
@@ -353,7 +350,7 @@ def _fold_seeds(
 
 
 def _run_kth(given: tuple[_Shared, list[_FoldSeed]], k: int) -> list[tuple]:
-    """Run one fold and seed, named by its place: the rows of folds are many, and sent with the data."""
+    """Run the k-th fold and seed; the rows of all folds are sent once, with the data."""
     shared, cells = given
     return _run(shared, cells[k])
 
@@ -370,18 +367,18 @@ def _run(shared: _Shared, cell: _FoldSeed) -> list[tuple]:
     warm_up(shared.classifier.device)
     fit_all(fits)
     if any(fit.clf.net_.interrupted_ for fit in fits):
-        raise KeyboardInterrupt  # to compare with what is not fully trained would be unfair
+        raise KeyboardInterrupt  # a comparison with an unfinished training would be unfair
     place = (cell.fold, cell.seed, cell.random_state, len(cell.train), len(cell.test))
     task = shared.answers.task
     return [(fit.name, *place, *_scores(fit.clf, X_test, y_test, task), *fit.outcome) for fit in fits]
 
 
 def _distilled_fits(shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray) -> list[MethodFit]:
-    """Make the fits of a DistilledClassifier or -Regressor, with a teacher's answers that they share."""
+    """Make the fits of a DistilledClassifier or -Regressor, which share a teacher's answers."""
     seeds = Seeds.draw(cell.random_state)
     answers, estimator = shared.answers, shared.classifier
     task, codes = estimator._task_type.from_targets(y)
-    # As ``fit`` splits under this random_state.
+    # The split of ``fit`` with this random_state.
     rng, fraction = check_random_state(seeds.split), estimator.validation_fraction
     rows = task.split(codes, fraction, rng, "a method that needs none")
     fits = distilled_fits(shared.methods, cell.random_state, X, y, rows)
@@ -400,7 +397,7 @@ def _distilled_fits(shared: _Shared, cell: _FoldSeed, X: Any, y: np.ndarray) -> 
 
 
 def _transformed(shared: _Shared, cell: _FoldSeed) -> tuple[Any, Any]:
-    """Return X of the training and of the test fold, as the classifier sees them."""
+    """Return X of the training fold and of the test fold, as the estimator sees them."""
     X_train, X_test = safe_indexing(shared.X, cell.train), safe_indexing(shared.X, cell.test)
     if shared.transformers is None:
         return X_train, X_test
@@ -415,7 +412,8 @@ def _device(shared: _Shared) -> torch.device:
 def _scores(clf: Any, X: Any, y: np.ndarray, task: RowTask) -> list[float]:
     """Return the measures on the test fold; NaN probabilities make the log loss NaN, not an error.
 
-    Those of numbers are the estimator's, also of a method with a loss of its own: all have the same.
+    For regression, they are those of the estimator, also for a method with its own loss, so that all methods
+    have the same.
     """
     answers = np.asarray(getattr(clf, clf._task.answers_by)(X))
     values = (task if task.numeric else clf._task).row_scores(y, answers).values

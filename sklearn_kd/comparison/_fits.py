@@ -1,4 +1,4 @@
-"""The fits of one fold and seed: one for each method, some of them trained in one batched run."""
+"""Run the fits of one fold and seed, one per method; train some of them in one batched run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from sklearn_kd.training._stacked import share_inputs, train_stacked
 
 @dataclass(eq=False)
 class MethodFit:
-    """A method in one fold under one seed: what it is fitted on, and what that cost.
+    """The fit of a method in one fold with one seed: its arguments and its cost.
 
     Attributes
     ----------
@@ -58,13 +58,13 @@ class MethodFit:
 
     @property
     def outcome(self) -> tuple[float, int, float, float, bool, bool]:
-        """The last columns of ``results_``."""
+        """Return the last columns of ``results_``."""
         net = self.clf.net_
         return self.seconds, self.models_in_batch, *_learned(self.clf), net.diverged_, net.collapsed_
 
     @property
     def is_stackable(self) -> bool:
-        """True if this fit may be trained together with others, and so is prepared apart."""
+        """Whether this fit may be trained together with others, and is therefore prepared first."""
         clf = self.clf
         if type(clf).fit is not DistilledClassifier.fit:  # regressors score R² in each epoch, by a callback
             return False
@@ -85,12 +85,12 @@ class MethodFit:
 
     @property
     def stage(self) -> Stage:
-        """The stage whose net is ready to be trained."""
+        """Stage whose net is ready for training."""
         assert self.plan is not None
         return self.plan.stages[self.n_trained]
 
     def prepare(self) -> None:
-        """Do all of ``fit`` that comes before the first training."""
+        """Do everything in ``fit`` that precedes the first training."""
         with self.timed():
             self.plan = plan_of(self.clf, **self.given)
             self.net = ready_net(self.plan, self.stage)
@@ -100,7 +100,7 @@ class MethodFit:
         self.stage.train_net(self.plan, self.stage, self.net)
 
     def go_on(self) -> bool:
-        """Do what comes after a training: make the net of the next one, or finish the fit.
+        """Continue after a training: make the net of the next one, or finish the fit.
 
         Returns
         -------
@@ -124,7 +124,7 @@ class MethodFit:
 
 
 def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
-    """Plan the fit of an estimator on data that ``fit`` would be given."""
+    """Plan the fit of an estimator on the given data."""
     validated: Any = validate_regression if is_regressor(clf) else validate
     if issubclass(type(clf), DistProMethods.estimator_types):
         settings = _distpro_plan.checked_parameters(clf)
@@ -136,18 +136,18 @@ def plan_of(clf: Any, X: Any, y: Any, **given: Any) -> FitPlan:
 
 
 def _learned(clf: Any) -> tuple[float, float]:
-    """Return lambda1 and T at the end of a fit, means where each output has its own; NaN: there are none."""
+    """Return lambda1 and T at the end of a fit, averaged over outputs; NaN if there are none."""
     last = clf.history_[-1] if len(clf.history_) else {}
-    values = getattr(clf, "metaparameters_", last)  # a DistProClassifier has the weights of pathways besides
+    values = getattr(clf, "metaparameters_", last)  # a DistProClassifier has pathway weights, too
     return float(np.mean(values.get("lambda1", np.nan))), float(np.mean(values.get("temperature", np.nan)))
 
 
 def distilled_fits(
     methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray, rows: tuple[np.ndarray, np.ndarray]
 ) -> list[MethodFit]:
-    """Make the fits: on D_train with D_val where the method holds it out, else on all rows.
+    """Make the fits: on D_train and D_val if the method holds D_val out, else on all rows.
 
-    A method that searches is given all rows, and splits them in the same way. ``rows`` are the places of
+    A method that searches is given all rows, and splits them in the same way. ``rows`` are the indices of
     D_train and D_val in X.
     """
     (X_train, y_train), (X_val, y_val) = ((safe_indexing(X, part), y[part]) for part in rows)
@@ -162,14 +162,14 @@ def distilled_fits(
 def give_answers(
     fits: Sequence[MethodFit], methods: Sequence[Method], answers: np.ndarray, train: np.ndarray
 ) -> None:
-    """Give the fits of methods that need a teacher its answers, of all rows; ``train``: D_train's places."""
+    """Give the fits that need a teacher its answers to all rows; ``train`` are the indices of D_train."""
     for fit, method in zip(fits, methods, strict=True):
         if method.needs_teacher:
             fit.given[fit.clf._answers] = answers[train] if method.holds_out else answers
 
 
 def distpro_fits(methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray) -> list[MethodFit]:
-    """Make the fits, all on all rows: each search holds out the same D_val, each retraining none."""
+    """Make the fits, each on all rows: every search holds out the same D_val, every retraining none."""
     return [MethodFit(m.name, _seeded(m, random_state), {"X": X, "y": y}) for m in methods]
 
 
@@ -180,17 +180,17 @@ def _seeded(method: Method, random_state: int) -> Any:
 def check_fits(fits: Sequence[MethodFit]) -> None:
     """Refuse what the fits would refuse, before the first of them is trained.
 
-    Where a teacher is needed its answers must be given; of these only the shape counts.
+    If a teacher is needed, answers must be given, of which only the shape matters.
     """
     for fit in fits:
         clf = without_callbacks(clone(fit.clf).set_params(checkpoint_dir=None))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the fit itself gives them
+            warnings.simplefilter("ignore")  # the fit itself warns
             plan_of(clf, **fit.given)
 
 
 def fit_all(fits: Sequence[MethodFit]) -> None:
-    """Fit all methods of a fold and seed, those together that can be and gain by it."""
+    """Fit all methods of a fold and seed; train together those for which it is possible and pays."""
     candidates = [fit for fit in fits if fit.is_stackable]
     for fit in fits:
         if fit not in candidates:
@@ -205,7 +205,7 @@ def fit_all(fits: Sequence[MethodFit]) -> None:
 
 
 def _train_all(fits: Sequence[MethodFit]) -> None:
-    """Train the prepared nets, those together that can be and gain by it."""
+    """Train the prepared nets; train together those for which it is possible and pays."""
     nets, data = [fit.net for fit in fits], [fit.stage.data for fit in fits]
     for members in group_stackable(nets, data):
         group = [fits[k] for k in members]
@@ -220,7 +220,7 @@ def _train_all(fits: Sequence[MethodFit]) -> None:
 
 
 def warm_up(device: Any) -> None:
-    """Train toys, so that what torch does once per process is not timed as the first method's."""
+    """Train toy students, so that torch's one-off work in a process is not timed with the first method."""
     X, y = np.eye(4), np.array([0, 1, 0, 1])
     rows = {"teacher_logits": X[:, :2], "X_val": X, "y_val": y}
     toy = DistilledClassifier(

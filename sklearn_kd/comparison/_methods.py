@@ -1,4 +1,4 @@
-"""Methods that can be compared, for each kind of estimator: their names, parameters and checks."""
+"""Name and check the methods that can be compared, for each kind of estimator."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.meta import STRATEGIES
 from sklearn_kd.teachers._logit_store import LogitStorage
 
-# What all methods have in common, so that no method can have its own.
+# Parameters that all methods share, so that no method can set its own.
 _SHARED = ("teacher", "teacher_transform", "teacher_classes", "random_state", "validation_fraction")
 
 
@@ -32,11 +32,11 @@ class Method(NamedTuple):
     name : str
     estimator : DistilledClassifier, DistilledRegressor, DistProClassifier or DistProRegressor
     needs_teacher : bool
-        The strategy learns from a teacher if there is one.
+        Whether the strategy learns from a teacher if there is one.
     holds_out : bool
-        The student never trains on the rows of D_val: it is given them apart.
+        Whether the student never trains on the rows of D_val, which ``fit`` is then given as X_val.
     can_do_without : bool
-        The loss can be computed without a teacher.
+        Whether the loss can be computed without a teacher.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Method(NamedTuple):
 
 
 class DistilledMethods:
-    """Methods of a DistilledClassifier or -Regressor: values of ``meta``, or parameters by other names."""
+    """Methods of a DistilledClassifier or -Regressor: values of ``meta``, or named sets of parameters."""
 
     estimator_types: ClassVar[tuple[type, ...]] = (DistilledClassifier, DistilledRegressor)
     named: ClassVar[dict[str, dict[str, Any]]] = {name: {"meta": name} for name in STRATEGIES}
@@ -64,9 +64,9 @@ class DistilledMethods:
         Raises
         ------
         ValueError
-            If one cannot be used, or the teacher would have to be asked about other rows than those of X.
+            If one cannot be used, or the teacher would have to be asked about rows that are not in X.
         """
-        if not has_terms(estimator.loss):  # the teacher's answers are all that is needed
+        if not has_terms(estimator.loss):  # the teacher's answers are enough
             estimator.set_params(teacher=None, teacher_transform=None)
         strategy, losses, *_ = checked_settings(estimator)
         if estimator.augment is not None and strategy.needs_teacher:
@@ -81,17 +81,17 @@ class DistilledMethods:
                 "synthesize=None and soft_validation=False, or fit the methods yourself."
             )
         searches = _classifier_plan.searches_first(estimator, strategy)
-        if not searches and estimator.process is None:  # no need to say that of each method and fold
+        if not searches and estimator.process is None:  # do not warn of it for each method and fold
             estimator.set_params(search_epochs=None, search_callbacks=None, weights="mean")
-            if estimator.retrain == "continue":  # of a search
+            if estimator.retrain == "continue":  # only possible after a search
                 estimator.set_params(retrain="fresh")
-        # A regressor takes its units from all rows, those of D_val too, and holds D_val out itself.
+        # A regressor standardises by all rows, including those of D_val, and holds D_val out itself.
         holds_out = strategy.learns_from_validation and not searches and not is_regressor(estimator)
         return Method(name, estimator, strategy.needs_teacher, holds_out, not losses.of_outputs.needs_teacher)
 
 
 class DistProMethods:
-    """Methods of a DistProClassifier or -Regressor: values of ``weights`` and ``meta``, or parameters."""
+    """Methods of a DistPro estimator: values of ``weights`` and ``meta``, or named sets of parameters."""
 
     estimator_types: ClassVar[tuple[type, ...]] = (DistProClassifier, DistProRegressor)
     named: ClassVar[dict[str, dict[str, Any]]] = {name: {"weights": name} for name in WEIGHTS} | {
@@ -110,7 +110,7 @@ class DistProMethods:
         ValueError
             If one cannot be used.
         TypeError
-            If the teacher is no network.
+            If the teacher is not a network.
         """
         _distpro_plan.checked_parameters(estimator)
         return Method(name, estimator, needs_teacher=True, holds_out=False)
@@ -121,13 +121,13 @@ _KINDS: tuple[Kind, ...] = (DistilledMethods, DistProMethods)
 
 
 def checked_settings(estimator: Any) -> _classifier_plan.Settings:
-    """Check the parameters of a DistilledClassifier or -Regressor, and make objects of them."""
-    storage = LogitStorage() if is_regressor(estimator) else None  # a regressor has no parameters of it
+    """Check the parameters of a DistilledClassifier or -Regressor and turn them into objects."""
+    storage = LogitStorage() if is_regressor(estimator) else None  # a regressor has no parameters for it
     return _classifier_plan.checked_parameters(estimator, storage=storage)
 
 
 def refuse_maps(task: Any, who: str) -> None:
-    """Raise ValueError for targets that are maps, a class or a number for each pixel."""
+    """Raise ValueError for targets that are maps."""
     if not task.map_shape:
         return
     pixels = " × ".join(map(str, task.map_shape))
@@ -136,7 +136,7 @@ def refuse_maps(task: Any, who: str) -> None:
         metric = "mean_iou_score"
         settings = "" if task.ignore_index is None else f", ignore_index={task.ignore_index}"
     raise ValueError(
-        f"{who} does not take maps, and y has a map of {pixels} pixels for each image. Score each fitted "
+        f"{who} does not take maps, but y has a map of {pixels} pixels for each image. Score each fitted "
         f"model by sklearn_kd.metrics.{metric}, or compare estimators of one random_state by "
         f"sklearn.model_selection.cross_validate(estimator, X, y, cv=KFold(5), "
         f"scoring=make_scorer({metric}{settings}))."
@@ -144,12 +144,12 @@ def refuse_maps(task: Any, who: str) -> None:
 
 
 def taken_apart(estimator: Any) -> tuple[Pipeline | None, Any, Kind]:
-    """Split the estimator into its transformers, a Pipeline or None, and its last step; return its kind.
+    """Return the estimator's transformers, a Pipeline or None, its last step, and the kind of that.
 
     Raises
     ------
     TypeError
-        If it ends in no estimator of this library.
+        If it does not end in an estimator of this library.
     """
     transformers, classifier = None, estimator
     if isinstance(estimator, Pipeline):
@@ -171,9 +171,9 @@ def checked_methods(classifier: Any, kind: Kind, methods: Any, baseline: str) ->
     Raises
     ------
     TypeError
-        If ``methods`` has another form.
+        If ``methods`` is neither a sequence of names nor a dict of parameters.
     ValueError
-        If a name or the baseline is not known, or a parameter cannot be used.
+        If a name or the baseline is unknown, or a parameter cannot be used.
     """
     given = _as_dict(methods, kind)
     check_baseline(baseline, given)
@@ -189,7 +189,7 @@ def checked_methods(classifier: Any, kind: Kind, methods: Any, baseline: str) ->
 
 
 def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
-    """Return the parameters of each method by its name."""
+    """Return the parameters of each method, by name."""
     if isinstance(methods, dict):
         for name, params in methods.items():
             if not isinstance(name, str) or not isinstance(params, dict):
@@ -209,7 +209,7 @@ def _as_dict(methods: Any, kind: Kind) -> dict[str, dict[str, Any]]:
         if name not in kind.named:
             raise ValueError(
                 f"methods has {name!r}, which is not known.{did_you_mean(name, kind.named)} Known are "
-                f"{list(kind.named)}; a dict gives parameters to names of your own."
+                f"{list(kind.named)}; for names of your own, give a dict with their parameters."
             )
     if len(set(methods)) < len(methods):
         raise ValueError(f"methods={methods!r} names a method twice. Vary parameters by a dict.")

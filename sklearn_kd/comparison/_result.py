@@ -20,46 +20,45 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 CONFIDENCE = 0.95
-# Columns beside the measures, by their headings, and the decimals of each.
+# Columns besides the measures, with their headings, and the decimals of each.
 _MORE_COLUMNS = {"fit_seconds": "fit s", "lambda1": "lambda1", "temperature": "T"}
 _DECIMALS = {"fit_seconds": 2, "lambda1": 2, "temperature": 2}
 
 
 class MethodComparison:
-    """Runs of several methods over the same folds and seeds, and what they say.
+    """Runs of several methods over the same folds and seeds, with their summary.
 
-    Made by :func:`compare_methods`. Printed, it is a table; a notebook shows it as HTML.
+    Made by :func:`compare_methods`. It prints as a table, and as HTML in a notebook.
 
     Parameters
     ----------
     results : structured array
-        As ``results_``. Every method must have the same folds and seeds.
+        A table in the form of ``results_``. Every method must have the same folds and seeds.
     baseline : str, default="naive"
         The method that the others are compared with.
 
     Attributes
     ----------
     results_ : structured array of shape (n_methods * n_folds * n_seeds,)
-        One row per run: ``method``, ``fold``, ``seed`` (0, 1, … within the fold),
-        ``random_state`` (that the run was given), ``n_train``, ``n_test``, the measures on the test
-        fold (``metrics_``), ``fit_seconds`` (the student's, without the teacher's
-        and the transformers'), ``models_in_batch`` (how many methods were trained in one batched run
-        with this one, itself included, and shared its time equally), ``lambda1`` and
-        ``temperature`` at the end (NaN where there are none), ``diverged`` (training was given up)
-        and ``collapsed`` (the student predicts one class for its training rows, or nearly one number, or is
-        no better than chance there).
+        One row per run: ``method``; ``fold``; ``seed`` (0, 1, … within the fold); ``random_state`` of the
+        run; ``n_train``; ``n_test``; the measures on the test fold (``metrics_``); ``fit_seconds`` of the
+        student, without teacher and transformers; ``models_in_batch``, the number of methods, including this
+        one, that were trained in one batched run and share its time equally; ``lambda1`` and ``temperature``
+        at the end (NaN if there are none); ``diverged``, whether training was given up; and ``collapsed``,
+        whether the student predicts one class, or nearly one number, for its training rows, or is no better
+        than chance on them.
     metrics_ : list of str
-        The measures in ``results_``, the first of which differences are shown of by default: ``accuracy`` and
-        ``log_loss``; of several labels ``subset_accuracy``, ``macro_f1`` and ``log_loss``, the mean over
-        the labels; of numbers ``r2``, ``rmse`` and ``mae``, or ``d2`` and ``pinball_loss`` of a quantile.
+        The measures in ``results_``: ``accuracy`` and ``log_loss``; for several labels ``subset_accuracy``,
+        ``macro_f1`` and ``log_loss``, the mean over the labels; for regression ``r2``, ``rmse`` and ``mae``,
+        or ``d2`` and ``pinball_loss`` of a quantile. Differences are shown for the first by default.
     methods_ : list of str
-        In the order in which they were given.
+        The methods in the order given.
     baseline : str
-        As given.
+        The method that the others are compared with.
 
     Examples
     --------
-    Read the same runs against another baseline:
+    Compare the same runs with another baseline:
 
     >>> import numpy as np
     >>> from sklearn_kd import MethodComparison
@@ -95,7 +94,7 @@ class MethodComparison:
                 )
 
     def summary(self, metric: str | None = None) -> np.ndarray:
-        """Return the mean of each method, and its paired difference to the baseline.
+        """Return the mean of each method and its paired difference from the baseline.
 
         Parameters
         ----------
@@ -105,22 +104,21 @@ class MethodComparison:
         Returns
         -------
         structured array of shape (n_methods,)
-            ``method``; ``n``, the number of folds, over which all of the following are taken
-            when the seeds of a fold have been averaged; ``mean`` and ``sd`` of the method;
-            ``difference`` to the baseline; its ``standard_error``; ``p_value``, two-sided;
-            ``low`` and ``high``, the 95 % interval. The last four are NaN for the baseline,
-            and where there is one fold.
+            ``method``; ``n``, the number of folds; ``mean`` and ``sd`` of the method;
+            ``difference`` from the baseline; its ``standard_error``; ``p_value``, two-sided; and
+            ``low`` and ``high``, the 95 % interval. The seeds of a fold are averaged first. The last four
+            are NaN for the baseline, and if there is only one fold.
 
         Raises
         ------
         ValueError
-            If the metric is not known.
+            If the metric is unknown.
 
         Notes
         -----
         Corrected resampled t-test [1]_: training folds overlap, so the variance of the mean
-        of n differences of variance s² is taken to be s² (1/n + n_test / n_train), with n − 1
-        degrees of freedom. Seeds of one fold share their rows, hence their average counts
+        of n differences with variance s² is taken to be s² (1/n + n_test / n_train), with n − 1
+        degrees of freedom. Seeds of one fold share their rows, so their average counts
         once. The p-values are not corrected for the number of methods.
 
         References
@@ -165,17 +163,17 @@ class MethodComparison:
         return pd.DataFrame(self.results_)
 
     def plot(self, metric: str | None = None, ax: Axes | None = None) -> Axes:
-        """Draw the differences to the baseline with their 95 % intervals.
+        """Plot the differences from the baseline with their 95 % intervals.
 
-        Small dots are folds. An interval that does not hold zero is thick, and its marker is filled.
-        :class:`ComparisonDisplay` draws the scores against the cost too.
+        Small dots are folds. Intervals that exclude zero are thick, with filled markers.
+        :class:`ComparisonDisplay` also draws the scores against the cost.
 
         Parameters
         ----------
         metric : str or None, default=None
             One of ``metrics_``, or "fit_seconds". None: the first of them.
         ax : matplotlib Axes or None, default=None
-            None makes a new figure.
+            Axes to draw on. None: a new figure.
 
         Returns
         -------
@@ -228,7 +226,7 @@ class MethodComparison:
         }
 
     def _test_share(self) -> float:
-        """n_test / n_train, over all folds."""
+        """Return n_test / n_train over all folds."""
         return self.results_["n_test"].sum() / self.results_["n_train"].sum()
 
     # ----------------------------------------------------------------------------------
@@ -269,7 +267,7 @@ class MethodComparison:
         return said
 
     def _table(self) -> list[tuple[str, ...]]:
-        """Header and rows of strings."""
+        """Return the header and the rows as strings."""
         first, *others = self.metrics_
         summary = self.summary(first)
         columns = {
@@ -288,7 +286,7 @@ class MethodComparison:
     def _difference(self, row: np.void) -> str:
         if row["method"] == self.baseline:
             return "baseline"
-        # Rounded first: what is 0 but for the last digit is no −0.
+        # Rounded first, so that a tiny negative number does not become −0.
         value, low, high = (f"{round(row[f], 4) + 0.0:+.4f}" for f in ("difference", "low", "high"))
         return value if np.isnan(row["low"]) else f"{value} [{low}, {high}]"
 
@@ -296,7 +294,7 @@ class MethodComparison:
 def corrected_resampled_t_test(
     differences: np.ndarray, test_share: float
 ) -> tuple[float, float, float, float]:
-    """Two-sided t-test of mean 0 for differences over overlapping training folds.
+    """Test two-sided whether differences over overlapping training folds have mean 0.
 
     Parameters
     ----------
@@ -308,7 +306,7 @@ def corrected_resampled_t_test(
     Returns
     -------
     standard_error, p_value, low, high : float
-        NaN where n is 1. Without any spread p is 1 if the differences are 0, else 0.
+        NaN if n is 1. If all differences are equal, p is 1 if they are 0, else 0.
     """
     n, mean = len(differences), differences.mean()
     if n < 2:

@@ -1,4 +1,4 @@
-"""Tables of strings as text for a terminal, and as HTML for a notebook."""
+"""Write tables of strings as text for a terminal, and as HTML for a notebook."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def text_table(caption: str, header: Row, rows: Sequence[Row], notes: Sequence[s
     Parameters
     ----------
     caption : str
-        Its lines stand above the table, wrapped.
+        Text above the table; its lines are wrapped.
     header : tuple of str
     rows : sequence of tuples of str
     notes : sequence of str

@@ -1,4 +1,4 @@
-"""The teacher that all methods of a comparison share: its answers, as arguments of ``fit``."""
+"""Ask the teacher that all methods of a comparison share; give its answers as arguments of ``fit``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Answers(NamedTuple):
     Attributes
     ----------
     task : Task
-        Of all rows of the comparison.
+        The task of all rows of the comparison.
     columns : list or None
         The checked ``teacher_classes``.
     """
@@ -50,7 +50,7 @@ class Answers(NamedTuple):
         return make(teacher, self.columns, fit_parameters)
 
     def checked(self, given: Any, n_rows: int, names: Any, name: str) -> np.ndarray | None:
-        """Return given answers about all rows, checked, in the form in which ``fit`` takes them."""
+        """Check given answers to all rows, and return them in the form that ``fit`` takes."""
         if self.task.numeric:
             found = checked_predictions(given, n_rows, self.task, names=names, name=name)
             return None if found is None else self.task.decode(found)
@@ -58,7 +58,7 @@ class Answers(NamedTuple):
         return check(given, n_rows, self.task.output_labels, stated=self.columns, names=names)
 
     def of_fold(self, given: np.ndarray, rows: np.ndarray, task: Task) -> np.ndarray:
-        """Return checked answers about the rows of a fold, whose y may lack some classes."""
+        """Return checked answers to the rows of a fold, whose y may lack some classes."""
         if self.task.numeric:
             return given[rows]
         return given[rows][:, np.isin(self.task.output_labels, task.output_labels)]
@@ -76,14 +76,14 @@ def shared_teacher(
     fit_parameters: Mapping[str, Any],
     name: str,
 ) -> TeacherAdapter | None:
-    """Return the wrapped teacher of all methods; None where none needs one.
+    """Return the wrapped teacher of all methods; None if no method needs one.
 
-    ``name`` is the argument that can take its place.
+    ``name`` is the argument that can replace it.
 
     Raises
     ------
     ValueError
-        If there is none though a method needs one.
+        If there is none although a method needs one.
     """
     asking = [method for method in methods if method.needs_teacher]
     needing = [method.name for method in asking if not method.can_do_without]
@@ -108,21 +108,21 @@ def answers_of_fold(
     places: np.ndarray,
     seed: int,
 ) -> np.ndarray:
-    """Return answers about all rows of a training fold, of a teacher fitted on its D_train alone.
+    """Fit a teacher on D_train of a training fold alone; return its answers to all rows of the fold.
 
     Parameters
     ----------
     shared : TeacherAdapter
-        Stays untrained.
+        Stays unfitted; a copy is fitted.
     estimator : DistilledClassifier or DistilledRegressor
     task : Task
-        Of the fold.
+        The task of the fold.
     X, y
-        The fold, as ``fit`` would be given it.
+        The fold, as for ``fit``.
     rows : pair of ndarray
-        Places of D_train and D_val in X.
+        Indices of D_train and D_val in X.
     places : ndarray
-        Places of the fold's rows in the whole X, for messages.
+        Indices of the fold's rows in the whole X, for messages.
     seed : int
     """
     teacher = shared.for_task(task) if isinstance(shared, NumbersTeacher) else copy.copy(shared)
@@ -132,7 +132,7 @@ def answers_of_fold(
     student_data = student_data_of(estimator, X_train, y[train], device)
     fit_teacher(teacher, X_train, y[train], None, seed=seed, device=device)
     answers = np.empty((len(y), task.n_targets), dtype=np.float32)
-    # D_train apart, so that these answers are what ``fit`` would have computed.
+    # D_train separately, so that these answers equal those that ``fit`` would compute.
     for part in rows:
         X_part = safe_indexing(X, part)
         data = student_data(X_part)

@@ -1,4 +1,4 @@
-"""The paper's synthetic data, images, and images with a map for each, from files or composed."""
+"""Load or make data sets: the paper's synthetic data, images, and images with a map for each."""
 
 from sklearn_kd.datasets._cifar import fetch_cifar10, fetch_cifar100
 from sklearn_kd.datasets._cityscapes import load_cityscapes

@@ -71,7 +71,7 @@ def _check_operations(data: bytes) -> None:
     """Refuse a pickle that makes the unpickler allocate more than the pickle holds."""
     for n, (operation, argument, _) in enumerate(pickletools.genops(data)):
         place: Any = argument
-        # The memo is a list as long as the largest place in it, and picklers number the places.
+        # The memo is a list up to its largest index, and picklers number the entries.
         if n > _MAX_OPERATIONS or (operation.name in ("PUT", "BINPUT", "LONG_BINPUT") and int(place) > n):
             raise pickle.UnpicklingError("it asks for more memory than the original")
 
@@ -106,11 +106,11 @@ def load_values(file: BinaryIO, path: Path, *keys: bytes) -> list[Any]:
         if len(data) > _MAX_BYTES:
             raise pickle.UnpicklingError(f"it is longer than {_MAX_BYTES:,} bytes, which the original is not")
         _check_operations(data)
-        # From memory: a read from a file allocates as many bytes as the pickle states.
+        # From memory, since a read from a file allocates as many bytes as the pickle states.
         content = _Unpickler(io.BytesIO(data), encoding="bytes").load()
     except Exception as error:  # a damaged pickle fails in many ways
         raise pickle.UnpicklingError(f"{path} was not read: {error}. Put the original there.") from error
     if not isinstance(content, dict) or not content.keys() >= set(keys):
-        raise OSError(f"{path} is no dictionary with {list(keys)}. Put the original there.")
+        raise OSError(f"{path} is not a dictionary with {list(keys)}. Put the original there.")
     values = [content[key] for key in keys]
     return [value.value if isinstance(value, _Array) else value for value in values]

@@ -70,7 +70,7 @@ _DESCR = """{title}: 50,000 training and 10,000 test images, colour, 32×32, {n_
 
 {reference}
 """
-# The text of both fetchers.
+# Docstring of both fetchers.
 _DOCSTRING = Template("""Load $title; download it if necessary.
 
 =================   ======================================
@@ -89,10 +89,10 @@ data_home : str or path-like, default=None
 subset : {"train", "test", "all"}, default="train"
     Images to load. ``"all"`` has the training images first.
 download_if_missing : bool, default=True
-    Download the archive ($megabytes MB) if neither is there, and show a progress bar. This takes the
-    extra ``sklearn-kd[datasets]``. If False, raise OSError in place of a download.
+    Download the archive ($megabytes MB) if neither is there, and show a progress bar. This needs the
+    extra ``sklearn-kd[datasets]``. If False, raise OSError instead of downloading.
 return_X_y : bool, default=False
-    Return ``(data, target)`` in place of the Bunch.
+    Return ``(data, target)`` instead of the Bunch.
 n_retries : int, default=3
     Number of further attempts after a failed download. pooch waits 1 second before the first of them,
     1 second longer before each next one, and at most 10.
@@ -128,10 +128,10 @@ $other : Load the other of the two data sets.
 
 Notes
 -----
-The files are pickles, which can run any code when they are read. Here an unpickler reads them that
-admits numpy arrays of uint8 and Python's own containers, numbers and strings, and nothing else. The
-archive's MD5 checksum, which its author publishes, is verified at every call; shapes and the number
-of images per class are verified for both forms.
+The files are pickles, which can run any code when they are read. They are read by an unpickler that
+admits only numpy arrays of uint8 and Python's own containers, numbers and strings. The archive's MD5
+checksum, which its author publishes, is verified at every call; shapes and the number of images per
+class are verified for both forms.
 
 References
 ----------
@@ -147,7 +147,7 @@ Examples
 
 
 def _documented(archive: Archive, other: str) -> Callable[[Decorated], Decorated]:
-    """Return a decorator that gives a fetcher its docstring: the text of both, with the archive's numbers."""
+    """Return a decorator that gives a fetcher the common docstring with the numbers of its archive."""
 
     def decorate(fetcher: Decorated) -> Decorated:
         train, test = archive.per_class["train"], archive.per_class["test"]

@@ -88,8 +88,8 @@ def load_cityscapes(
     =================   ======================================
 
     The authors give the files to those who register: ``leftImg8bit_trainvaltest.zip`` and
-    ``gtFine_trainvaltest.zip``, which unpack to the folders ``leftImg8bit`` and ``gtFine``. The set is not
-    downloaded here.
+    ``gtFine_trainvaltest.zip``, which unpack to the folders ``leftImg8bit`` and ``gtFine``. This function
+    does not download them.
 
     Parameters
     ----------
@@ -99,12 +99,12 @@ def load_cityscapes(
     subset : {"train", "val", "all"}, default="train"
         Images to load. ``"all"`` has the training images first. The test images have no public classes.
     size : tuple of (int, int) or None, default=None
-        Height and width to resize to: images by means of pixels, maps by the nearest pixel. None: as in
-        the files. All training images as arrays take 75 GB in their own size.
+        Height and width to resize to: images by averaging pixels, maps by the nearest pixel. None: as in
+        the files. All training images as arrays take 75 GB in their original size.
     as_dataset : bool, default=False
-        Return a torch Dataset that reads an image when it is asked for, in place of arrays.
+        Return a torch Dataset that reads images on demand, instead of arrays.
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of the Bunch.
+        Return ``(data, target)`` instead of the Bunch.
 
     Returns
     -------

@@ -21,14 +21,14 @@ MD5 = {
     "t10k-images-idx3-ubyte": "bef4ecab320f06d8554ea6380940ec79",
     "t10k-labels-idx1-ubyte": "bb300cfdad3c16e7a12a480ee83cd310",
 }
-# SHA-256 of the unpacked contents: distributors compress them anew, with other bytes.
+# SHA-256 of the unpacked contents, since distributors compress them anew, with other bytes.
 SHA256 = {
     "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
     "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
     "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
     "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
 }
-# Size of the largest unpacked file: 60,000 images behind four numbers.
+# Size of the largest unpacked file: four numbers and 60,000 images.
 MAX_BYTES = 60_000 * 28 * 28 + 16
 PREFIX = {"train": "train", "test": "t10k"}
 TARGET_NAMES = [
@@ -63,16 +63,16 @@ def fetch_fashion_mnist(
     ----------
     data_home : str or path-like, default=None
         Folder of the data sets, by default scikit-learn's
-        (:func:`sklearn.datasets.get_data_home`). It holds the files ``fashion-mnist/*.gz``, or the
-        same unpacked. On Debian ``data_home="/usr/share/datasets"`` reads the package
+        (:func:`sklearn.datasets.get_data_home`). It holds the files ``fashion-mnist/*.gz``, packed or
+        unpacked. On Debian, ``data_home="/usr/share/datasets"`` reads the package
         dataset-fashion-mnist.
     subset : {"train", "test", "all"}, default="train"
         Images to load. ``"all"`` has the training images first.
     download_if_missing : bool, default=True
-        Download files that are missing (31 MB in all), and show a progress bar. This takes the extra
-        ``sklearn-kd[datasets]``. If False, raise OSError in place of a download.
+        Download missing files (31 MB in all), and show a progress bar. This needs the extra
+        ``sklearn-kd[datasets]``. If False, raise OSError instead of downloading.
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of the Bunch.
+        Return ``(data, target)`` instead of the Bunch.
     n_retries : int, default=3
         Number of further attempts after a failed download of a file. pooch waits 1 second before the
         first of them, 1 second longer before each next one, and at most 10.

@@ -1,4 +1,4 @@
-"""Parts that all fetchers share: parameters, data folder, download, checksums and result."""
+"""Shared parts of the fetchers: parameters, data folder, download, checksums and result."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def download(
     folder : Path
         Folder to put the files into. It is created if it is missing.
     download_if_missing : bool
-        If False, raise OSError in place of a download.
+        If False, raise OSError instead of downloading.
     n_retries : int
         Number of further attempts per file.
 
@@ -107,12 +107,12 @@ def check_digest(
     expected : str
         Hexadecimal checksum of the original.
     max_bytes : float, default=math.inf
-        Size of the largest original in bytes. A small archive may unpack to any number.
+        Size of the largest original in bytes, since a small archive may unpack to any number.
 
     Raises
     ------
     OSError
-        If the checksum is another one, the file cannot be unpacked or holds more than ``max_bytes``.
+        If the checksum is wrong, or the file cannot be unpacked or holds more than ``max_bytes``.
     """
     damaged = f"{path} is damaged or another file"
     remedy = "Delete it to have it downloaded again, or put the original there."
@@ -148,7 +148,7 @@ def fetched(
     descr : str
         Description of the data set.
     return_X_y : bool
-        Return (images, labels) in place of a Bunch.
+        Return (images, labels) instead of a Bunch.
 
     Returns
     -------

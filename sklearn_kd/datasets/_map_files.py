@@ -1,4 +1,4 @@
-"""Images with a map for each, read from files: as arrays, or one at a time as a torch Dataset."""
+"""Read images with a map for each from files, as arrays or one at a time as a torch Dataset."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ Reader = Callable[[int], tuple[np.ndarray, np.ndarray]]
 
 
 class MapDataset(Dataset):
-    """Images and their maps as a torch Dataset, which reads a sample when it is asked for.
+    """Torch Dataset of images and their maps, which reads samples on demand.
 
     Parameters
     ----------
     read : callable
-        Reads the image and the map of an index, in the types of the files.
+        Reads the image and the map at an index, in the types of the files.
     indices : sequence of int
         Indices of the samples.
     size : tuple of (int, int) or None
@@ -46,7 +46,7 @@ class MapDataset(Dataset):
 def resized(image: np.ndarray, size: Size, nearest: bool = False) -> np.ndarray:
     """Resize an image: each new pixel is the mean of the old ones (``nearest``: one of them).
 
-    Images of uint8 are of shape (height, width) or (height, width, 3), maps of numbers (height, width).
+    Images of uint8 have shape (height, width) or (height, width, 3), maps of numbers (height, width).
     """
     if size is None or image.shape[:2] == size:
         return np.array(image)

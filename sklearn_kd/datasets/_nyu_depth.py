@@ -78,19 +78,19 @@ def load_nyu_depth(
     ----------
     data_home : str or path-like, default=None
         Folder that has ``nyu_depth_v2_labeled.mat`` (2.8 GB) and ``splits.mat``, or a folder ``nyu_depth_v2``
-        with both. By default scikit-learn's (:func:`sklearn.datasets.get_data_home`). They are not downloaded
-        here.
+        with both. By default scikit-learn's (:func:`sklearn.datasets.get_data_home`). This function does not
+        download them.
     subset : {"train", "test", "all"}, default="train"
-        Images to load, by ``splits.mat``. ``"all"`` has the training images first.
+        Images to load, according to ``splits.mat``. ``"all"`` has the training images first.
     depth : {"filled", "raw"}, default="filled"
         Distances with the sensor's holes filled in by the authors, or as measured, with NaN in the holes.
     size : tuple of (int, int) or None, default=None
-        Height and width to resize to: images by means of pixels, distances by the nearest pixel. None: as in
-        the file.
+        Height and width to resize to: images by averaging pixels, distances by the nearest pixel. None: as
+        in the file.
     as_dataset : bool, default=False
-        Return a torch Dataset that reads an image when it is asked for, in place of arrays.
+        Return a torch Dataset that reads images on demand, instead of arrays.
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of the Bunch.
+        Return ``(data, target)`` instead of the Bunch.
 
     Returns
     -------
@@ -113,7 +113,7 @@ def load_nyu_depth(
     OSError
         If a file is missing or does not hold the original's kind of data.
     ImportError
-        If h5py is not installed, or, for another ``size``, Pillow.
+        If h5py is not installed, or Pillow is not and ``size`` needs it.
     ValueError
         If ``size`` is not a pair of whole numbers, or both a Dataset and arrays are asked for.
 

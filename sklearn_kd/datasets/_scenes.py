@@ -1,4 +1,4 @@
-"""Scenes composed of small images, with exact maps: a class or a distance for each pixel."""
+"""Compose scenes of small images, with exact maps of a class or a distance for each pixel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.utils import Bunch, check_random_state
 
 from sklearn_kd._sklearn_compat import Interval, validate_params
 
-# Scenes drawn at once. The result does not depend on it.
+# Number of scenes to draw at once. The result does not depend on it.
 _CHUNK = 64
 _PARAMETERS: dict[str, list[Any]] = {
     "images": ["array-like"],
@@ -25,10 +25,10 @@ _PARAMETERS: dict[str, list[Any]] = {
     "return_X_y": ["boolean"],
 }
 _SEGMENTATION = """Scenes of {n} objects of {classes} classes on backgrounds. A pixel's class is that of the
-object in front, and 0 where there is none.
+object in front, or 0 if there is none.
 """
 _DEPTH = """Scenes of {n} objects that stand on a floor before a wall, seen by a pinhole camera. A pixel's
-target is the distance of what is seen there, along the camera's axis.
+target is the distance of the visible surface, along the camera's axis.
 """
 
 
@@ -78,9 +78,9 @@ def make_segmentation_scenes(
     foreground : float, default=0.1
         A pixel of an image belongs to its object if it is brighter than this.
     random_state : int, RandomState instance or None, default=None
-        Seed of all that is drawn.
+        Seed of all random draws.
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of the Bunch.
+        Return ``(data, target)`` instead of the Bunch.
 
     Returns
     -------
@@ -191,9 +191,9 @@ def make_depth_scenes(
 ) -> Bunch | tuple[np.ndarray, np.ndarray]:
     """Compose scenes with a distance for each pixel from images of single objects.
 
-    A pinhole camera looks along a floor at a wall. Objects stand upright on the floor, from 2 m on. Floor and
-    wall are tiled with images of 1 m × 1 m and 2 m × 2 m. So the distance of an object follows from the
-    place of its foot, from its size, if its kind is known, and from the texture around it.
+    A pinhole camera looks along a floor at a wall. Objects stand upright on the floor, at 2 m or farther.
+    Floor and wall are tiled with images of 1 m × 1 m and 2 m × 2 m. The distance of an object follows from
+    the position of its foot, from its size, if its kind is known, and from the texture around it.
 
     Parameters
     ----------
@@ -211,21 +211,21 @@ def make_depth_scenes(
     n_objects : tuple of (int, int), default=(1, 4)
         Least and largest number of objects in a scene.
     camera_height : tuple of (float, float), default=(1.4, 1.6)
-        Least and largest height of the camera above the floor, in metres. The wider it is, the less a row of
-        the scene tells.
+        Least and largest height of the camera above the floor, in metres. The wider the range, the less the
+        row of a pixel tells about its distance.
     horizon : tuple of (float, float), default=(0.35, 0.45)
-        Least and largest place of the horizon below the top of the scene, relative to its height.
+        Least and largest distance of the horizon from the top of the scene, relative to its height.
     wall : tuple of (float, float), default=(5.0, 10.0)
         Least and largest distance of the wall, in metres, above 2.2.
     lift : tuple of (float, float), default=(0.0, 0.0)
         Least and largest height of an object's foot above the floor, in metres. The distance of an object
-        that hangs in the air follows from its size and its kind alone.
+        above the floor follows from its size and its kind alone.
     foreground : float, default=0.1
         A pixel of an image belongs to its object if it is brighter than this.
     random_state : int, RandomState instance or None, default=None
-        Seed of all that is drawn.
+        Seed of all random draws.
     return_X_y : bool, default=False
-        Return ``(data, target)`` in place of the Bunch.
+        Return ``(data, target)`` instead of the Bunch.
 
     Returns
     -------
@@ -287,7 +287,7 @@ def make_depth_scenes(
         "mirror": rng.choice([-1.0, 1.0], **where),
         "column": rng.uniform(0.05, 0.95, **where) * columns,
     }
-    # From 2 m to just before the wall, as many near as far; the farthest first, since the nearer hide it.
+    # From 2 m to just before the wall, as many near as far; the farthest first, since nearer ones hide it.
     nearness = rng.uniform(**where)
     draw["lift"] = rng.uniform(lowest, highest, **where)
     draw["distance"] = -np.sort(-2.0 * (0.475 * draw["far"][:, None]) ** nearness)
@@ -337,7 +337,7 @@ def _wide(values: np.ndarray) -> np.ndarray:
 
 
 def _mirrored(at: np.ndarray) -> np.ndarray:
-    """Map coordinates of tiles to [0, 1]; every other tile is mirrored, so that no edges are between them."""
+    """Map coordinates of tiles to [0, 1]; mirror every other tile, so that no edges are between them."""
     return 1 - np.abs(at % 2 - 1)
 
 
@@ -386,13 +386,13 @@ def _paste(
 
 
 def _sample(images: np.ndarray, index: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Interpolate images bilinearly at coordinates in pixels; the border goes on beyond the image.
+    """Interpolate images bilinearly at coordinates in pixels; repeat the border beyond the image.
 
     Parameters
     ----------
     images : ndarray of shape (n_images, height, width, n_channels)
     index, rows, columns : ndarray of the same shape
-        The image, and the place in it: the center of the first pixel is at 0.5.
+        The image, and the position in it; the center of the first pixel is at 0.5.
 
     Returns
     -------

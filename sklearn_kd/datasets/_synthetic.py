@@ -1,4 +1,4 @@
-"""The synthetic data of the paper, as its text and as its notebook have it."""
+"""Make the synthetic data of the paper, as in its text or in its notebook."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def make_metaparameter_synthetic(
         The teacher's third column. The text has [sign(x1) + sign(x2) + 0.1 > 0], which is
         ``"or"``; the notebook [sign(x1) + sign(x2) > 0.1], which is ``"and"``.
     random_state : int, RandomState instance or None, default=None
-        With 42 and the sizes and delta above the rows are those of the paper's notebook.
+        With 42 and the default sizes and delta, the rows are those of the paper's notebook.
 
     Returns
     -------
@@ -123,7 +123,7 @@ def make_metaparameter_synthetic(
 
     Examples
     --------
-    The teacher sees other features than the student, so its logits are computed beforehand:
+    Teacher and student see different features, so the teacher's logits are computed beforehand:
 
     >>> import numpy as np
     >>> from sklearn.linear_model import LogisticRegression

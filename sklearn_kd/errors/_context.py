@@ -56,8 +56,8 @@ _REMEDIES_OF_WEIGHTS_OF_X_VAL = _REMEDIES_OF_WEIGHTS | {
 }
 
 
-# Errors of a user's own code that can be made again with another message. Those of subclasses pass as they
-# are, torch's errors for lack of memory among them.
+# Errors of a user's own code that can be raised again with another message. Subclasses pass unchanged,
+# including torch's out-of-memory errors.
 _OF_OWN_CODE = (
     AssertionError,
     AttributeError,
@@ -73,12 +73,12 @@ _OF_OWN_CODE = (
 
 @contextmanager
 def own_code(who: str) -> Iterator[None]:
-    """Begin the message of an error that a user's own code raises with whose it is, unless it says so.
+    """Prefix the message of an error from a user's own code with its origin, unless it names it.
 
     Parameters
     ----------
     who : str
-        Such as "loss: term 'hint' (Hint)".
+        The origin, such as "loss: term 'hint' (Hint)".
     """
     try:
         yield
@@ -92,12 +92,12 @@ def own_code(who: str) -> Iterator[None]:
 def error_context(name: str) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they contain it.
 
-    The message itself stays, since users know it; a remedy follows if it states none.
+    The message itself is kept, since users know it; a remedy follows if it states none.
 
     Parameters
     ----------
     name : str
-        Of the argument.
+        Name of the argument.
     """
     try:
         yield
@@ -116,9 +116,9 @@ def error_context(name: str) -> Iterator[None]:
 
 @contextmanager
 def teacher_context(who: str) -> Iterator[None]:
-    """Say that a ValueError or TypeError that is raised inside comes from the teacher, unless it says so.
+    """Prefix ValueErrors and TypeErrors raised inside with the teacher's name, unless they contain it.
 
-    Errors of more special classes pass as they are.
+    Errors of subclasses pass unchanged.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from itertools import takewhile
 from typing import Any, NoReturn, TypeVar
 
 Named = TypeVar("Named")
-_MOST_MATCHES = 10  # that are compared
+_MOST_MATCHES = 10  # matches to compare
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
@@ -25,14 +25,14 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
 
 
 class UnknownNameError(KeyError):
-    """A KeyError whose message is printed as it is, not in quotes."""
+    """A KeyError whose message is printed without quotes."""
 
     def __str__(self) -> str:
         return str(self.args[0])
 
 
 class ByName(dict[str, Named]):
-    """A dict of the library's objects by name, which says for an unknown name which names there are.
+    """A dict of the library's objects by name; its error for an unknown name lists the known ones.
 
     Examples
     --------
@@ -51,7 +51,7 @@ class ByName(dict[str, Named]):
 
 
 def closest(name: object, known: Iterable[object]) -> str | None:
-    """Return the closest known name, of equally close ones that which begins alike the longest, or None."""
+    """Return the closest known name or None; of equally close ones, that with the longest common prefix."""
     own = str(name)
     matches = difflib.get_close_matches(own, [str(k) for k in known], n=_MOST_MATCHES)
     if not matches:
@@ -62,9 +62,9 @@ def closest(name: object, known: Iterable[object]) -> str | None:
 
 
 def _share_in_common(name: str, match: str) -> float:
-    return difflib.SequenceMatcher(None, match, name).ratio()  # as difflib.get_close_matches has it
+    return difflib.SequenceMatcher(None, match, name).ratio()  # as in difflib.get_close_matches
 
 
 def _length_in_common(name: str, match: str) -> int:
-    """Return how many characters two names have in common from the first on."""
+    """Return the length of the common prefix of two names."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(name, match, strict=False)))

@@ -1,4 +1,4 @@
-"""Masked arrays: NumPy drops a mask without a word where it makes an ordinary array."""
+"""Refuse masked arrays, whose mask NumPy drops silently when it makes an ordinary array."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 def refuse_masked(values: Any, name: str) -> None:
     """Raise ValueError for a masked array, or a list of them, with a masked entry.
 
-    Its numbers under the mask would count like others.
+    The masked numbers would otherwise count like all others.
     """
     parts = values if isinstance(values, (list, tuple)) and len(values) else [values]
     if not isinstance(parts[0], np.ma.MaskedArray):
@@ -19,6 +19,6 @@ def refuse_masked(values: Any, name: str) -> None:
     if n_masked:
         raise ValueError(
             f"{name} is a masked array with {n_masked} masked entries, whose mask is not read. Give "
-            f"{name}.filled(...) with what stands for unknown: NaN among numbers, ignore_index among classes "
+            f"{name}.filled(...) with the value for unknown: NaN for numbers, ignore_index for classes "
             "of pixels."
         )

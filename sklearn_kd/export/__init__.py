@@ -1,1 +1,1 @@
-"""Whole models in one file of ONNX: preprocessing, student, probabilities and labels."""
+"""Write whole models as one ONNX file: preprocessing, student, probabilities and labels."""

@@ -1,4 +1,4 @@
-"""Writes a fitted model, with the preprocessing before its student, as one file for ONNX Runtime."""
+"""Write a fitted model, including the preprocessing before its student, as one file for ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ from sklearn_kd.runtime._torch_modes import ordinary_torch
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
 
-# Versions of the operators: what onnxruntime 1.17 and later runs.
+# Versions of the operators that onnxruntime 1.17 and later runs.
 _OPSETS = {"": 20, "ai.onnx.ml": 3}
-# At most so many of the given rows are predicted as a check, and so many are made up where none are given.
+# Largest number of given rows to predict as a check, and number of rows to make up if none are given.
 _MOST_ROWS, _MADE_UP = 1000, 100
 _PURPOSE = "Writing a whole model as ONNX"
 _OF_THE_LOCALE = (
-    ". It lowers the letters of texts by the system's locale en_US.UTF-8. Install that, here and where the "
-    "file is run; or set lowercase=False in the vectorizer, and lower the letters before."
+    ". It converts texts to lower case with the system's locale en_US.UTF-8. Install that, here and where "
+    "the file runs; or set lowercase=False in the vectorizer, and convert the texts to lower case before it."
 )
 
 
@@ -61,41 +61,41 @@ _OF_THE_LOCALE = (
 def export_student(
     model: Any, path: str | PathLike[str], X: ArrayLike | None = None, *, tolerance: float = 1e-5
 ) -> None:
-    """Write a fitted model to one file, which predicts without this library, scikit-learn and torch.
+    """Write a fitted model to one file that predicts without this library, scikit-learn or torch.
 
-    The file holds all that is between the rows and the answer: the steps of a Pipeline, converted by
-    skl2onnx, the standardization, the student and the softmax, or the units of a regressor's y. Before it
-    replaces an older file, ONNX Runtime predicts some rows with it: its probabilities must be those of
-    ``predict_proba``, its numbers those of ``predict``.
+    The file holds everything between the rows and the answer: the steps of a Pipeline, converted by
+    skl2onnx, the standardisation, the student, and the softmax or, for a regressor, the conversion to the
+    units of y. Before it replaces an older file, ONNX Runtime predicts some rows with it: its probabilities
+    must equal those of ``predict_proba``, its numbers those of ``predict``.
 
     Parameters
     ----------
     model : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor, Pipeline or search
-        Fitted. A Pipeline ends in one of the first four. Of a search, such as ``GridSearchCV``, the
-        ``best_estimator_`` is written.
+        A fitted model. A Pipeline must end in one of the first four. For a search, such as
+        ``GridSearchCV``, the ``best_estimator_`` is written.
     path : str or path-like
-        Ends in ``.onnx``. An existing file is replaced, at once or not at all. ``.safetensors`` holds the
-        weights of a student alone, as :meth:`DistilledClassifier.export_student` writes them.
+        Must end in ``.onnx``, or in ``.safetensors`` to write only the weights of the student, as
+        :meth:`DistilledClassifier.export_student` does. An existing file is replaced atomically.
     X : DataFrame, array-like of shape (n_samples, ...), mapping or tuple of arrays, default=None
-        Rows like those that the file is to predict. They give the types of the inputs, and the first
-        1,000 are the rows of the check. None: the input is a matrix of float32, and the check has 100
-        made-up rows. Needed for a model that was fitted on a frame in which columns have types of their own.
+        Rows like those that the file will predict. They determine the types of the inputs, and the first
+        1,000 are used for the check. None: the input is a matrix of float32, and the check uses 100
+        synthetic rows. Needed for a model that was fitted on a frame whose columns have different types.
     tolerance : float, default=1e-5
-        Largest difference between a probability of the file and that of ``predict_proba``; of a regressor
-        between predictions, in standard deviations of y, and as a share of those farther than one from its
-        mean.
+        Largest allowed difference between a probability of the file and that of ``predict_proba``. For a
+        regressor, the difference of predictions in standard deviations of y or, if a prediction is farther
+        than one from the mean of y, relative to that distance.
 
     Raises
     ------
     NotFittedError
         If the model has not been fitted.
     TypeError
-        If it is another kind of model, X is a Dataset or has a type that ONNX has not, or labels are
+        If the model is of another kind, X is a Dataset or has a type that ONNX lacks, or labels are
         neither strings nor whole numbers.
     ValueError
-        If the suffix is another one, X is needed, a step or the student has no form in ONNX, or the file
-        predicts otherwise than the model; or if the model predicts maps. Then no file is written, and an
-        older one stays.
+        If the path has another suffix, X is needed, a step or the student cannot be converted to ONNX, the
+        file predicts differently from the model, or the model predicts maps. Then no file is written, and an
+        older one is kept.
     ImportError
         If a package is missing; ``pip install sklearn-kd[export]`` installs all of them.
     OSError
@@ -108,30 +108,30 @@ def export_student(
 
     See Also
     --------
-    register_onnx_converter : For ``skl2onnx.to_onnx``, with its options.
-    DistilledClassifier.export_student : The student alone; its graph gives logits.
-    DistilledClassifier.save : The whole estimator, to be loaded by this library.
+    register_onnx_converter : Enables ``skl2onnx.to_onnx``, with its options.
+    DistilledClassifier.export_student : Writes the student alone; its graph returns logits.
+    DistilledClassifier.save : Writes the whole estimator, for this library to load.
 
     Notes
     -----
     **Inputs.** For a frame, one input for each column, of shape (n_samples, 1), in the order of the
-    columns; for an array, one input ``X``; for a mapping one for each part, by its name, for a tuple ``X0``,
-    ``X1``, .... Integers are int64, floats float32 or float64 as in X, strings are
-    strings. skl2onnx replaces characters in names that ONNX does not allow, as in ``"petal width (cm)"``;
-    the metadata has the names of the columns as ``columns``. The number of rows is free.
+    columns; for an array, one input ``X``; for a mapping, one input for each part, by its name; for a tuple,
+    ``X0``, ``X1``, .... Integers are int64, floats are float32 or float64 as in X, strings are
+    strings. skl2onnx replaces characters that ONNX does not allow in names, as in ``"petal width (cm)"``;
+    the metadata has the original names as ``columns``. The number of rows is free.
 
     **Outputs.** ``label`` of shape (n_samples,), int64 or string; ``probabilities``, float32 of shape
     (n_samples, n_classes), in the order of the labels in the metadata, ``classes``. Booleans become 0 and 1.
-    Of an estimator of several labels both have the shape (n_samples, n_labels), and ``label`` is int64. Of a
-    regressor there is one output, ``predictions``, float64 of shape (n_samples, n_outputs), in the units of
-    y; a single target is a column too. With ``loss="gaussian_nll"`` they are the means.
+    With several labels, both have shape (n_samples, n_labels), and ``label`` is int64. A regressor has one
+    output, ``predictions``, float64 of shape (n_samples, n_outputs), in the units of y; a single target is a
+    column too. With ``loss="gaussian_nll"``, they are the means.
 
-    **Metadata**, each value JSON: ``classes``, or ``target_mean`` and ``target_scale``; ``columns``, null for
-    an array; ``input_shape``, that of a sample of the student; ``versions``.
+    **Metadata**, with JSON values: ``classes``, or ``target_mean`` and ``target_scale``; ``columns``, null
+    for an array; ``input_shape``, the shape of a sample of the student; ``versions``.
 
-    **Unlike** ``predict``, a graph refuses no values: NaN in gives NaN out, or what the steps make of it. A
-    missing string is the empty string. Arithmetic is that of float64 for inputs of float64 as far as
-    ONNX Runtime's operators have it, and of float32 where they have not; the student's is float32.
+    **Unlike** ``predict``, a graph refuses no values: NaN gives NaN, or what the steps make of it. A missing
+    string is the empty string. For float64 inputs, arithmetic is in float64 where ONNX Runtime's operators
+    support it, else in float32; the student's is in float32.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def export_student(
 
 
 class _Goal(NamedTuple):
-    """The content of the file, and the predictions that it must give."""
+    """The content of the file, and the predictions that it must reproduce."""
 
     path: Path
     clf: BaseDistiller
@@ -185,14 +185,14 @@ class _Goal(NamedTuple):
 
 
 def _checked_file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
-    """Return the content of the file, checked: of the first way to compute that predicts as the model."""
+    """Return the checked content of the file, from the first types to compute in that reproduce the model."""
     errors: list[NotConvertedError] = []
     for way in ways_to_compute(inputs):
         try:
             return _file(model, way, goal)
         except NotConvertedError as error:
             errors.append(error)
-    # A graph that runs says more about the model than one that needs another type.
+    # The error of a graph that runs says more about the model than that of one that needs another type.
     raise next((error for error in errors if isinstance(error, PredictsOtherwiseError)), errors[0])
 
 
@@ -206,20 +206,20 @@ def _file(model: Any, inputs: list[Input], goal: _Goal) -> bytes:
 
 
 # --------------------------------------------------------------------------------------
-# What is given
+# The model
 
 
 def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
-    """Return the steps of a fitted model, the student's estimator among them, and that estimator.
+    """Return the steps of a fitted model, including the student's estimator, and that estimator.
 
     Raises
     ------
     TypeError
-        If it does not end in one of this library's.
+        If the model does not end in an estimator of this library.
     ValueError
-        If that predicts maps.
+        If that estimator predicts maps.
     NotFittedError
-        If it is not fitted.
+        If the model is not fitted.
     """
     if hasattr(model, "estimator") and hasattr(type(model), "fit") and hasattr(model, "param_distributions"):
         check_is_fitted(model, "best_estimator_")
@@ -235,7 +235,7 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
     check_is_fitted(clf, "net_")
     if clf._task.map_shape:
         raise ValueError(
-            f"model={type(model).__name__} ends in a {type(clf).__name__} that predicts maps, and the "
+            f"model={type(model).__name__} ends in a {type(clf).__name__} that predicts maps, but the "
             "file would have one answer for each row. Write its student alone by its own method "
             "export_student(path)."
         )
@@ -243,7 +243,7 @@ def _parts(model: Any) -> tuple[list[tuple[str, Any]], BaseDistiller]:
 
 
 def _steps(name: str, model: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the steps of a Pipeline by name, with those of Pipelines in it, and frozen ones without frame."""
+    """Yield the steps of a Pipeline by name, with those of nested Pipelines; unwrap frozen steps."""
     if isinstance(model, FrozenEstimator):
         model = model.estimator
     if not isinstance(model, Pipeline):
@@ -254,25 +254,25 @@ def _steps(name: str, model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _write_weights(steps: list[tuple[str, Any]], clf: BaseDistiller, path: Path) -> None:
-    """Write the student's weights, where nothing comes before the student."""
+    """Write the student's weights; refuse if anything comes before the student."""
     before = [name for name, _ in steps[:-1]]
     if getattr(clf, "student_preprocessing_", None) is not None:
         before.append("student_preprocessing_")
     if before:
         raise ValueError(
-            f"path={str(path)!r}: a file of weights has no form for {', '.join(before)}. End it in "
+            f"path={str(path)!r}: a file of weights cannot hold {', '.join(before)}. End it in "
             "'.onnx', or write the student alone by the method export_student of the last step."
         )
     clf.export_student(path)
 
 
 def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarray:
-    """Return rows for the check of a model for which none are given.
+    """Make up rows for the check if none are given.
 
     Raises
     ------
     ValueError
-        If it cannot be known what its rows look like.
+        If the form of the model's rows is unknown.
     """
     first = steps[0][1]
     shape: tuple[Any, ...]
@@ -282,7 +282,7 @@ def _made_up_rows(steps: list[tuple[str, Any]], clf: BaseDistiller) -> np.ndarra
     in_parts = row_shape_of(clf._sample_shape) is not None
     if own or of_frame or in_parts or shape[0] is None or (first is not clf and len(clf._sample_shape) > 1):
         raise ValueError(
-            "X is needed: some rows like those that the file is to predict, since the types of the columns "
+            "X is needed: some rows like those that the file will predict, since the types of the columns "
             "that the model was fitted on are not known. Give export_student(model, path, X[:100])."
         )
     rows = np.random.default_rng(0).normal(size=(_MADE_UP, *shape))
@@ -303,7 +303,7 @@ def _converted(model: Any, goal: _Goal, inputs: list[Input]) -> Any:
     Raises
     ------
     NotConvertedError, StudentGraphError
-        If a step or the student has no form in ONNX.
+        If a step or the student cannot be converted to ONNX.
     """
     skl2onnx = import_package("skl2onnx", _PURPOSE)
     register_class(type(goal.clf))
@@ -317,26 +317,26 @@ def _converted(model: Any, goal: _Goal, inputs: list[Input]) -> Any:
         )
     except (StudentGraphError, ImportError):
         raise
-    except Exception as error:  # skl2onnx raises any of Python's where it cannot convert
+    except Exception as error:  # skl2onnx raises errors of any class if it cannot convert
         raise NotConvertedError(_not_converted(model, error)) from error
 
 
 def _not_converted(model: Any, error: Exception) -> str:
-    """Say which step has no form in ONNX, and what can be done."""
+    """Name the step that cannot be converted to ONNX, and what can be done."""
     said = " ".join(str(error).split())
     for name, step in _leaves(model):
         if str(type(step)) in said or said.startswith(type(step).__name__):
             return (
-                f"Step {name!r}, {type(step).__name__}, has no form in ONNX: skl2onnx cannot convert it "
-                f"({said[:200]}). Use one of scikit-learn's other transformers in its place, register a "
-                "converter by skl2onnx.update_registered_converter, or export the model without this step "
-                "and transform the rows before."
+                f"Step {name!r}, {type(step).__name__}, cannot be written as ONNX: skl2onnx cannot convert "
+                f"it ({said[:200]}). Use another of scikit-learn's transformers, register a converter with "
+                "skl2onnx.update_registered_converter, or export the model without this step and transform "
+                "the rows beforehand."
             )
     return f"skl2onnx cannot convert {type(model).__name__}: {type(error).__name__}: {said[:300]}"
 
 
 def _leaves(model: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the steps of a model that have no steps themselves, with their names as parameters have them."""
+    """Yield the steps of a model that have no steps themselves, with the names that parameters use."""
     inner = []
     if isinstance(model, Pipeline):
         inner = model.steps
@@ -354,7 +354,7 @@ def _leaves(model: Any, name: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def _metadata(clf: BaseDistiller, outputs: Outputs, columns: list[str] | None) -> dict[str, str]:
-    """Return what a reader of the file needs beside the graph; every value is JSON."""
+    """Return what a reader of the file needs besides the graph; every value is JSON."""
     versions = {
         "sklearn_kd": library_version(),
         "sklearn": sklearn.__version__,
@@ -375,12 +375,12 @@ def _metadata(clf: BaseDistiller, outputs: Outputs, columns: list[str] | None) -
 
 
 def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
-    """Refuse a graph that predicts otherwise than the model, for all rows at once and for one.
+    """Refuse a graph that predicts differently from the model, for all rows at once and for one.
 
     Raises
     ------
     NotConvertedError
-        If it does, or cannot be run.
+        If it predicts differently, or does not run.
     """
     try:
         onnxruntime = import_package("onnxruntime", "Checking the file")
@@ -390,7 +390,7 @@ def _check(data: bytes, inputs: list[Input], goal: _Goal) -> None:
         return
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 4  # of an error the exception says the same
+    options.log_severity_level = 4  # the exception says the same as the log
     try:
         session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
         names = [given.name for given in session.get_inputs()]
@@ -415,6 +415,6 @@ def _expected(model: Any, rows: Any, method: str, made_up: bool) -> np.ndarray:
         if not made_up:
             raise
         raise ValueError(
-            f"X is needed: the model does not take rows made up for the check, normal numbers of float32 "
+            f"X is needed: the model does not take the rows made up for the check, normal float32 numbers "
             f"({error}). Give export_student(model, path, X[:100])."
         ) from error

@@ -1,4 +1,4 @@
-"""The converter by which skl2onnx makes a graph of a fitted estimator, alone or at the end of a Pipeline."""
+"""Converter for skl2onnx that turns a fitted estimator, alone or at the end of a Pipeline, into a graph."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sklearn_kd.persistence._requirements import import_package
 from sklearn_kd.persistence._student_graph import student_graph
 
 _ALIAS = "SklearnKD"
-# As those of scikit-learn's classifiers.
+# The options of scikit-learn's classifiers.
 _OPTIONS = {
     "zipmap": [True, False, "columns"],
     "nocl": [True, False],
@@ -35,13 +35,13 @@ _PURPOSE = "Writing a whole model as ONNX"
 def register_onnx_converter() -> None:
     """Teach skl2onnx to convert the estimators of this library.
 
-    After the call ``skl2onnx.to_onnx`` takes a fitted :class:`DistilledClassifier`,
+    After the call, ``skl2onnx.to_onnx`` takes a fitted :class:`DistilledClassifier`,
     :class:`DistilledRegressor`, :class:`DistProClassifier` or :class:`DistProRegressor`, and a Pipeline that
-    ends in one. :func:`export_student` calls it by itself. To call it again changes nothing.
+    ends in one. :func:`export_student` calls this function itself. Further calls change nothing.
 
     The graph has the outputs of other classifiers: ``label``, int64 or string of shape (n_samples,), and
     ``probabilities``, float32 of shape (n_samples, n_classes). It takes their options too: ``zipmap``,
-    ``nocl`` (label is the number of the class), ``output_class_labels`` and ``raw_scores`` (logits in place
+    ``nocl`` (the label is the index of the class), ``output_class_labels`` and ``raw_scores`` (logits instead
     of probabilities). The graph of a regressor has the output ``predictions``, float64 of shape (n_samples,
     n_outputs), in the units of y.
 
@@ -74,7 +74,7 @@ def register_onnx_converter() -> None:
 
 
 def register_class(cls: type[BaseDistiller]) -> None:
-    """Register a class of estimators, and what they preprocess with: skl2onnx looks classes up, not bases."""
+    """Register a class of estimators and their preprocessing; skl2onnx looks up classes, not their bases."""
     register_table()
     skl2onnx = import_package("skl2onnx", _PURPOSE)
     alias = f"{_ALIAS}{cls.__name__}"
@@ -89,7 +89,7 @@ def register_class(cls: type[BaseDistiller]) -> None:
 
 
 def _parse(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: Any = None) -> list[Any]:
-    """Declare the operators of a classifier: what is done before the student, and the student."""
+    """Declare the operators of a classifier: the preprocessing and the student."""
     parse = import_package("skl2onnx._parse", _PURPOSE)
     inputs = _inputs_of_student(scope, model, inputs, custom_parsers)
     return parse._parse_sklearn_classifier(scope, model, inputs, custom_parsers=custom_parsers)
@@ -105,18 +105,18 @@ def _parse_regressor(
 
 
 def _inputs_of_student(scope: Any, model: BaseDistiller, inputs: list[Any], custom_parsers: Any) -> list[Any]:
-    """Declare what is done before the student; return its inputs."""
+    """Declare the preprocessing; return the inputs of the student."""
     parse = import_package("skl2onnx._parse", _PURPOSE)
     check_is_fitted(model, "net_")
     preprocessing = getattr(model, "student_preprocessing_", None)
-    if isinstance(preprocessing, FrozenEstimator):  # of which skl2onnx knows nothing
+    if isinstance(preprocessing, FrozenEstimator):  # unknown to skl2onnx
         preprocessing = preprocessing.estimator
     if preprocessing is not None:
         inputs = parse._parse_sklearn(scope, preprocessing, inputs, custom_parsers=custom_parsers)
     parts = row_shape_of(model._sample_shape)
     if parts is not None:
         return _in_parts(scope, inputs, parts)
-    # The student takes float32, whatever the steps before it give; and the columns of a frame as one matrix.
+    # The student takes float32, whatever the steps before it return, and columns of a frame as one matrix.
     inputs = [_operator(scope, "SklearnCast", [given], "rows_float32") for given in inputs]
     if len(inputs) > 1:
         inputs = [_operator(scope, "SklearnConcat", inputs, "rows_joined")]
@@ -124,11 +124,11 @@ def _inputs_of_student(scope: Any, model: BaseDistiller, inputs: list[Any], cust
 
 
 def _in_parts(scope: Any, inputs: list[Any], parts: RowShape) -> list[Any]:
-    """Return the inputs in the order in which the student takes its parts, each of the type of its part."""
+    """Return the inputs in the order of the student's parts, each with the type of its part."""
     if len(inputs) != len(parts.parts):
         raise ValueError(
-            f"The student takes {len(parts.parts)} parts, {parts}, and is given {len(inputs)} inputs. Give X "
-            "as fit had it."
+            f"The student takes {len(parts.parts)} parts, {parts}, but is given {len(inputs)} inputs. Give X "
+            "in the form that fit was given."
         )
     if isinstance(parts.keys, tuple):
         by_name = {given.raw_name: given for given in inputs}
@@ -147,7 +147,7 @@ def _operator(
     type_name: str = "FloatTensorType",
     model: BaseDistiller | None = None,
 ) -> Any:
-    """Declare an operator of skl2onnx, of a model or not, with one output of this type; return that."""
+    """Declare an operator of skl2onnx, for a model or not, with one output of this type; return that."""
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
     operator = scope.declare_local_operator(kind, model)
     operator.inputs = inputs
@@ -157,7 +157,7 @@ def _operator(
 
 
 def _set_output_types(operator: Any) -> None:
-    """Set the types and shapes of label and probabilities, and check the shape of what comes in."""
+    """Set the types and shapes of label and probabilities, and check the shape of the input."""
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
     model = operator.raw_operator
     _check_sample_shape(operator)
@@ -174,7 +174,7 @@ def _set_output_types(operator: Any) -> None:
 
 
 def _set_type_of_numbers(operator: Any) -> None:
-    """Set the type and shape of predictions, and check the shape of what comes in."""
+    """Set the type and shape of predictions, and check the shape of the input."""
     types = import_package("skl2onnx.common.data_types", _PURPOSE)
     _check_sample_shape(operator)
     n_rows, task = operator.inputs[0].get_first_dimension(), operator.raw_operator._task
@@ -182,7 +182,7 @@ def _set_type_of_numbers(operator: Any) -> None:
 
 
 def _check_sample_shape(operator: Any) -> None:
-    """Raise ValueError if the samples that come in have another shape than those of ``fit``."""
+    """Raise ValueError if input samples have another shape than those of ``fit``."""
     model = operator.raw_operator
     shape = list(operator.inputs[0].type.shape[1:])
     in_parts = row_shape_of(model._sample_shape) is not None
@@ -193,13 +193,13 @@ def _check_sample_shape(operator: Any) -> None:
         and tuple(shape) != model._sample_shape
     ):
         raise ValueError(
-            f"{type(model).__name__} is given samples of shape {tuple(shape)}, and was fitted on samples of "
+            f"{type(model).__name__} is given samples of shape {tuple(shape)}, but was fitted on samples of "
             f"shape {model._sample_shape}."
         )
 
 
 def output_labels(scope: Any, model: BaseDistiller) -> np.ndarray:
-    """Return the labels as the graph gives them: int64, or strings of dtype object."""
+    """Return the labels as the graph returns them: int64, or strings of dtype object."""
     if scope.get_options(model, {"nocl": False}, fail=False)["nocl"]:
         return np.arange(len(model.classes_))
     return onnx_labels(model.classes_)
@@ -211,7 +211,7 @@ def onnx_labels(classes: np.ndarray) -> np.ndarray:
     Raises
     ------
     TypeError
-        Naming y, if they are neither strings nor whole numbers.
+        If they are neither strings nor whole numbers. The message names y.
     """
     values = classes.tolist()
     if all(type(value) is str for value in values):
@@ -219,9 +219,9 @@ def onnx_labels(classes: np.ndarray) -> np.ndarray:
     other = [value for value in values if not _is_int64(value)]
     if other:
         raise TypeError(
-            f"y had the label {other[0]!r}, of {type(other[0]).__name__}: a file of ONNX gives labels that "
+            f"y had the label {other[0]!r}, of {type(other[0]).__name__}: an ONNX file returns labels that "
             "are strings or whole numbers below 2**63. Fit with y.astype(str), or write the student alone by "
-            "the method export_student, which gives logits."
+            "the method export_student, which returns logits."
         )
     return np.array([int(value) for value in values], dtype=np.int64)
 
@@ -232,7 +232,7 @@ def _is_int64(value: Any) -> bool:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the student's operators to the graph, with the softmax and the labels behind them."""
+    """Add the student's operators to the graph, followed by the softmax and the labels."""
     model = operator.raw_operator
     label, scores = (output.full_name for output in operator.outputs)
     logits = _add_student(scope, [given.full_name for given in operator.inputs], container, model)
@@ -259,7 +259,7 @@ def _convert(scope: Any, operator: Any, container: Any) -> None:
 
 
 def _convert_numbers(scope: Any, operator: Any, container: Any) -> None:
-    """Add the student's operators to the graph, and what gives its outputs the units of y."""
+    """Add the student's operators to the graph, and those that convert its outputs to the units of y."""
     task = operator.raw_operator._task
     rows = [given.full_name for given in operator.inputs]
     outputs = _add_student(scope, rows, container, operator.raw_operator)
@@ -273,14 +273,14 @@ def _convert_numbers(scope: Any, operator: Any, container: Any) -> None:
     for name, (kind, values) in constants.items():
         container.add_initializer(names[name], kind, [len(values)], values)
     _add(container, scope, "Gather", [outputs, names["means"]], names["own"], axis=1)
-    # float32 would round targets that are far from 0.
+    # float32 would round targets far from 0.
     _add(container, scope, "Cast", [names["own"]], names["wide"], to=proto.DOUBLE)
     _add(container, scope, "Mul", [names["wide"], names["scale"]], names["scaled"])
     _add(container, scope, "Add", [names["scaled"], names["mean"]], operator.outputs[0].full_name)
 
 
 def _add_labels_that_are_there(scope: Any, container: Any, logits: str, label: str) -> None:
-    """Add 1 for each label whose logit is above 0, else 0: its probability is above one half then."""
+    """Add 1 for each label whose logit is above 0, so that its probability is above one half; else 0."""
     proto = import_package("onnx", _PURPOSE).TensorProto
     zero, above = scope.get_unique_variable_name("zero"), scope.get_unique_variable_name("above")
     container.add_initializer(zero, proto.FLOAT, [], [0.0])
@@ -289,7 +289,7 @@ def _add_labels_that_are_there(scope: Any, container: Any, logits: str, label: s
 
 
 def _add(container: Any, scope: Any, kind: str, inputs: list[str], output: str, **attributes: Any) -> None:
-    """Add an operator, of the version that the whole graph has."""
+    """Add an operator in the version of the whole graph."""
     name = scope.get_unique_operator_name(kind)
     container.add_node(kind, inputs, [output], op_version=container.target_opset, name=name, **attributes)
 

@@ -1,4 +1,4 @@
-"""The inputs of a graph: their names and types, from some rows, and the rows as the graph takes them."""
+"""Determine the inputs of a graph from some rows: names, types, and the rows in the graph's form."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sklearn_kd.persistence._requirements import import_package
 
 INT64, FLOAT32, FLOAT64, BOOL = (f"{name}TensorType" for name in ("Int64", "Float", "Double", "Boolean"))
 _STRING = "StringTensorType"
-# The type in skl2onnx, and NumPy's, for each kind of NumPy's dtypes.
+# skl2onnx's type and NumPy's dtype for each kind of NumPy dtype.
 _KINDS = {"b": (BOOL, np.bool_), "i": (INT64, np.int64), "u": (INT64, np.int64)}
 _KINDS |= {"U": (_STRING, np.object_), "T": (_STRING, np.object_)}
 _FLOATS = {2: (FLOAT32, np.float32), 4: (FLOAT32, np.float32)}
 _DOUBLES = (FLOAT64, np.float64)
-# Types to compute in, where it is not possible in those of the inputs: skl2onnx joins columns of one type,
-# and some of ONNX Runtime's operators, such as that of SimpleImputer, take float32 alone.
+# Types to compute in if those of the inputs do not work: skl2onnx only joins columns of one type, and some
+# of ONNX Runtime's operators, such as that of SimpleImputer, only take float32.
 _OTHERWISE = (
     {INT64: FLOAT64, BOOL: FLOAT64},
     {FLOAT64: FLOAT32},
@@ -37,7 +37,7 @@ class Input:
         skl2onnx's name of the type that the graph computes in.
     shape : list of int or None
     values : ndarray of this shape
-        The rows that were given, of the type that the graph takes.
+        The given rows, in the type that the graph takes.
     """
 
     name: str
@@ -57,15 +57,15 @@ def inputs_of(X: Any) -> list[Input]:
     Parameters
     ----------
     X : DataFrame, array-like of shape (n_samples, ...), mapping or tuple of arrays
-        A frame: one input for each column, of shape (n_samples, 1). A mapping: one for each part, by its
-        name; a tuple: ``X0``, ``X1``, .... Else one input, ``X``.
+        A frame has one input for each column, of shape (n_samples, 1); a mapping one for each part, by its
+        name; a tuple ``X0``, ``X1``, ...; anything else one input, ``X``.
 
     Raises
     ------
     TypeError
-        If a type has no form in ONNX, or is not known.
+        If a type has no counterpart in ONNX, or is unknown.
     ValueError
-        If there is no row.
+        If there are no rows.
     """
     columns = getattr(X, "columns", None)
     if columns is not None and not callable(columns):
@@ -75,15 +75,15 @@ def inputs_of(X: Any) -> list[Input]:
     if parts is not None:
         return [_input(name, np.asarray(part), f"X[{name!r}]") for name, part in parts.items()]
     if hasattr(X, "tocsr"):
-        raise TypeError("X is a sparse matrix, and ONNX takes dense ones. Give some rows, X[:100].toarray().")
+        raise TypeError("X is a sparse matrix, but ONNX takes dense ones. Give some rows, X[:100].toarray().")
     values = np.asarray(X)
     if values.dtype.kind == "U" and not hasattr(X, "dtype"):
-        values = np.asarray(X, dtype=object)  # numbers beside words in a list are no words
+        values = np.asarray(X, dtype=object)  # keeps numbers among words in a list from becoming words
     return [_input("X", values, "X")]
 
 
 def lacking_words(inputs: Sequence[Input], n_rows: int) -> np.ndarray:
-    """Return which rows have a missing word, which is "" in the graph, shape (n_rows,)."""
+    """Return which rows have a missing word, "" in the graph, shape (n_rows,)."""
     lacking = np.zeros(n_rows, dtype=bool)
     for given in inputs:
         if given.type_name == _STRING:
@@ -108,12 +108,12 @@ def _parts(X: Any) -> dict[str, Any] | None:
 
 
 def feeds(inputs: Sequence[Input], names: Sequence[str], n_rows: int) -> dict[str, np.ndarray]:
-    """Return the first rows, as onnxruntime takes them under these names of the graph."""
+    """Return the first rows as onnxruntime takes them, under the graph's names."""
     return {name: given.values[:n_rows] for name, given in zip(names, inputs, strict=True)}
 
 
 def ways_to_compute(inputs: Sequence[Input]) -> list[list[Input]]:
-    """Return the inputs with the types that a graph may compute in, the most precise first."""
+    """Return the inputs in each choice of types that a graph may compute in, the most precise first."""
     ways = [list(inputs)]
     for types in _OTHERWISE:
         way = [replace(given, type_name=types.get(given.type_name, given.type_name)) for given in inputs]
@@ -123,7 +123,7 @@ def ways_to_compute(inputs: Sequence[Input]) -> list[list[Input]]:
 
 
 def take_given_types(model: Any, inputs: Sequence[Input]) -> None:
-    """Add casts to a graph: it takes the types that were given, and computes in its own."""
+    """Add casts to a graph, so that it takes the given types and computes in its own."""
     onnx = import_package("onnx", "Writing a whole model as ONNX")
     casts = []
     for entry, given in zip(model.graph.input, inputs, strict=True):
@@ -149,7 +149,7 @@ def _rename(graph: Any, old: str, new: str) -> None:
 
 def _input(name: str, values: np.ndarray, called: str) -> Input:
     if not len(values):
-        raise ValueError(f"{called} of X has no rows. Give at least one, better 100 that differ.")
+        raise ValueError(f"{called} of X has no rows. Give at least one, preferably 100 different ones.")
     if values.dtype == object:
         values = _strings(values, called)
     kind, size = values.dtype.kind, values.dtype.itemsize
@@ -162,7 +162,7 @@ def _input(name: str, values: np.ndarray, called: str) -> Input:
 
 
 def _strings(values: np.ndarray, called: str) -> np.ndarray:
-    """Return an array of strings, "" where one is missing, or of booleans, that came as objects."""
+    """Convert objects to an array of strings, with "" for missing ones, or of booleans."""
     missing = np.vectorize(_is_missing, otypes=[bool])(values)
     kinds = {type(value) for value in values[~missing]}
     if kinds and all(issubclass(kind, str) for kind in kinds):
@@ -171,8 +171,8 @@ def _strings(values: np.ndarray, called: str) -> np.ndarray:
         return values.astype(bool)
     named = ", ".join(sorted(kind.__name__ for kind in kinds)) or "missing values"
     raise TypeError(
-        f"{called} has a dtype of objects and holds {named}. ONNX takes tensors of one type: give numbers of "
-        "one dtype, such as float64, or strings; a table of both as a DataFrame."
+        f"{called} has dtype object and holds {named}. ONNX takes tensors of one type: give numbers of "
+        "one dtype, such as float64, or strings; give a table of both as a DataFrame."
     )
 
 

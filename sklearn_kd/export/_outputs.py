@@ -1,4 +1,4 @@
-"""The outputs of a graph for each kind of target: their names, and how they are compared."""
+"""Name and compare the outputs of a graph, for each kind of target."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sklearn_kd.export._onnx_converter import onnx_labels
 
 
 class NotConvertedError(ValueError):
-    """A model that has no graph, or whose graph predicts otherwise."""
+    """Error for a model that cannot be converted, or whose graph predicts differently."""
 
 
 class PredictsOtherwiseError(NotConvertedError):
-    """A graph that runs, and does not predict as the model."""
+    """Error for a graph that runs but predicts differently from the model."""
 
 
 class Comparison(NamedTuple):
-    """The comparison of a graph with its model.
+    """Settings of the comparison of a graph with its model.
 
     Attributes
     ----------
     path : Path
-        Of the file, for messages.
+        Path of the file, for messages.
     tolerance : float
     lacks_words : ndarray of shape (n,), bool
-        Which rows have a missing word, which is "" in the graph.
+        Which rows have a missing word, "" in the graph.
     """
 
     path: Path
@@ -45,10 +45,10 @@ class Outputs(Protocol):
     options: dict[str, Any]  # of the conversion
 
     def metadata(self) -> dict[str, Any]:
-        """Return what a reader of the file needs beside the graph."""
+        """Return what a reader of the file needs besides the graph."""
 
     def compare(self, found: list[np.ndarray], expected: np.ndarray, by: Comparison) -> None:
-        """Raise PredictsOtherwiseError where the outputs are not those of the model."""
+        """Raise PredictsOtherwiseError if the outputs are not those of the model."""
 
 
 def outputs_of(estimator: BaseDistiller) -> Outputs:
@@ -57,7 +57,7 @@ def outputs_of(estimator: BaseDistiller) -> Outputs:
     Raises
     ------
     TypeError
-        If labels have no form in ONNX.
+        If ONNX has no type for the labels.
     """
     if estimator._task.numeric:
         return NumberOutputs(estimator)
@@ -81,7 +81,7 @@ class ClassOutputs:
         label, probabilities = found
         _compare_numbers(probabilities, expected, np.ones(1), self, by)
         first, second = np.sort(expected, axis=1)[:, [-1, -2]].T
-        clear = first - second > 2 * by.tolerance  # the order of nearly equal ones is not compared
+        clear = first - second > 2 * by.tolerance  # nearly equal ones may be in either order
         wrong = np.flatnonzero(clear & (label != self._labels[expected.argmax(axis=1)]))
         if len(wrong):
             raise PredictsOtherwiseError(
@@ -105,7 +105,7 @@ class LabelOutputs:
     def compare(self, found: list[np.ndarray], expected: np.ndarray, by: Comparison) -> None:
         label, probabilities = found
         _compare_numbers(probabilities, expected, np.ones(1), self, by)
-        # Nearly even odds are not compared.
+        # Labels with nearly even odds are not compared.
         wrong = (np.abs(expected - 0.5) > by.tolerance) & (label != (expected > 0.5))
         if wrong.any():
             row = int(np.argwhere(wrong)[0][0])
@@ -130,7 +130,7 @@ class NumberOutputs:
 
     def compare(self, found: list[np.ndarray], expected: np.ndarray, by: Comparison) -> None:
         expected = expected.reshape(len(expected), -1)
-        # float32 holds numbers far from the mean with fewer digits.
+        # float32 has fewer digits for numbers far from the mean.
         apart = np.maximum(self._task.scale, np.abs(expected - self._task.mean))
         _compare_numbers(found[0], expected, apart, self, by)
 
@@ -138,35 +138,35 @@ class NumberOutputs:
 def _compare_numbers(
     found: np.ndarray, expected: np.ndarray, unit: np.ndarray, outputs: Outputs, by: Comparison
 ) -> None:
-    """Raise an error where an output is not that of the model; differences are measured in ``unit``."""
+    """Raise an error if an output is not that of the model; differences are measured in ``unit``."""
     name, method = outputs.names[-1], outputs.method
     if found.shape != expected.shape:
         raise PredictsOtherwiseError(
-            f"{by.path} was not written: the graph gives {name} of shape {found.shape} where "
-            f"{method} gives {expected.shape}. A forward pass must take any number of rows."
+            f"{by.path} was not written: the graph returns {name} of shape {found.shape}, but "
+            f"{method} returns {expected.shape}. A forward pass must take any number of rows."
         )
     difference = (np.abs(found - expected) / unit).max(axis=1)
     worst = int(difference.argmax())
     if difference[worst] <= by.tolerance:
         return
     remedy = (
-        "Give X in float64, if it is in float32; else leave out the steps of the Pipeline one by one to "
-        "find the one that skl2onnx converts otherwise."
+        "Give X in float64 if it is in float32; else leave out the steps of the Pipeline one by one to "
+        "find the one that skl2onnx converts differently."
     )
     if by.lacks_words[worst]:
         remedy = (
-            "The row lacks a word, which is the empty string in the graph, and a category of its own for "
-            "a step such as OneHotEncoder. Give words in place of missing ones to fit and to the graph, "
-            "or let TablePreprocessing make the numbers."
+            "The row lacks a word, which is the empty string in the graph, but a category of its own for "
+            "a step such as OneHotEncoder. Replace missing words, in fit and for the graph, or convert the "
+            "table by TablePreprocessing."
         )
     raise PredictsOtherwiseError(
-        f"{by.path} was not written: for row {worst} of X the graph gives {_shown(found[worst])} "
-        f"and {method} {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, by more "
+        f"{by.path} was not written: for row {worst} of X the graph returns {_shown(found[worst])} "
+        f"and {method} {_shown(expected[worst])}, which differ by {difference[worst]:.2g}, more "
         f"than tolerance={by.tolerance:g}. {remedy}"
     )
 
 
 def _shown(numbers: np.ndarray) -> str:
-    """Return the first numbers of a row, in few digits."""
+    """Return the first numbers of a row as text, with few digits."""
     more = ", ..." if len(numbers) > 5 else ""
     return f"[{', '.join(f'{value:.6g}' for value in numbers[:5])}{more}]"

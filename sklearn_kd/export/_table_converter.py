@@ -1,4 +1,4 @@
-"""The converter by which skl2onnx makes a graph of a fitted TablePreprocessing."""
+"""Converter for skl2onnx that turns a fitted TablePreprocessing into a graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sklearn_kd.preprocessing._columns import CategoryColumn, NumberColumn
 from sklearn_kd.preprocessing._table import TablePreprocessing
 
 _PURPOSE = "Writing a whole model as ONNX"
-# Stands for a missing string, for which ONNX has no value.
+# Represents a missing string, for which ONNX has no value.
 MISSING = ""
 
 
@@ -31,7 +31,7 @@ def _set_output_type(operator: Any) -> None:
 
 
 def _convert(scope: Any, operator: Any, container: Any) -> None:
-    """Add the operators of each column, and join what they give."""
+    """Add the operators of each column, and join their outputs."""
     table: TablePreprocessing = operator.raw_operator
     graph = _Graph(scope, container)
     names = [given.full_name for given in operator.inputs]
@@ -61,13 +61,13 @@ def _of_numbers(graph: _Graph, name: str, column: NumberColumn) -> list[str]:
 def _of_categories(
     graph: _Graph, name: str, column: CategoryColumn, is_string: bool, is_onehot: bool
 ) -> list[str]:
-    """Return the parts that are made of a column of categories."""
+    """Return the outputs for a column of categories."""
     n_known = len(column.categories)
     if is_string:
         if MISSING in column.categories and column.has_missing:
             raise ValueError(
-                f"column {column.name!r} has missing values and the empty string as a category, and in ONNX "
-                "the empty string is a missing one. Name one of them otherwise before fit."
+                f"column {column.name!r} has missing values and the empty string as a category, but in ONNX "
+                "the empty string means a missing one. Rename one of them before fit."
             )
         found = {str(category): code for code, category in enumerate(column.categories, start=1)}
         found.setdefault(MISSING, n_known + 1)
@@ -95,7 +95,7 @@ def _of_categories(
 
 
 class _Graph:
-    """Adds operators and constants to a container of skl2onnx."""
+    """Add operators and constants to a container of skl2onnx."""
 
     def __init__(self, scope: Any, container: Any):
         self.scope, self.container = scope, container

@@ -66,7 +66,7 @@ def load_tensors(data: bytes) -> Any:
     """
     _check_torch()
     if _ALLOCATES.search(data):
-        raise ValueError("it asks for bytearrays, which are no tensors")
+        raise ValueError("it asks for bytearrays, which are not tensors")
     if zipfile.is_zipfile(io.BytesIO(data)):
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             parts = archive.infolist()

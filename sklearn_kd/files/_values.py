@@ -103,7 +103,7 @@ class ValueCodec:
         try:
             return self._encode(value)
         except RecursionError:
-            raise Unserializable(f"a {type(value).__name__} that holds itself") from None
+            raise Unserializable(f"a {type(value).__name__} that contains itself") from None
 
     def _encode(self, value: Any) -> Any:
         if type(value) in _PLAIN:  # most values of a long path

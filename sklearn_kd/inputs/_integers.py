@@ -71,7 +71,7 @@ def further_integers(estimator: Any, X: Any, sizes: tuple[int, ...], name: str) 
     who = type(estimator).__name__
     if whole.dtype.kind not in "iub":
         raise ValueError(
-            f"{name} holds {whole.dtype} that are no whole numbers, but {who} was fitted on integers, which "
+            f"{name} holds {whole.dtype} that are not whole numbers, but {who} was fitted on integers, which "
             "its student looks up."
         )
     if whole.shape[1:] != sizes:

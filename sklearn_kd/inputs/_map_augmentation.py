@@ -85,7 +85,7 @@ class MapAugmentation:
             raise ValueError(
                 f"augment returned images of shape {tuple(images.shape)} with maps of shape "
                 f"{tuple(own.shape)}; the maps of such images have height and width {tuple(size)}. Change "
-                "both alike."
+                "both in the same way."
             )
         if own.is_floating_point() != maps.is_floating_point():
             raise ValueError(

@@ -116,7 +116,7 @@ def _checked_part(given: Any, name: str) -> np.ndarray:
 
 
 def _what_is_wrong(given: Any, values: np.ndarray) -> str:
-    """Explain why a part is no array of numbers, and how to mend it."""
+    """Explain why a part is not an array of numbers, and how to mend it."""
     if isinstance(given, (str, bytes)):
         return f"is the string {given!r:.60}, where one number or array a row is required."
     rows = given if hasattr(given, "__iter__") else []

@@ -187,8 +187,8 @@ class Collation:
         labels = rest[0] if self.labelled else None
         if labels is not None and len(labels) != n_rows:
             raise ValueError(
-                f"The items of {self.name} must be pairs (x, label) with one number or string as label, "
-                "of several labels a tensor of 0 and 1, or a map of integers; "
+                f"The items of {self.name} must be pairs (x, label). The label is a number or a string, a "
+                "tensor of 0 and 1 for several labels, or a map of integers; "
                 f"{n_rows} items made a batch of {len(labels)} labels."
             )
         return x, labels

@@ -392,7 +392,7 @@ def _checked_groups(groups: Any, n_rows: int) -> np.ndarray | None:
     found = from_torch(groups, "groups")
     if np.ndim(found) != 1 and np.shape(found)[1:] != (1,):
         raise ValueError(
-            f"groups must be one entry for each row of X, shape ({n_rows},); got shape {np.shape(found)}."
+            f"groups must have one entry for each row of X, shape ({n_rows},); got shape {np.shape(found)}."
         )
     with error_context("groups"):
         found = column_or_1d(found)

@@ -107,4 +107,4 @@ def _has_matrix(call: Call) -> bool:
 
 def _described(call: Call) -> str:
     kind = type(call.module).__name__
-    return f"a {kind} whose input is no rows" if isinstance(call.module, nn.Linear) else f"a {kind}"
+    return f"a {kind} whose input is not rows" if isinstance(call.module, nn.Linear) else f"a {kind}"

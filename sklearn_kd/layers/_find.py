@@ -191,7 +191,7 @@ def _stated_grid(name: str, layer: LayerName, found: FeatureMap, argument: str) 
     grid = layer.grid or square_grid(found.shape[1])
     if grid is None:
         raise ValueError(
-            f"{argument}: layer {name!r} gives {found.shape[1]} tokens, which are no square grid after at "
+            f"{argument}: layer {name!r} gives {found.shape[1]} tokens, which are not a square grid after at "
             f"most {MOST_OTHERS} others. State height and width in patches: '{name}=7x14'."
         )
     if grid[0] * grid[1] > found.shape[1]:
@@ -213,7 +213,7 @@ def _missing(layer: LayerName, kinds: Sequence[str]) -> str:
             ", where rows of shape (n, D) are needed, one for each sample. Name the input of a linear layer, "
             "such as 'fc:input', or a layer that flattens or pools its input;"
         )
-    return ", and ':rows' in its name is no feature map. Feature maps are compared here: leave ':rows' out;"
+    return ", and ':rows' means no feature map. Feature maps are compared here: leave ':rows' out;"
 
 
 def _call_of(name: str, layer: LayerName, trace: Trace, argument: str) -> Call:

@@ -41,7 +41,7 @@ def tokens_as_map(tokens: Tensor, grid: Grid | None) -> Tensor:
     n_patches = height * width
     if not 0 < n_patches <= tokens.shape[1]:
         raise ValueError(
-            f"Tokens of shape {tuple(tokens.shape)} are no grid"
+            f"Tokens of shape {tuple(tokens.shape)} are not a grid"
             f"{'' if grid is None else f' of {height}×{width}'} in this forward pass, though they were when "
             "the network was tried. Give images of one size, and name a layer that drops no token."
         )

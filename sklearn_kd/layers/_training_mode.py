@@ -93,7 +93,7 @@ def _check_as_many_tokens(
     if before is not None and found is not None and before.shape[1] != found.shape[1]:
         raise ValueError(
             f"{argument}: layer {name!r} has {before.shape[1]} tokens in evaluation mode and "
-            f"{found.shape[1]} in training mode, so they are no grid. Train without dropping patches."
+            f"{found.shape[1]} in training mode, so they are not a grid. Train without dropping patches."
         )
 
 

@@ -38,7 +38,7 @@ class FeatureTerm(BaseEstimator):
         Weight of the term, or its initial value if learned.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="auto"
         Bounds of the weight, which is learned in its logarithm. "auto": from a hundredth of ``weight`` to
-        ten times ``weight``. "fixed": the weight stays fixed and is no metaparameter.
+        ten times ``weight``. "fixed": the weight stays fixed and is not a metaparameter.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         Names of layers of the two networks, as listed by :func:`sklearn_kd.layer_table`, paired in order.
         "auto": the layers named by the attribute ``auto``.
@@ -112,7 +112,7 @@ class FeatureTerm(BaseEstimator):
         """Return a module to train with the student, such as transforms; by default an empty one.
 
         Draw initial weights from torch's global random state, which is seeded. The module is trained with
-        the student but is no part of it: prediction does not run it.
+        the student but is not a part of it: prediction does not run it.
 
         Parameters
         ----------

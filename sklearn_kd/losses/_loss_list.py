@@ -75,8 +75,8 @@ def _entry(item: Any) -> tuple[str, Any]:
     if isinstance(item, DistillationLoss):
         return _name_of_class(type(item).__name__), item
     raise TypeError(
-        f"loss: {str(item)[:200]} is no entry of a list of losses. Give losses of sklearn_kd.losses, their "
-        f"names, or pairs (name, loss).{_in_place_of(item)}"
+        f"loss: {str(item)[:200]} is not an entry of a list of losses. Give losses of sklearn_kd.losses, "
+        f"their names, or pairs (name, loss).{_in_place_of(item)}"
     )
 
 
@@ -155,8 +155,8 @@ def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
     makers = {**of_outputs, **of_features}
     if item not in makers:
         raise ValueError(
-            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} It is one of "
-            f"{list(of_outputs)}, which are of the outputs, or of {list(of_features)}, which are of features."
+            f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} Losses of the outputs are "
+            f"{list(of_outputs)}, and terms of features {list(of_features)}."
         )
     return makers[item]()
 
@@ -222,7 +222,7 @@ def _with_parameters(item: Any, key: str, makers: Makers) -> BaseEstimator:
     if isinstance(item, str) and item in makers:
         return makers[item]()
     meant = did_you_mean(item, tuple(makers)) if isinstance(item, str) else ""
-    raise ValueError(f"loss__{key}: {item!r} is no loss with parameters to set.{meant}")
+    raise ValueError(f"loss__{key}: {item!r} is not a loss with parameters to set.{meant}")
 
 
 def _check_has(item: BaseEstimator, name: str, key: str) -> None:

@@ -149,7 +149,9 @@ class RegressionLoss(DistillationLoss):
         labels : Tensor of shape (B, m)
             Standardised targets; NaN in rows that have none.
         lambda1 : Tensor of shape () or (m,)
+            Weight of the error on y.
         teacher_bound : Tensor of shape () or None, default=None
+            The bound of the teacher's term. None: no bound.
         **metaparameters : Tensor
             Metaparameters that a subclass adds, for :meth:`errors`.
 
@@ -365,9 +367,15 @@ class GaussianNLL(RegressionLoss):
 
     Examples
     --------
-    >>> from sklearn_kd.losses import GaussianNLL
-    >>> GaussianNLL().criterion().outputs_per_target
-    2
+    >>> from sklearn.datasets import load_diabetes
+    >>> from sklearn.linear_model import RidgeCV
+    >>> from sklearn_kd import DistilledRegressor, MLPStudent
+    >>> X, y = load_diabetes(return_X_y=True)
+    >>> reg = DistilledRegressor(
+    ...     RidgeCV(), MLPStudent, loss="gaussian_nll", max_epochs=10, random_state=0)
+    >>> mean, std = reg.fit(X, y).predict(X, return_std=True)
+    >>> mean.shape, bool((std > 0).all())
+    ((442,), True)
     """
 
     def criterion(self) -> Criterion:

@@ -15,9 +15,13 @@ class Fixed(Strategy):
 
     Examples
     --------
-    >>> from sklearn_kd.meta import Fixed
-    >>> Fixed().learns_from_validation
-    False
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10), MLPStudent, meta="fixed", lambda1=0.3, temperature=2.0, max_epochs=2)
+    >>> clf.fit(*load_iris(return_X_y=True)).metaparameters_
+    {'lambda1': 0.3, 'temperature': 2.0}
     """
 
 
@@ -56,9 +60,11 @@ class NoDistillation(Strategy):
 
     Examples
     --------
-    >>> from sklearn_kd.meta import NoDistillation
-    >>> NoDistillation().needs_teacher
-    False
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=2)
+    >>> clf.fit(*load_iris(return_X_y=True)).lambda1_
+    1.0
     """
 
     needs_teacher = False

@@ -22,8 +22,16 @@ class Gradient(HypergradientStrategy):
 
     Examples
     --------
-    >>> from sklearn_kd.meta import Gradient
-    >>> Gradient().takes_hypergradient(iteration=7)
+    lambda1 and T move in every iteration, here with SGD from the first on:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10, random_state=0), MLPStudent, meta="gradient", optimizer="SGD", lr=0.1,
+    ...     search_epochs=None, max_epochs=3, random_state=0)
+    >>> path = clf.fit(*load_iris(return_X_y=True)).metaparameter_path_
+    >>> len(set(path["lambda1"])) == len(path)
     True
     """
 

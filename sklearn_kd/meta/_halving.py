@@ -34,7 +34,8 @@ class SuccessiveHalving(PopulationStrategy):
         Increasing shares of the epochs after which students are dropped. Early rungs mislead: with noisy
         labels, memorising comes late, and trials of less than a sixth of the epochs prefer a large lambda1.
     z : float, default=1.0
-        See above. 0: the smaller L_val decides.
+        Standard errors by which the first student must be worse than the best to be dropped. 0: the smaller
+        L_val decides.
     val_temperature : float or "auto", default="auto"
         T_val of the validation loss, as in :class:`Strategy`. "auto": each student has its own.
 
@@ -85,8 +86,8 @@ class SuccessiveHalving(PopulationStrategy):
         shares = [share for share in rungs if isinstance(share, Real) and 0 < share <= 1]
         if not shares or len(shares) != len(rungs) or sorted(set(shares)) != list(shares):
             raise ValueError(
-                f"rungs={self.rungs!r} must be shares of the epochs, above 0 and at most 1, rising, such as "
-                "(0.4, 0.6)."
+                f"rungs={self.rungs!r} must be shares of the epochs, above 0 and at most 1, in increasing "
+                "order, such as (0.4, 0.6)."
             )
         check_real("z", self.z, least=0.0)
         UnitCube(space)

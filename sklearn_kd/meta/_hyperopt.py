@@ -49,9 +49,16 @@ class Hyperopt(Strategy):
     --------
     Twelve trials, in three rounds of four:
 
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
     >>> from sklearn_kd.meta import Hyperopt
-    >>> Hyperopt(n_trials=12, n_startup_trials=4, n_guided_at_once=4)
-    Hyperopt(n_guided_at_once=4, n_startup_trials=4, n_trials=12)
+    >>> meta = Hyperopt(n_trials=12, n_startup_trials=4, n_guided_at_once=4)
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10, random_state=0), MLPStudent, meta=meta, max_epochs=5, random_state=0)
+    >>> trials = clf.fit(*load_iris(return_X_y=True)).trials_
+    >>> len(trials), bool(clf.lambda1_ == trials["lambda1"][trials["val_loss"].argmin()])
+    (12, True)
     """
 
     learns_from_validation = True

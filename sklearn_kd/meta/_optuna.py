@@ -174,7 +174,7 @@ class Optuna(Strategy):
             )
         if isinstance(self.storage, str) and "://" not in self.storage:
             raise ValueError(
-                f"storage={self.storage!r} is no address of a database. Give one with its kind, such as "
+                f"storage={self.storage!r} is not the address of a database. Give one with its kind, such as "
                 "'sqlite:///trials.db' for a file."
             )
         if not isinstance(self.study_name, (str, type(None))):

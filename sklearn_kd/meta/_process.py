@@ -329,8 +329,8 @@ def _checked_values(values: Mapping[str, Any], space: MetaparameterSpace) -> dic
         raise TypeError(f"values={str(values)[:200]} must be a dict of rows by metaparameter.")
     if set(values) != set(space) or not len(space):
         raise ValueError(
-            f"values are of {sorted(values)}, and the metaparameters are {sorted(space)}; give rows for each "
-            "of at least one metaparameter."
+            f"values has rows for {sorted(values)}, but the metaparameters are {sorted(space)}. Give rows "
+            "for each metaparameter, and at least one metaparameter."
         )
     found: dict[str, np.ndarray] = {}
     for name, entry in space.items():

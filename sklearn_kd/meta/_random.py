@@ -37,9 +37,18 @@ class Random(Strategy):
 
     Examples
     --------
+    Random search with six draws:
+
+    >>> from sklearn.datasets import load_iris
+    >>> from sklearn.ensemble import RandomForestClassifier
+    >>> from sklearn_kd import DistilledClassifier, MLPStudent
     >>> from sklearn_kd.meta import Random
-    >>> Random().learns_from_validation, Random(n_trials=10).learns_from_validation
-    (False, True)
+    >>> clf = DistilledClassifier(
+    ...     RandomForestClassifier(10, random_state=0), MLPStudent, meta=Random(n_trials=6), max_epochs=5,
+    ...     random_state=0)
+    >>> trials = clf.fit(*load_iris(return_X_y=True)).trials_
+    >>> bool(clf.lambda1_ == trials["lambda1"][trials["val_loss"].argmin()])
+    True
     """
 
     def __init__(

@@ -187,7 +187,7 @@ def _as_array(name: str, value: Any) -> np.ndarray:
 
 
 def _check_name(name: Any) -> None:
-    """Raise ValueError for a name that is no identifier or is reserved."""
+    """Raise ValueError for a name that is not an identifier or is reserved."""
     if not (isinstance(name, str) and name.isidentifier()):
         raise ValueError(f"{name!r} cannot be the name of a metaparameter. Give an identifier.")
     for what, names in _RESERVED_NAMES.items():
@@ -321,7 +321,7 @@ class MetaparameterSpace(Mapping[str, Metaparameter]):
             )
         unknown = [name for name in given if name not in self]
         if unknown:
-            raise ValueError(f"{unknown[0]!r} is no metaparameter of this fit; there are {list(self)}.")
+            raise ValueError(f"{unknown[0]!r} is not a metaparameter of this fit; there are {list(self)}.")
         for name, value in given.items():
             array = self._checked_array(name, value)
             if not np.isfinite(array).all():

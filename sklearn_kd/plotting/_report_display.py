@@ -33,7 +33,7 @@ class ReportDisplay:
       of several labels the share of the rows that have a label, in each bin of its probability;
     - "errors": of numbers, in place of "calibration": the share of the rows with an error of at most so much;
     - "fidelity": the agreement with the teacher among the rows of each class of y, ± its standard error; of
-      several labels about each label. With more than 25 classes it is a curve, sorted. Of numbers
+      several labels about each label. With more than 20 classes it is a curve, sorted. Of numbers
       the prediction minus the teacher's, by the teacher's prediction: means of ten groups of rows, between
       thin lines for the 10th and 90th percentile; of several targets the distance to the teacher in each.
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.lines import Line2D
 
 # Groups of more than so many names are drawn as a curve without names.
-MOST_NAMED = 25
+MOST_NAMED = 20
 # Characters of a name that are shown.
 _LONGEST_NAME = 24
 # Groups of rows along the teacher's predictions, and the quantiles of their thin lines.

@@ -57,7 +57,7 @@ _OTHER_ROLES = (Look(PURPLE, "P", "--"), Look(ORANGE, "X", "-."), Look(GREEN, "*
 # Things that only their place in a list tells apart.
 _SERIES = (
     Look(BLUE, "o", "-"), Look(VERMILION, "s", "--"), Look(GREEN, "^", "-."), Look(PURPLE, "D", ":"),
-    Look(ORANGE, "v", _DASH_DOT_DOT), Look(SKY, "P", (0, (1, 3))), Look(GREY, "X", (0, (8, 3))),
+    Look(ORANGE, "v", _DASH_DOT_DOT), Look(SKY, "P", (0, (2, 1.5))), Look(GREY, "X", (0, (8, 3))),
 )  # fmt: skip
 
 

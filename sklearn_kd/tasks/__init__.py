@@ -1,1 +1,1 @@
-"""Kinds of target y: each is checked, encoded, split, predicted and scored by one object."""
+"""Kinds of target y, each with an object that checks, encodes, splits, predicts and scores it."""

@@ -1,4 +1,4 @@
-"""The validation loss of several labels, and the temperature at which it is smallest."""
+"""The validation loss for several labels, and the temperature that minimises it."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def validation_loss(logits: Tensor, targets: Targets, val_temperature: Any = 1.0
 
 @torch.no_grad()
 def validation_losses(logits: Tensor, targets: Targets, val_temperature: Any = 1.0) -> Tensor:
-    """Return the share of each row in L_val, shape (B,): their mean is L_val."""
+    """Return each row's part of L_val, shape (B,), with L_val as their mean."""
     rows = label_losses(logits / val_temperature, targets.labels)[0].mean(dim=-1)
     return rows if targets.weight is None else targets.weight * rows
 

@@ -22,7 +22,7 @@ from sklearn_kd.tasks._targets import Targets
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Number of classes that a message shows.
+# Largest number of classes that a message shows.
 _N_SHOWN = 10
 
 
@@ -52,12 +52,12 @@ class Classification:
 
     @property
     def n_targets(self) -> int:
-        """Number of classes, of a teacher's columns too."""
+        """Number of classes, and of a teacher's columns."""
         return len(self.classes)
 
     @property
     def output_labels(self) -> np.ndarray:
-        """The classes, in the order of the logits."""
+        """Classes, in the order of the logits."""
         return self.classes
 
     # ----------------------------------------------------------------------------------
@@ -70,18 +70,18 @@ class Classification:
         Raises
         ------
         ValueError
-            If labels are missing, are several for a row, or are more or fewer than the rows.
+            If labels are missing, a row has several, or their number is not that of the rows.
         """
         return checked_labels(y, n_rows, name, of)
 
     @classmethod
     def from_targets(cls, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Self, np.ndarray]:
-        """Find the classes of labels; return the task and the class code of each row. Weights play no part.
+        """Find the classes of labels; return the task and the class code of each row. Weights are ignored.
 
         Raises
         ------
         ValueError
-            If y has no labels of classes, such as numbers on a scale.
+            If y does not hold class labels, but for example numbers on a scale.
         TypeError
             If the labels are of several types, which cannot be sorted.
         """
@@ -109,13 +109,13 @@ class Classification:
         Raises
         ------
         ValueError
-            If there is a label that ``fit``'s y has not; ``name`` is what the message calls the labels.
+            If there is a label that y in ``fit`` lacks; ``name`` is what the message calls the labels.
         """
         with error_context(name):
             unknown = np.setdiff1d(targets, self.classes)
         if len(unknown):
             raise ValueError(
-                f"{name} has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
+                f"{name} has labels that y lacks: {unknown[:5].tolist()}. The classes of y are "
                 f"{self.classes.tolist()[:_N_SHOWN]}."
             )
         return np.searchsorted(self.classes, targets)
@@ -136,7 +136,7 @@ class Classification:
         otherwise: str,
         groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of D_train and D_val, stratified by class where classes and groups allow it.
+        """Return the indices of D_train and D_val, stratified by class if classes and groups allow it.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Classification:
         return split_rows(codes, fraction, rng, otherwise)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
-        """Return the codes of two rows, of which the second has none if ``unlabeled``."""
+        """Return the codes of two rows; the second has none if ``unlabeled``."""
         return torch.tensor([0, -1 if unlabeled else self.n_outputs - 1])
 
     # ----------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class Classification:
 
     @staticmethod
     def validation_losses(logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
-        """Return the share of each row in the validation loss, shape (n,): their mean is the loss."""
+        """Return each row's part of the validation loss, shape (n,), with the loss as their mean."""
         return validation_losses(logits, targets, val_temperature)
 
     @staticmethod
@@ -180,7 +180,7 @@ class Classification:
             return torch.softmax(logits, dim=1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Return logarithms of the class probabilities, shape (n, K)."""
+        """Return log probabilities of the classes, shape (n, K)."""
         with _threads_for_softmax(logits):
             return torch.log_softmax(logits, dim=1)
 
@@ -195,7 +195,7 @@ class Classification:
         return float(accuracy_score(targets, predictions, sample_weight=sample_weight))
 
     def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
-        """Score probabilities; a label that is none of the classes has probability 0."""
+        """Score probabilities; a label that is not one of the classes has probability 0."""
         codes = np.full(len(targets), -1)
         known = np.isin(targets, self.classes)
         codes[known] = np.searchsorted(self.classes, targets[known])
@@ -203,5 +203,5 @@ class Classification:
 
 
 def _threads_for_softmax(logits: Tensor) -> threads_for:
-    # Torch divides even two rows among all threads.
+    # Torch would divide even two rows among all threads.
     return threads_for(PER_ELEMENT * logits.numel())

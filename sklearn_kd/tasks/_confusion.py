@@ -1,4 +1,4 @@
-"""Counts of pairs of labels and predictions, and the mean intersection over union that they give."""
+"""Count pairs of labels and predictions, and compute the mean intersection over union from them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn_kd.tasks._pixel_codes import classes_of_maps, codes_of_maps
 def confusion_of(
     codes: np.ndarray, predicted: np.ndarray, n_classes: int, weight: np.ndarray | None = None
 ) -> np.ndarray:
-    """Count the pairs of code and predicted code among pixels whose code is not negative.
+    """Count the pairs of code and predicted code over pixels whose code is not negative.
 
     Parameters
     ----------
@@ -21,7 +21,7 @@ def confusion_of(
         Predictions are codes from 0 to n_classes − 1.
     n_classes : int
     weight : ndarray of shape (n,) or None, default=None
-        Of the images.
+        Weights of the images.
 
     Returns
     -------
@@ -51,14 +51,14 @@ def mean_iou_of_maps(
     ignore_index : int or None
         The label of unknown pixels.
     weight : ndarray of shape (n,) or None, default=None
-        Of the images.
+        Weights of the images.
     name : str, default="y"
         What messages call the labels.
 
     Raises
     ------
     ValueError
-        If no pixel is known, or all that are have a weight of 0.
+        If no pixel is known, or all known pixels have weight 0.
     """
     found = [classes_of_maps(maps, unknown) for maps, unknown in ((true, ignore_index), (predicted, None))]
     labels = np.union1d(*(classes.astype(np.int64) for classes in found))
@@ -71,9 +71,9 @@ def mean_iou_of_maps(
 
 
 def mean_iou(confusion: np.ndarray) -> float:
-    """Return the mean, over classes with a pixel or a prediction, of intersection over union.
+    """Return the intersection over union, averaged over classes with a pixel or a prediction.
 
-    NaN where there is no such class.
+    Return NaN if there is no such class.
     """
     right = np.diag(confusion)
     union = confusion.sum(axis=0) + confusion.sum(axis=1) - right

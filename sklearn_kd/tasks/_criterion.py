@@ -1,4 +1,4 @@
-"""Losses of numbers: how far a student's outputs are from targets, target by target."""
+"""Regression losses of a student's outputs, target by target."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-# The logarithm of a variance stays within ± this: variances from 5e-5 to 2e4, in units of y's variance.
+# Bound of the logarithm of a variance, ±: variances from 5e-5 to 2e4, in units of y's variance.
 _MOST_LOG_VARIANCE = 10.0
 
 
@@ -52,7 +52,7 @@ def gaussian_errors(outputs: Tensor, targets: Tensor, parameter: Any = None) -> 
 def gaussian_parameters(outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Return the means and the logarithms of the variances, shape (..., m) each, of outputs (..., 2m)."""
     mean, free = outputs.chunk(2, dim=-1)
-    # Bounded without an edge, where the gradient would be lost.
+    # Bounded smoothly, since the gradient would vanish beyond an edge.
     return mean, _MOST_LOG_VARIANCE * torch.tanh(free / _MOST_LOG_VARIANCE)
 
 
@@ -73,14 +73,14 @@ CRITERIA = tuple(_KINDS)
 
 
 class Criterion(NamedTuple):
-    """The loss on y of a regressor: on D_val, and with a weight in training.
+    """The loss on y of a regressor, on D_val and, with a weight, in training.
 
     Attributes
     ----------
     name : str
         One of ``CRITERIA``.
     parameter : float or None
-        Width of "huber" and "berhu"; quantile of "quantile"; None for others.
+        Width of "huber" and "berhu", quantile of "quantile", None for others.
     """
 
     name: str = "squared_error"

@@ -1,4 +1,4 @@
-"""The validation loss of classification, and the temperature at which it is smallest."""
+"""The validation loss of classification, and the temperature that minimises it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sklearn_kd.tasks._targets import Targets, mean_rows, share_of_rows
 
-# log T_val is sought between these: a student that knows nothing has no finite optimum.
+# Range in which to search log T_val: a student that knows nothing has no finite optimum.
 LOG_VAL_TEMPERATURE_RANGE = (-3.0, 3.0)
 
 
@@ -23,14 +23,14 @@ def labels_rows(z: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def hard_rows(log_p: Tensor, p: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the same of log σ(z) and of σ(z), which is overwritten."""
+    """Return the same from log σ(z) and σ(z), which is overwritten."""
     y = y.unsqueeze(-1)
     return log_p.gather(-1, y), p.scatter_(-1, y, -1.0, reduce="add")
 
 
 @torch.no_grad()
 def validation_loss(logits: Tensor, targets: Targets, val_temperature: Any = 1.0) -> tuple[Tensor, Tensor]:
-    """Return L_val = CE(σ(z/T_val), y), and ∂L_val/∂z of shape (B, K); the teacher plays no part."""
+    """Return L_val = CE(σ(z/T_val), y), and ∂L_val/∂z of shape (B, K); the teacher is not used."""
     as_it_is = isinstance(val_temperature, float) and val_temperature == 1.0
     log_p_y, A = labels_rows(logits if as_it_is else logits / val_temperature, targets.labels)
     r = share_of_rows(A, targets.weight)
@@ -39,7 +39,7 @@ def validation_loss(logits: Tensor, targets: Targets, val_temperature: Any = 1.0
 
 @torch.no_grad()
 def validation_losses(logits: Tensor, targets: Targets, val_temperature: Any = 1.0) -> Tensor:
-    """Return the share of each row in L_val, shape (B,): their mean is L_val."""
+    """Return each row's part of L_val, shape (B,), with L_val as their mean."""
     rows = -labels_rows(logits / val_temperature, targets.labels)[0].squeeze(-1)
     return rows if targets.weight is None else targets.weight * rows
 

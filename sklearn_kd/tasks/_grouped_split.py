@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# Orders in which the groups are tried. With many groups one is as good as another.
+# Number of orders in which to try the groups. With many groups, all orders are about as good.
 _N_ORDERS, _MANY = 10, 1000
 
 
@@ -15,10 +15,10 @@ def split_groups(
     rng: np.random.RandomState,
     otherwise: str = "a method that needs none",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of D_train and D_val, where no group is in both.
+    """Return the indices of D_train and D_val, with no group in both.
 
-    Every class is in D_train. D_val gets groups in random order as long as each brings the number of its rows
-    of every class nearer to ``fraction`` of all; of several orders the nearest counts.
+    Every class is in D_train. Groups go to D_val in random order as long as each brings its numbers of rows
+    of the classes nearer to ``fraction`` of all. The best of several orders is used.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def split_groups(
         Share of the rows.
     rng : RandomState
     otherwise : str
-        What a message says needs no D_val.
+        What a message names as needing no D_val.
 
     Raises
     ------
@@ -52,14 +52,14 @@ def split_counts(
     otherwise: str,
     kind: str,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of D_train and D_val, as :func:`split_groups`, by counts of anything in the groups.
+    """Return the indices of D_train and D_val like :func:`split_groups`, from counts of any kinds of rows.
 
     Parameters
     ----------
     counts : ndarray of shape (n_groups, m)
-        Rows of each kind in each group; a row may be of several kinds.
+        Number of rows of each kind in each group; a row may be of several kinds.
     n_rows : ndarray of shape (n_groups,)
-        Rows of each group.
+        Number of rows in each group.
     places : ndarray of shape (n,)
         The group of each row.
     fraction, rng, otherwise
@@ -84,18 +84,18 @@ def split_counts(
 
 
 def _chosen(scaled: np.ndarray, order: np.ndarray, fraction: float) -> tuple[float, list[int]]:
-    """Return how far the chosen groups are from ``fraction`` of every class, and these groups.
+    """Return the distance of the chosen groups from ``fraction`` of every class, and these groups.
 
-    ``scaled`` has the share of each group in the rows of each class, and of all.
+    ``scaled`` has the share of each group in the rows of each class, and in all rows.
     """
-    # D_val is never empty: the group nearest to what is wanted comes first.
+    # D_val is never empty: the group nearest to the wanted shares comes first.
     distances = ((scaled[order] - fraction) ** 2).sum(axis=1)
     order = np.concatenate([[first := order[distances.argmin()]], order[order != first]])
     chosen, held, distance = [], np.zeros(scaled.shape[1]), np.inf
     for group in order.tolist():
         more = held + scaled[group]
         moved = float(((more - fraction) ** 2).sum())
-        if moved < distance and more.max() < 1 - 1e-9:  # else a class, or D_train, would be gone
+        if moved < distance and more.max() < 1 - 1e-9:  # otherwise a class, or all of D_train, would be gone
             chosen.append(group)
             held, distance = more, moved
     return distance, chosen

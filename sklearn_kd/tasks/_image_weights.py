@@ -1,4 +1,4 @@
-"""Weights of images where their pixels are counted."""
+"""Check weights of images for counts of their pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 
 
 def weights_of_images(sample_weight: Any, n_images: int) -> np.ndarray | None:
-    """Return the weights of images as float64, or None where all count alike.
+    """Return the weights of images as float64, or None if all count alike.
 
     Raises
     ------
@@ -21,7 +21,7 @@ def weights_of_images(sample_weight: Any, n_images: int) -> np.ndarray | None:
     if weight.shape not in ((n_images,), (n_images, 1)):
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n_images, *weight.shape]}. Give "
-            f"sample_weight a weight for each image: it has shape {weight.shape}, and needs ({n_images},)."
+            f"sample_weight a weight for each image: it has shape {weight.shape}, but needs ({n_images},)."
         )
     if not (np.isfinite(weight) & (weight >= 0)).all():
         raise ValueError(
@@ -32,7 +32,7 @@ def weights_of_images(sample_weight: Any, n_images: int) -> np.ndarray | None:
 
 
 def no_pixels(name: str, kind: str) -> ValueError:
-    """Return the error where no pixel counts."""
+    """Return the error for the case that no pixel counts."""
     return ValueError(
         f"{name} has no pixel that counts: {kind}, or its image has a weight of 0. Give at least one known "
         "pixel."

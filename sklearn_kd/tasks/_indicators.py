@@ -1,4 +1,4 @@
-"""Indicator matrices as they are given to ``fit``: which of several labels each row has; refusals name y."""
+"""Check indicator matrices given to ``fit``: which of several labels each row has. Errors name y."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from scipy import sparse
 
 from sklearn_kd.tasks._labels import missing_among
 
-# The type in which labels are held, one byte for each row and label.
+# Type of the labels, one byte for each row and label.
 CODE_TYPE = np.int8
-_BINARIZER = "Make a matrix of 0 and 1 of lists of labels by sklearn.preprocessing.MultiLabelBinarizer"
+_BINARIZER = "Turn lists of labels into a matrix of 0 and 1 by sklearn.preprocessing.MultiLabelBinarizer"
 
 
 def has_several_labels(y: Any) -> bool:
     """Return whether y means several labels for each row: a matrix of two columns or more, or lists.
 
-    Rows that sum to 1 are no such matrix: they are probabilities of classes, or one-hot, which means classes
-    that exclude each other. Their refusal says what to give.
+    A matrix whose rows sum to 1 does not: it holds probabilities or is one-hot, so its classes exclude each
+    other. The error that refuses it says what to give.
     """
     if sparse.issparse(y):
         return True
@@ -32,22 +32,22 @@ def has_several_labels(y: Any) -> bool:
 
 
 def checked_indicators(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-    """Check a matrix of labels, and return it as a dense array of 0 and 1 of its own type.
+    """Check a matrix of labels, and return it as a dense array of 0 and 1 in its own type.
 
     Parameters
     ----------
     y : array-like or sparse matrix of shape (n_rows, k)
-        Of whole numbers, floats or booleans.
+        Whole numbers, floats or booleans.
     n_rows : int
-        Rows that they are the labels of.
+        Number of rows that y should have.
     name, of : str
-        What messages call the labels, and the rows.
+        What messages call the labels and the rows.
 
     Raises
     ------
     ValueError
-        If y has another shape, other numbers than 0 and 1, missing ones, or another number of rows; or if it
-        is a list of lists or of sets of labels.
+        If y has another shape, numbers other than 0 and 1, missing labels or another number of rows, or is
+        a list of lists or of sets of labels.
     """
     found = None if sparse.issparse(y) else _lists_of_labels(y)
     if found is not None:
@@ -55,19 +55,19 @@ def checked_indicators(y: Any, n_rows: int, name: str = "y", of: str = "X") -> n
     shape, values = _shape_and_values(y)
     if len(shape) == 1:
         raise ValueError(
-            f"{name} has shape {shape}, one label per row, and y has several: {name} must be a matrix of 0 "
+            f"{name} has shape {shape}, one label per row, but y has several: {name} must be a matrix of 0 "
             f"and 1."
         )
     if len(shape) != 2 or shape[1] < 2:
         raise ValueError(
             f"{name} should be a 1d array, got an array of shape {shape} instead. Give one label per row of "
-            f"{of}, in a dense array; or of several labels a matrix of 0 and 1 of shape ({n_rows}, k), k of "
+            f"{of}, in a dense array; for several labels, a matrix of 0 and 1 of shape ({n_rows}, k), k of "
             f"2 or more; or a map of integers for each image, shape ({n_rows}, height, width)."
         )
     if shape[0] != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n_rows, shape[0]]}. {of} has "
-            f"{n_rows} rows and {name} {shape[0]}; they must be as many. Give a row of labels for each row."
+            f"{n_rows} rows and {name} {shape[0]}; both must be equal. Give a row of labels for each row."
         )
     matrix = _numbers(values, name, of)
     _check_zeros_and_ones(matrix, name, of)
@@ -75,7 +75,7 @@ def checked_indicators(y: Any, n_rows: int, name: str = "y", of: str = "X") -> n
 
 
 def refuse_one_hot(codes: np.ndarray) -> None:
-    """Raise ValueError where every row has exactly one label, as classes that exclude each other have."""
+    """Raise ValueError if every row has exactly one label, as with classes that exclude each other."""
     if len(codes) and (codes.sum(axis=1) == 1).all():
         raise ValueError(
             f"Every row of y has exactly one of {codes.shape[1]} labels: it is one-hot, and the labels are "
@@ -85,7 +85,7 @@ def refuse_one_hot(codes: np.ndarray) -> None:
 
 
 def _lists_of_labels(y: Any) -> str | None:
-    """Return what the rows of y are, where they name their labels; None for other y."""
+    """Describe the rows of y if they list their labels; return None for other y."""
     is_sequence = isinstance(y, Sequence) and not isinstance(y, (str, bytes))
     is_of_objects = (
         len(getattr(y, "shape", ())) == 1 and getattr(getattr(y, "dtype", None), "kind", None) == "O"
@@ -102,8 +102,8 @@ def _lists_of_labels(y: Any) -> str | None:
     has_names = any(isinstance(label, str) for row in rows for label in row)
     if len(lengths) > 1:
         return "rows of differing lengths, as lists of labels have"
-    if is_of_objects:  # a column of a frame: lists in it are no matrix, whatever they hold
-        return "lists as rows (of lists of 0 and 1 make np.array(list(y)))"
+    if is_of_objects:  # a column of a frame: lists in it are not a matrix, whatever they hold
+        return "lists as rows (turn lists of 0 and 1 into np.array(list(y)))"
     return "lists of labels as rows" if has_names and lengths != {1} else None
 
 
@@ -112,12 +112,12 @@ def _is_list(row: Any) -> bool:
 
 
 def _shape_and_values(y: Any) -> tuple[tuple[int, ...], Any]:
-    """Return the shape of y, and y as an array or as the sparse matrix that it is."""
+    """Return the shape of y, and y as an array or, if it is one, as a sparse matrix."""
     if sparse.issparse(y):
         return tuple(y.shape), y
     try:
         values = np.asarray(y)
-    except ValueError:  # rows of differing lengths, which the check of one label per row explains
+    except ValueError:  # rows of differing lengths; the check of one label per row explains them
         return (), None
     return values.shape, values
 
@@ -155,7 +155,7 @@ def _check_zeros_and_ones(matrix: np.ndarray, name: str, of: str) -> None:
     row, column = (int(place) for place in np.argwhere(wrong)[0])
     raise ValueError(
         f"{name} should be a 1d array, got an array of shape {matrix.shape} instead. Give one label per row "
-        f"of {of}; or of several labels a matrix of 0 and 1, one column for each: row {row} has "
-        f"{matrix[row, column].item()!r} in column {column}. {_BINARIZER}. Several outputs of more classes "
-        "than two need a classifier each."
+        f"of {of}; or for several labels a matrix of 0 and 1, one column for each: row {row} has "
+        f"{matrix[row, column].item()!r} in column {column}. {_BINARIZER}. Several outputs with more than "
+        "two classes need one classifier each."
     )

@@ -1,4 +1,4 @@
-"""The three kinds of labels that a classifier takes: one for each row, several, or a map of them."""
+"""Choose among the kinds of labels that a classifier takes: one per row, several, or a map."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sklearn_kd.tasks._pixel_codes import are_maps
 
 
 class Labels:
-    """Makes the :class:`Classification`, :class:`Multilabel` or :class:`PixelClassification` of y.
+    """Maker of the :class:`Classification`, :class:`Multilabel` or :class:`PixelClassification` for y.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Labels:
 
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check labels as the kind that they are; return an array of one, two or three dimensions."""
+        """Check labels according to their kind; return an array of one, two or three dimensions."""
         refuse_layered_maps(y, name, "class")
         if are_maps(y):
             return PixelClassification.check_targets(y, n_rows, name, of)
@@ -41,15 +41,15 @@ class Labels:
         Raises
         ------
         ValueError
-            If there is an ``ignore_index`` and y has no maps, or y has no classes.
+            If there is an ``ignore_index`` but y has no maps, or y does not hold classes.
         """
         if targets.ndim == 3:
             return PixelClassification.of_targets(targets, self.ignore_index)
         if self.ignore_index is not None:
             raise ValueError(
-                f"ignore_index={self.ignore_index} is the label of unknown pixels, and y has shape "
-                f"{targets.shape}, not (n_samples, height, width). Set ignore_index=None; rows without "
-                "labels are given to fit as X_unlabeled."
+                f"ignore_index={self.ignore_index} is the label of unknown pixels, but y has shape "
+                f"{targets.shape}, not (n_samples, height, width). Set ignore_index=None; give rows without "
+                "labels to fit as X_unlabeled."
             )
         return (Multilabel if targets.ndim == 2 else Classification).from_targets(targets, weight)
 
@@ -64,11 +64,11 @@ class Labels:
 
 
 class SingleLabels(Labels):
-    """Makes the :class:`Classification` or :class:`PixelClassification` of y: no row has several labels."""
+    """Maker of the :class:`Classification` or :class:`PixelClassification` for y; refuses several labels."""
 
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check labels as the kind that they are; return an array of one or three dimensions."""
+        """Check labels according to their kind; return an array of one or three dimensions."""
         refuse_layered_maps(y, name, "class")
         kind = PixelClassification if are_maps(y) else Classification
         return kind.check_targets(y, n_rows, name, of)

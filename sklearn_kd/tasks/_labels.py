@@ -1,4 +1,4 @@
-"""Labels as they are given to ``fit``: one for each row, of classes; refusals name the argument."""
+"""Check class labels given to ``fit``, one per row. Errors name the argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sklearn.utils.multiclass import check_classification_targets
 
 from sklearn_kd.errors._context import error_context
 
-# Number of labels that a message shows.
+# Largest number of labels that a message shows.
 _N_SHOWN = 5
 
 
@@ -21,14 +21,14 @@ def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.nd
     ----------
     y : array-like
     n_rows : int
-        Rows that they are the labels of.
+        Number of rows that need a label.
     name, of : str
-        What messages call the labels, and the rows.
+        What messages call the labels and the rows.
 
     Raises
     ------
     ValueError
-        If they are missing for some rows, are several for each, or more or fewer than there are rows.
+        If some rows have no label or several, or the number of labels is not that of the rows.
     """
     try:
         labels = np.asarray(y)
@@ -44,28 +44,28 @@ def checked_labels(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.nd
     if len(labels) != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n_rows, len(labels)]}. {of} has "
-            f"{n_rows} rows and {name} {len(labels)} labels; they must be as many. Give one label per row."
+            f"{n_rows} rows and {name} {len(labels)} labels; both must be equal. Give one label per row."
         )
     _check_present(labels, name, of)
     return labels
 
 
 def _several_for_each(labels: np.ndarray, name: str, of: str) -> str:
-    """Compose the message about labels of another shape: what they are, and what to do."""
+    """Compose the message about labels of a wrong shape: what they are, and what to do."""
     message = f"{name} should be a 1d array, got an array of shape {labels.shape} instead."
     if labels.ndim != 2:
         return f"{message} Give one label per row of {of}."
     if labels.dtype.kind in "biuf" and (labels >= 0).all() and np.allclose(labels.sum(axis=1), 1):
         if np.isin(labels, (0, 1)).all():
             return (
-                f"{message} It is one-hot: give {name}.argmax(axis=1) (of a DataFrame {name}.idxmax(axis=1), "
-                f"of a list np.argmax({name}, axis=1))."
+                f"{message} It is one-hot: give {name}.argmax(axis=1) (for a DataFrame "
+                f"{name}.idxmax(axis=1), for a list np.argmax({name}, axis=1))."
             )
         return (
-            f"{message} Its rows are probabilities: give the most probable class, {name}.argmax(axis=1), and "
-            "to learn from the probabilities fit's teacher_logits=np.log(probabilities)."
+            f"{message} Its rows are probabilities: give the most probable class, {name}.argmax(axis=1); to "
+            "learn from the probabilities, also give fit teacher_logits=np.log(probabilities)."
         )
-    return f"{message} Give one label per row of {of}; several outputs need a classifier each."
+    return f"{message} Give one label per row of {of}; several outputs need one classifier each."
 
 
 def missing_among(labels: np.ndarray) -> np.ndarray:
@@ -101,21 +101,21 @@ def sorted_classes(y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Raises
     ------
     ValueError
-        If y has no labels of classes, such as numbers on a scale.
+        If y does not hold class labels, but for example numbers on a scale.
     TypeError
-        If it has labels of several types, which cannot be sorted.
+        If the labels are of several types, which cannot be sorted.
     """
     try:
         check_classification_targets(y)
         if y.dtype.kind not in "iufb":
             return np.unique(y, return_inverse=True)
-        classes = np.unique(y)  # and not its inverse, which takes more time and memory of many rows
+        classes = np.unique(y)  # without the inverse, which takes more time and memory for many rows
         return classes, np.searchsorted(classes, y)
     except ValueError as error:
         values = ", ".join(f"{value!r}" for value in y[:_N_SHOWN].tolist())
         raise ValueError(
-            f"y is not of classes ({values}, ...). {error} Cut numbers on a scale into classes, as "
-            "numpy.digitize does, or use a regressor."
+            f"y does not hold classes ({values}, ...). {error} Bin numbers on a scale into classes, for "
+            "example by numpy.digitize, or use a regressor."
         ) from error
     except TypeError as error:
         kinds = sorted({type(label).__name__ for label in y.tolist()})

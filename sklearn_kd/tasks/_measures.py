@@ -1,4 +1,4 @@
-"""Measures of predictions on test rows: their names in tables, and the values of the rows behind them."""
+"""Measures of predictions on test rows: their names in tables, and the values of each row."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from sklearn.metrics import f1_score
 
-# Probabilities are raised to at least this, the resolution of float32, before the logarithm is taken.
+# Lower bound of probabilities, the resolution of float32, before the logarithm is taken.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).eps)
 
 
@@ -18,14 +18,14 @@ class Measure(NamedTuple):
     ----------
     title : str
     in_units : bool, default=False
-        It has the units of y, so that its size is not known beforehand.
+        Whether it has the units of y, so that its size is not known beforehand.
     """
 
     title: str
     in_units: bool = False
 
 
-# All measures by their names in results, in the order of a table's columns.
+# All measures by their names in results, in the order of table columns.
 MEASURES = {
     "accuracy": Measure("accuracy"),
     "subset_accuracy": Measure("subset accuracy"),
@@ -45,10 +45,10 @@ class RowScores(NamedTuple):
     Attributes
     ----------
     rows : dict of str to ndarray of shape (n,)
-        Values of the rows whose means are measures, by the measure's name. The first measure is the one that
-        a verdict goes by. Booleans: whether a row is right.
+        Values of the rows, by measure; their mean is the measure. Verdicts use the first one. Booleans say
+        whether a row is right.
     further : dict of str to float
-        Measures that are no means over rows.
+        Measures that are not means over rows.
     """
 
     rows: dict[str, np.ndarray]
@@ -56,14 +56,14 @@ class RowScores(NamedTuple):
 
     @property
     def values(self) -> dict[str, float]:
-        """All measures."""
+        """Return all measures by name."""
         means = {name: float(values.mean(dtype=np.float64)) for name, values in self.rows.items()}
         known = means | self.further
         return {name: known[name] for name in MEASURES if name in known}
 
 
 def class_scores(codes: np.ndarray, probabilities: np.ndarray) -> RowScores:
-    """Score probabilities of shape (n, K) by the column of each row's label; −1: a label without column."""
+    """Score probabilities of shape (n, K) with the column of each row's label; −1: a label without column."""
     known = codes >= 0
     own = np.zeros(len(codes))
     own[known] = probabilities[known, codes[known]]
@@ -72,10 +72,10 @@ def class_scores(codes: np.ndarray, probabilities: np.ndarray) -> RowScores:
 
 
 def label_scores(codes: np.ndarray, probabilities: np.ndarray) -> RowScores:
-    """Score probabilities of several labels by which of them each row has, both of shape (n, k).
+    """Score probabilities of several labels with the labels of each row, both of shape (n, k).
 
-    The log loss is the mean over the labels. Macro F1 is the mean of the F1 of the labels; it is 0 for a
-    label that no row has and none is predicted to have.
+    The log loss is the mean over the labels. Macro F1 is the mean of the labels' F1, which is 0 for a
+    label that no row has or is predicted to have.
     """
     said = probabilities > 0.5
     right = (said == codes).all(axis=1)
@@ -86,9 +86,9 @@ def label_scores(codes: np.ndarray, probabilities: np.ndarray) -> RowScores:
 
 
 def number_scores(targets: np.ndarray, predictions: np.ndarray) -> RowScores:
-    """Score predictions of numbers, both of shape (n,) or (n, m): R², RMSE and the mean absolute error.
+    """Score numeric predictions, both of shape (n,) or (n, m): R², RMSE and the mean absolute error.
 
-    Each is the mean over the targets, as scikit-learn's functions have it.
+    Each is averaged over the targets, as in scikit-learn's functions.
     """
     errors = _columns(predictions) - _columns(targets)
     apart = _columns(targets) - _columns(targets).mean(axis=0)
@@ -98,7 +98,7 @@ def number_scores(targets: np.ndarray, predictions: np.ndarray) -> RowScores:
 
 
 def quantile_scores(targets: np.ndarray, predictions: np.ndarray, quantile: float) -> RowScores:
-    """Score predictions of a quantile: the pinball loss, and D², its R²: 1 − loss / loss of y's quantile."""
+    """Score predictions of a quantile by the pinball loss and by D² = 1 − loss / loss of y's quantile."""
     y = _columns(targets)
     losses = _pinball(y - _columns(predictions), quantile)
     of_constant = _pinball(y - np.percentile(y, 100 * quantile, axis=0), quantile)
@@ -114,10 +114,10 @@ def _pinball(below: np.ndarray, quantile: float) -> np.ndarray:
 
 
 def _explained(losses: np.ndarray, of_constant: np.ndarray) -> np.ndarray:
-    """Return 1 − loss / mean loss of a constant prediction, shape (n,): the mean over the targets.
+    """Return 1 − loss / mean loss of a constant prediction, shape (n,), averaged over the targets.
 
-    NaN for a single row. As in scikit-learn a target that is the same in all rows counts 1 where it is
-    predicted exactly, else 0.
+    Return NaN for a single row. As in scikit-learn, a constant target counts 1 if it is predicted exactly,
+    else 0.
     """
     if len(losses) < 2:
         return np.full(len(losses), np.nan)

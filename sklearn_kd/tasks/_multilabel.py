@@ -1,4 +1,4 @@
-"""Several labels: y is a matrix of 0 and 1, and every label of a row is there or not by itself."""
+"""Several labels: y is a matrix of 0 and 1, and the labels of a row are independent of each other."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class Multilabel:
-    """k labels, each there (1) or not (0); the student has one logit per label, whose sigmoid is asked.
+    """k labels, each present (1) or absent (0); the student has one logit per label, for a sigmoid.
 
     Parameters
     ----------
     n_labels : int
         k.
     dtype : dtype
-        Type of the numbers in y, and of those that are predicted.
+        Type of the numbers in y, and of predictions.
     """
 
     numeric: ClassVar[bool] = False
@@ -54,12 +54,12 @@ class Multilabel:
 
     @property
     def n_targets(self) -> int:
-        """Number of labels, of a teacher's columns too."""
+        """Number of labels, and of a teacher's columns."""
         return self.n_labels
 
     @property
     def output_labels(self) -> np.ndarray:
-        """The numbers of the columns of y, as scikit-learn's ``MLPClassifier`` has them as ``classes_``."""
+        """Indices of the columns of y, like ``classes_`` of scikit-learn's ``MLPClassifier``."""
         return np.arange(self.n_labels)
 
     # ----------------------------------------------------------------------------------
@@ -72,18 +72,18 @@ class Multilabel:
         Raises
         ------
         ValueError
-            If it is something else, lacks labels, or has more or fewer rows.
+            If y is something else, lacks labels, or has another number of rows.
         """
         return checked_indicators(y, n_rows, name, of)
 
     @classmethod
     def from_targets(cls, targets: np.ndarray, weight: np.ndarray | None = None) -> tuple[Self, np.ndarray]:
-        """Return the task, and the labels as int8. Weights play no part.
+        """Return the task, and the labels as int8. Weights are ignored.
 
         Raises
         ------
         ValueError
-            If every row has exactly one label: these are classes, which exclude each other.
+            If every row has exactly one label, as with classes that exclude each other.
         """
         codes = targets.astype(CODE_TYPE)
         refuse_one_hot(codes)
@@ -95,13 +95,13 @@ class Multilabel:
         return cls(len(estimator.classes_), estimator.label_dtype_)
 
     def check_learnable(self, codes: np.ndarray, weight: np.ndarray | None) -> None:
-        """Raise ValueError unless one label at least differs among the rows of positive weight."""
+        """Raise ValueError unless at least one label varies among the rows of positive weight."""
         counting = codes if weight is None else codes[weight > 0]
         if (counting == counting[:1]).all():
             raise ValueError(
                 f"y has the same labels in all {len(counting)} rows"
-                f"{'' if weight is None else ' of positive weight'}, {counting[0].tolist()[:10]}; one label "
-                "at least must be there in some rows and not in others."
+                f"{'' if weight is None else ' of positive weight'}, {counting[0].tolist()[:10]}; at "
+                "least one label must be present in some rows and absent in others."
             )
 
     def encode(self, targets: np.ndarray, name: str = "y") -> np.ndarray:
@@ -110,11 +110,11 @@ class Multilabel:
         Raises
         ------
         ValueError
-            If there are more or fewer labels than ``fit``'s y has; ``name`` is what the message calls them.
+            If the number of labels is not that of y in ``fit``; ``name`` is what the message calls them.
         """
         if targets.ndim != 2 or targets.shape[1] != self.n_labels:
             raise ValueError(
-                f"{name} has shape {targets.shape}, and y has {self.n_labels} labels: {name} must be a "
+                f"{name} has shape {targets.shape}, but y has {self.n_labels} labels: {name} must be a "
                 f"matrix of 0 and 1 of shape (n_rows, {self.n_labels})."
             )
         return targets.astype(CODE_TYPE)
@@ -163,7 +163,7 @@ class Multilabel:
 
     @staticmethod
     def validation_losses(logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
-        """Return the share of each row in the validation loss, shape (n,): their mean is the loss."""
+        """Return each row's part of the validation loss, shape (n,), with the loss as their mean."""
         return validation_losses(logits, targets, val_temperature)
 
     @staticmethod
@@ -180,22 +180,22 @@ class Multilabel:
             return torch.sigmoid(logits)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Return logarithms of the probabilities of the labels, shape (n, k)."""
+        """Return log probabilities of the labels, shape (n, k)."""
         with threads_for(PER_ELEMENT * logits.numel()):
             return logsigmoid(logits)
 
     def predictions(self, logits: Tensor) -> np.ndarray:
-        """Return 1 for labels of a probability above one half, else 0, shape (n, k), in the type of y."""
+        """Return 1 for labels with a probability above one half, else 0, shape (n, k), in the type of y."""
         return (self.probabilities(logits).numpy() > 0.5).astype(self.dtype)
 
     def score(self, targets: Any, predictions: np.ndarray, sample_weight: np.ndarray | None = None) -> float:
-        """Return the share of rows of which all labels are right, as scikit-learn's classifiers do.
+        """Return the share of rows with all labels right, as scikit-learn's classifiers do.
 
         Raises
         ------
         ValueError
-            If the targets are no matrix of 0 and 1 with these labels: scikit-learn would count rows of other
-            numbers as wrong.
+            If the targets are not a matrix of 0 and 1 with these labels; scikit-learn would count rows with
+            other numbers as wrong.
         """
         codes = self.encode(checked_indicators(targets, len(predictions), "score's y"), "score's y")
         return float(accuracy_score(codes, predictions.astype(CODE_TYPE), sample_weight=sample_weight))

@@ -1,4 +1,4 @@
-"""Hold rows of several labels out as D_val."""
+"""Hold rows with several labels out as D_val."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import numpy as np
 
 from sklearn_kd.tasks._grouped_split import split_counts
 
-# Random splits of which the one is taken whose D_val has nearest to its share of every label.
+# Number of random splits to try; the one whose D_val is nearest to its share of every label is used.
 _N_DRAWS = 10
-# From so many numbers on one draw is as good as another.
+# From this many numbers on, one draw is as good as another.
 _MANY = 2**22
 
 
@@ -21,10 +21,10 @@ def split_labels(
     groups: np.ndarray | None = None,
     otherwise: str = "a method that needs none",
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of D_train and D_val, with shares of every label as near to equal as chance brings.
+    """Return the indices of D_train and D_val, with nearly equal shares of every label.
 
-    D_train has a row with each label, and one without, where y has such rows. D_val has two rows or more
-    where they can be spared.
+    D_train has a row with each label, and one without, if y has such rows. D_val has two rows or more if
+    they can be spared.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def split_labels(
     groups : ndarray of shape (n,) or None, default=None
         Codes of the groups, none of which is in both.
     otherwise : str
-        What a message says needs no D_val.
+        What a message names as needing no D_val.
 
     Raises
     ------
@@ -62,11 +62,11 @@ def split_labels(
 
 
 def _draw(codes: np.ndarray, fraction: float, rng: np.random.RandomState) -> np.ndarray:
-    """Return rows for D_val, drawn among those that D_train can spare."""
+    """Return rows for D_val, drawn from those that D_train can spare."""
     n = len(codes)
     order = rng.permutation(n)
     drawn = codes[order]
-    # In random order the first row with each label, and the first without, stay in D_train.
+    # In random order, the first row with each label, and the first without, stay in D_train.
     kept = np.concatenate([drawn.argmax(axis=0), (1 - drawn).argmax(axis=0)])
     spare = np.delete(order, np.unique(kept))
     n_val = max(math.ceil(n * fraction), min(2, len(spare)))
@@ -74,7 +74,7 @@ def _draw(codes: np.ndarray, fraction: float, rng: np.random.RandomState) -> np.
 
 
 def _distance(held_out: np.ndarray, shares: np.ndarray) -> float:
-    """Return how far the shares of the labels are from those of all rows; a rare label counts as much."""
+    """Return the distance of the labels' shares from those of all rows; rare labels count like others."""
     if len(held_out) == 0:
         return np.inf
     spread = np.sqrt(np.maximum(shares * (1 - shares), 1e-12))

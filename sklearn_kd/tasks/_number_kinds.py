@@ -1,4 +1,4 @@
-"""The two kinds of numbers that a regressor takes: of each row, or of each pixel of an image."""
+"""Choose between the kinds of numbers that a regressor takes: per row, or per pixel of an image."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sklearn_kd.tasks._regression import Regression, RegressionTargets
 
 
 class Numbers(NamedTuple):
-    """Makes the :class:`Regression` or the :class:`PixelRegression` that y stands for, for a loss.
+    """Maker of the :class:`Regression` or the :class:`PixelRegression` for y, with a loss.
 
     Attributes
     ----------
     criterion : Criterion
     last : Regression or None
-        The task of the fit that this one goes on with, whose units the student has learned.
+        The task of the fit that this one continues, whose units the student has learned.
     """
 
     criterion: Criterion
@@ -29,19 +29,19 @@ class Numbers(NamedTuple):
 
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check numbers as the kind that they are; return them in one or two dimensions, maps in three."""
+        """Check numbers according to their kind; return them in one or two dimensions, maps in three."""
         refuse_layered_maps(y, name, "number")
         if not are_maps(y):
             return Regression.check_targets(y, n_rows, name, of)
         maps = PixelRegression.check_targets(y, n_rows, name, of)
-        if name == "y":  # those of D_val are of the same kind
+        if name == "y":  # targets of D_val are of the same kind
             warn_of_missing_codes(np.asarray(y))
         return maps
 
     def from_targets(
         self, targets: np.ndarray, weight: np.ndarray | None = None
     ) -> tuple[Regression, np.ndarray]:
-        """Return the task and the encoded targets; in the units of the last fit, if there is one."""
+        """Return the task and the encoded targets, in the units of the last fit if there is one."""
         if targets.ndim < 3 and not isinstance(self.last, PixelRegression):
             return RegressionTargets(self.criterion, self.last).from_targets(targets, weight)
         if self.last is None:
@@ -49,7 +49,7 @@ class Numbers(NamedTuple):
         if targets.ndim < 3 or not isinstance(self.last, PixelRegression):
             kinds = ("rows", "pixels") if targets.ndim == 3 else ("pixels", "rows")
             raise ValueError(
-                f"warm_start=True goes on with a student for numbers of {kinds[0]}, and y has numbers of "
+                f"warm_start=True continues with a student for numbers of {kinds[0]}, but y has numbers of "
                 f"{kinds[1]}, shape {targets.shape}. Give the same kind of targets, or set warm_start=False."
             )
         return self.last.continued(targets, weight, self.criterion)

@@ -1,4 +1,4 @@
-"""Targets that are numbers, as they are given to ``fit``; refusals name the argument."""
+"""Check numeric targets given to ``fit``. Errors name the argument."""
 
 from __future__ import annotations
 
@@ -11,26 +11,27 @@ from sklearn_kd.errors._context import error_context
 
 
 def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-    """Check targets, and return them as float64, of shape (n_rows,) or (n_rows, n_targets).
+    """Check targets, and return them as float64 of shape (n_rows,) or (n_rows, n_targets).
 
     Parameters
     ----------
     y : array-like
     n_rows : int
-        Rows that they are the targets of.
+        Number of rows that need a target.
     name, of : str
-        What messages call the targets, and the rows.
+        What messages call the targets and the rows.
 
     Raises
     ------
     ValueError
-        If they are no real finite numbers, have another shape, or are more or fewer than there are rows.
+        If they are not finite real numbers, have another shape, or their number is not that of the rows.
     """
     try:
         given = np.asarray(y)
     except ValueError as error:
         raise ValueError(
-            f"{name} has rows of differing lengths ({error}). Give as many numbers for each row of {of}."
+            f"{name} has rows of differing lengths ({error}). Give the same number of targets for each row "
+            f"of {of}."
         ) from error
     values = as_floats(given, name)
     if values.ndim not in (1, 2) or values.shape[1:] == (0,):
@@ -42,7 +43,7 @@ def checked_numbers(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.n
     if len(values) != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n_rows, len(values)]}. {of} has "
-            f"{n_rows} rows and {name} {len(values)} targets; they must be as many. Give one target per row."
+            f"{n_rows} rows and {name} {len(values)} targets; both must be equal. Give one target per row."
         )
     _check_present(values, name, of)
     with error_context(name):
@@ -64,7 +65,7 @@ def _check_present(values: np.ndarray, name: str, of: str) -> None:
 def as_floats(given: np.ndarray, name: str, *, keep_float32: bool = False) -> np.ndarray:
     """Return numbers as float64; refuse complex numbers, words and dates.
 
-    With ``keep_float32``, numbers that float32 holds exactly are of that type; an array may be the given one.
+    With ``keep_float32``, numbers that float32 holds exactly have that type. The result may be ``given``.
     """
     if given.dtype.kind == "c":
         raise ValueError(f"{name} is complex. Complex data not supported: give real numbers.")
@@ -76,8 +77,8 @@ def as_floats(given: np.ndarray, name: str, *, keep_float32: bool = False) -> np
     )
     if words:
         raise ValueError(
-            f"{name} has words, such as {str(given.ravel()[0])!r}: Unknown label type for a regressor. Make "
-            "numbers of them, or use DistilledClassifier where they name classes."
+            f"{name} has words, such as {str(given.ravel()[0])!r}: Unknown label type for a regressor. "
+            "Convert them to numbers, or use DistilledClassifier if they name classes."
         )
     try:
         if given.dtype.kind != "O":
@@ -86,4 +87,4 @@ def as_floats(given: np.ndarray, name: str, *, keep_float32: bool = False) -> np
             raise TypeError(f"it is a {type(given[()]).__name__}")
         return given.astype(np.float64)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{name} is not of numbers: {error}. Give real numbers.") from error
+        raise ValueError(f"{name} does not hold numbers: {error}. Give real numbers.") from error

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class PixelClassification:
-    """Maps of K classes, encoded as 0 … K−1 in sorted order; the student gives a map of logits per class.
+    """Maps of K classes, encoded as 0 … K−1 in sorted order; the student returns a map of logits per class.
 
     Parameters
     ----------
@@ -59,17 +59,17 @@ class PixelClassification:
 
     @property
     def n_targets(self) -> int:
-        """Number of classes, of a teacher's maps too."""
+        """Number of classes, and of a teacher's maps."""
         return len(self.classes)
 
     @property
     def has_unknown(self) -> bool:
-        """True if pixels of images that have maps may have no label."""
+        """Whether pixels of images with maps may have no label."""
         return self.ignore_index is not None
 
     @property
     def output_labels(self) -> np.ndarray:
-        """The classes, in the order of the maps."""
+        """Classes, in the order of the maps of logits."""
         return self.classes
 
     # ----------------------------------------------------------------------------------
@@ -77,12 +77,12 @@ class PixelClassification:
 
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check that there is one map of integers for each image; return them, shape (n_rows, H, W).
+        """Check that there is one map of integers for each image; return the maps, shape (n_rows, H, W).
 
         Raises
         ------
         ValueError
-            If the maps are of differing shapes or no integers, or more or fewer than the images.
+            If the maps differ in shape, are not integers, or their number is not that of the images.
         """
         return checked_integers(checked_shape(y, n_rows, name, of), name)
 
@@ -132,17 +132,17 @@ class PixelClassification:
         Raises
         ------
         ValueError
-            If the maps have another shape, a label that ``fit``'s y has not, or no label at all.
+            If the maps have another shape, a label that y in ``fit`` lacks, or no label at all.
         """
         if targets.shape[1:] != self.map_shape:
             raise ValueError(
-                f"{name} has maps of shape {targets.shape[1:]}, and y of shape {self.map_shape}. Resize or "
+                f"{name} has maps of shape {targets.shape[1:]}, but y of shape {self.map_shape}. Resize or "
                 "crop images and maps to one shape."
             )
         codes, unknown = codes_of_maps(targets, self.classes, self.ignore_index)
         if len(unknown):
             raise ValueError(
-                f"{name} has labels that y has not: {unknown[:5].tolist()}. The classes of y are "
+                f"{name} has labels that y lacks: {unknown[:5].tolist()}. The classes of y are "
                 f"{shown(self.classes)}, and ignore_index={self.ignore_index}."
             )
         if codes.max() < 0:
@@ -150,7 +150,7 @@ class PixelClassification:
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return the maps of labels of maps of codes, with ``ignore_index`` in unknown pixels."""
+        """Convert maps of codes to maps of labels, with ``ignore_index`` in unknown pixels."""
         return labels_of_codes(codes, self.classes, -1 if self.ignore_index is None else self.ignore_index)
 
     def fitted_attributes(self) -> dict[str, Any]:
@@ -165,9 +165,9 @@ class PixelClassification:
         otherwise: str,
         groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of D_train and D_val: images drawn at random, of which both have known pixels.
+        """Return the indices of D_train and D_val: images drawn at random, with known pixels in both.
 
-        Images without a known pixel are in D_train; with ``groups``, they are where their group is.
+        Images without a known pixel go to D_train or, with ``groups``, to where their group is.
 
         Raises
         ------
@@ -178,11 +178,11 @@ class PixelClassification:
         return split_known(known, fraction, rng, otherwise, groups)
 
     def form(self, device: torch.device) -> LabelMaps:
-        """Return what makes codes on a device labels, and labels codes."""
+        """Return the converter between codes and labels on a device."""
         return LabelMaps(self.classes, self.ignore_index, device)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
-        """Return the codes of two pixels, of which the second has none if ``unlabeled``."""
+        """Return the codes of two pixels; the second has none if ``unlabeled``."""
         return torch.tensor([0, UNKNOWN if unlabeled else self.n_outputs - 1])
 
     # ----------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class PixelClassification:
 
     @staticmethod
     def validation_losses(logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
-        """Return the share of each pixel in the validation loss: their mean is the loss."""
+        """Return each pixel's part of the validation loss, with the loss as their mean."""
         return validation_losses(logits, _of_known(targets), val_temperature)
 
     @staticmethod
@@ -207,14 +207,14 @@ class PixelClassification:
 
     @staticmethod
     def pixel_sums(logits: Tensor, targets: Targets) -> Tensor:
-        """Return how many known pixels of a batch are predicted rightly, and how many there are."""
+        """Return how many known pixels of a batch are predicted correctly, and how many there are."""
         known = targets.labels >= 0
         right = known & (logits.argmax(dim=1) == targets.labels)
         return torch.stack([right.sum(), known.sum()])
 
     @staticmethod
     def score_of_sums(sums: Sequence[float]) -> float:
-        """Return the share of known pixels that are predicted rightly, from the sums of all batches."""
+        """Return the share of correctly predicted known pixels, from the sums of all batches."""
         right, known = sums
         return right / known if known else float("nan")
 
@@ -227,7 +227,7 @@ class PixelClassification:
             return torch.softmax(logits, dim=1)
 
     def log_probabilities(self, logits: Tensor) -> Tensor:
-        """Return logarithms of the class probabilities, shape (n, K, H, W)."""
+        """Return log probabilities of the classes, shape (n, K, H, W)."""
         with threads_for(PER_ELEMENT * logits.numel()):
             return torch.log_softmax(logits, dim=1)
 
@@ -242,13 +242,13 @@ class PixelClassification:
         targets = self.check_targets(targets, len(predictions), "score's y")
         if targets.shape != predictions.shape:
             raise ValueError(
-                f"score's y has maps of shape {targets.shape[1:]}, and the predictions for X are of shape "
-                f"{predictions.shape[1:]}. Give X and y at the sizes that they had in fit, or both scaled."
+                f"score's y has maps of shape {targets.shape[1:]}, but the predictions for X have shape "
+                f"{predictions.shape[1:]}. Give X and y at the sizes they had in fit, or scale both alike."
             )
         weight = weights_of_images(sample_weight, len(targets))
         return mean_iou_of_maps(targets, predictions, self.ignore_index, weight, "score's y")
 
 
 def _of_known(targets: Targets) -> Targets:
-    """Return the targets without a teacher, where unknown pixels have weight 0 and any class will do."""
+    """Return the targets without a teacher; unknown pixels have weight 0 and an arbitrary class."""
     return Targets(targets.labels.clamp(min=0), None, known_weight(targets))

@@ -1,4 +1,4 @@
-"""Maps of integer labels, their classes, and codes: 0 … K−1 in sorted order, −1 for an unknown pixel."""
+"""Encode maps of integer labels: codes are 0 … K−1 in sorted order, −1 for an unknown pixel."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 UNKNOWN = -1
-# Labels are looked up in a table where they lie within a range of so many.
+# Labels within a range of this length are looked up in a table.
 _WIDEST_TABLE = 2**20
-# Pixels that are encoded at a time.
+# Number of pixels to encode at a time.
 _AT_A_TIME = 2**22
 _N_SHOWN = 10
 
@@ -21,7 +21,7 @@ def are_maps(y: Any) -> bool:
 
 
 def n_dimensions(y: Any) -> int:
-    """Return the number of dimensions of targets; of a list by its first items."""
+    """Return the number of dimensions of targets; for a list, judge by its first items."""
     shape = getattr(y, "shape", None)
     if shape is not None:
         return len(shape)
@@ -50,7 +50,7 @@ def checked_shape(y: Any, n_rows: int, name: str, of: str) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the maps are of differing shapes, empty, or more or fewer than the images.
+        If the maps differ in shape, are empty, or their number is not that of the images.
     """
     if isinstance(y, (list, tuple)):
         shapes = list(dict.fromkeys(np.shape(one) for one in y))
@@ -63,15 +63,15 @@ def checked_shape(y: Any, n_rows: int, name: str, of: str) -> np.ndarray:
     if len(maps) != n_rows:
         raise ValueError(
             f"Found input variables with inconsistent numbers of samples: {[n_rows, len(maps)]}. {of} has "
-            f"{n_rows} images and {name} {len(maps)} maps; they must be as many."
+            f"{n_rows} images and {name} {len(maps)} maps; both must be equal."
         )
     if 0 in maps.shape:
-        raise ValueError(f"{name} has shape {maps.shape}, without a pixel in it.")
+        raise ValueError(f"{name} has shape {maps.shape}, which holds no pixel.")
     return maps
 
 
 def checked_integers(maps: np.ndarray, name: str) -> np.ndarray:
-    """Return maps of integers or booleans as they are.
+    """Return maps of integers or booleans unchanged.
 
     Raises
     ------
@@ -113,7 +113,7 @@ def classes_of_maps(maps: np.ndarray, ignore_index: int | None) -> np.ndarray:
 def codes_of_maps(
     maps: np.ndarray, classes: np.ndarray, ignore_index: int | None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the codes of maps, and the labels that are no classes: these have the code −1 too.
+    """Return the codes of maps, and the labels that are not classes, whose code is −1 too.
 
     The codes have the smallest signed type that holds them.
     """
@@ -136,14 +136,14 @@ def codes_of_maps(
 
 
 def _places(given: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the place of each given number among sorted labels, −1 where it is none of them."""
+    """Return the index of each given number among sorted labels, −1 if it is not among them."""
     if not len(labels):
         return np.full(given.shape, UNKNOWN)
     low, width = int(labels[0]), int(labels[-1]) - int(labels[0]) + 1
     if width >= _WIDEST_TABLE:
         places = np.searchsorted(labels, given).clip(max=len(labels) - 1)
         return np.where(labels[places] == given, places, UNKNOWN)
-    table = np.full(width + 2, UNKNOWN)  # an entry on either side for what lies outside
+    table = np.full(width + 2, UNKNOWN)  # an entry on either side for numbers outside
     table[labels - low + 1] = np.arange(len(labels))
     return table[(given - low + 1).clip(0, width + 1)]
 
@@ -151,16 +151,16 @@ def _places(given: np.ndarray, labels: np.ndarray) -> np.ndarray:
 def labels_of_codes(codes: np.ndarray, classes: np.ndarray, unknown: int) -> np.ndarray:
     """Return the labels of codes, in the type of the classes; ``unknown`` for pixels without a label."""
     table = np.append(classes, np.asarray(unknown).astype(classes.dtype))
-    return table[codes]  # −1 is the last one
+    return table[codes]  # −1 is the last entry
 
 
 def _parts(maps: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield views of some images after one another."""
+    """Yield views of a few images at a time."""
     step = max(1, _AT_A_TIME // max(1, maps[:1].size))
     for start in range(0, len(maps), step):
         yield maps[start : start + step]
 
 
 def shown(labels: np.ndarray) -> str:
-    """Return labels for a message, ten at most."""
+    """Return at most ten labels as text for a message."""
     return f"{labels.tolist()[:_N_SHOWN]}{' …' if len(labels) > _N_SHOWN else ''}"

@@ -1,4 +1,4 @@
-"""Numbers of pixels: y has a map for each image, standardised for the student; NaN: no target."""
+"""Numbers per pixel: y has a map for each image, standardised for the student; NaN: no target."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from sklearn_kd.tasks._targets import Targets
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Pixels that are read at a time: temporary arrays of them stay small beside y.
+# Number of pixels to read at a time, so that temporary arrays are small compared to y.
 _PIXELS_AT_A_TIME = 2**20
 
 
 class PixelRegression(Regression):
     """A number for each pixel of an image, encoded to mean 0 and standard deviation 1 over the known pixels.
 
-    Pixels of NaN have no target. Losses see the pixels of a batch as rows.
+    Pixels with NaN have no target. Losses see the pixels of a batch as rows.
 
     Parameters
     ----------
     mean, scale : ndarray of shape (1,), float64
-        Of the known pixels: what is subtracted, and what is divided by.
+        Mean and divisor of the known pixels.
     criterion : Criterion
         The loss on y.
     map_shape : tuple of int
@@ -81,12 +81,12 @@ class PixelRegression(Regression):
         Raises
         ------
         ValueError
-            If the maps are of another shape.
+            If the maps have another shape.
         """
         if targets.shape[1:] != self.map_shape:
             raise ValueError(
-                f"warm_start=True goes on with a student for maps of shape {self.map_shape}, and y has maps "
-                f"of shape {targets.shape[1:]}. Give maps of that shape, or set warm_start=False."
+                f"warm_start=True continues with a student for maps of shape {self.map_shape}, but y has "
+                f"maps of shape {targets.shape[1:]}. Give maps of that shape, or set warm_start=False."
             )
         task = type(self)(self.mean, self.scale, criterion, self.map_shape)
         codes = task.encode(targets)
@@ -118,12 +118,12 @@ class PixelRegression(Regression):
         Raises
         ------
         ValueError
-            If they are of another shape than in ``fit``, or so far from the mean of y that their squares
+            If their shape is not that in ``fit``, or they are so far from the mean of y that their squares
             overflow float32.
         """
         if targets.shape[1:] != self.map_shape:
             raise ValueError(
-                f"{name} has maps of shape {targets.shape[1:]}, and y has {self.map_shape}. Resize them to "
+                f"{name} has maps of shape {targets.shape[1:]}, but y has {self.map_shape}. Resize them to "
                 "one shape."
             )
         codes = self.standardised(targets)
@@ -136,7 +136,7 @@ class PixelRegression(Regression):
         return codes
 
     def standardised(self, targets: np.ndarray) -> np.ndarray:
-        """Return numbers in the units of y standardised, in their shape, float32."""
+        """Standardise numbers in the units of y; return the same shape, float32."""
         codes = np.empty(targets.shape, dtype=np.float32)
         with np.errstate(over="ignore"):  # images of weight 0 may have any targets
             for some in _chunks(targets):
@@ -144,12 +144,12 @@ class PixelRegression(Regression):
         return codes
 
     def decode(self, codes: Any) -> np.ndarray:
-        """Return encoded maps in the units of y, in their shape, float64; of pixels as rows, shape (n,)."""
+        """Convert encoded maps to the units of y, in the same shape, float64; rows of pixels to (n,)."""
         values: np.ndarray = np.asarray(codes, dtype=np.float64) * self.scale[0] + self.mean[0]
         return values[:, 0] if values.ndim == 2 else values
 
     def form(self, device: torch.device) -> NumberMaps:
-        """Return what makes maps in the units of y of encoded ones, and the reverse, for ``augment``."""
+        """Return the converter between encoded maps and the units of y, for ``augment``."""
         return NumberMaps(self.mean, self.scale)
 
     def fitted_attributes(self) -> dict[str, Any]:
@@ -164,10 +164,10 @@ class PixelRegression(Regression):
         otherwise: str,
         groups: np.ndarray | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the indices of D_train and D_val: images drawn at random, of which both have known pixels.
+        """Return the indices of D_train and D_val: images drawn at random, with known pixels in both.
 
-        Images without a known pixel are in D_train, where a teacher may tell of them; with ``groups``, they
-        are where their group is.
+        Images without a known pixel go to D_train, where a teacher may answer for them or, with ``groups``,
+        to where their group is.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class PixelRegression(Regression):
     # Validation, of the pixels as rows
 
     def _row_losses(self, outputs: Tensor, targets: Targets) -> Tensor:
-        """Return the share of each pixel in the mean over those that have a target."""
+        """Return each pixel's part of the mean over the pixels with a target."""
         labels, weight = targets.labels.to(outputs), known_weight(targets)
         losses = self.criterion.errors(outputs, labels.nan_to_num()).mean(dim=-1)
         return losses if weight is None else weight.to(losses) * losses
@@ -195,7 +195,7 @@ class PixelRegression(Regression):
 
     @staticmethod
     def score_of_sums(sums: Sequence[float]) -> float:
-        """Return R² of the known pixels, from the sums of all batches; NaN where they do not vary."""
+        """Return R² of the known pixels, from the sums of all batches; NaN if they do not vary."""
         n, total, squares, errors = sums
         variation = squares - total**2 / n if n else 0.0
         return 1 - errors / variation if variation > 0 else math.nan
@@ -220,8 +220,8 @@ class PixelRegression(Regression):
         true = checked_number_maps(targets, len(predictions))
         if true.shape != predictions.shape:
             raise ValueError(
-                f"y has shape {true.shape}, and the predictions for X have {predictions.shape}. Give a map "
-                "of as many pixels for each image."
+                f"y has shape {true.shape}, but the predictions for X have {predictions.shape}. Give a map "
+                "with the same number of pixels for each image."
             )
         known = ~np.isnan(true)
         weight = weights_of_images(sample_weight, len(true))
@@ -242,8 +242,8 @@ def checked_number_maps(y: Any, n_rows: int, name: str = "y", of: str = "X") -> 
     Raises
     ------
     ValueError
-        If they are no real numbers, infinite, NaN in all pixels, of differing shapes, or more or fewer than
-        there are images.
+        If they are not real numbers, infinite, NaN in all pixels, differ in shape, or their number is not
+        that of the images.
     """
     values = as_floats(checked_shape(y, n_rows, name, of), name, keep_float32=True)
     if values.ndim != 3:
@@ -269,7 +269,7 @@ def _chunks(targets: np.ndarray) -> Iterator[slice]:
 
 
 def _mean_and_deviation(targets: np.ndarray, weight: np.ndarray | None) -> tuple[float, float]:
-    """Return mean and standard deviation of the known pixels, by the weights of the images."""
+    """Return mean and standard deviation of the known pixels, weighted by the weights of the images."""
     shares = np.ones(len(targets)) if weight is None else weight
     total, mass, low, high = 0.0, 0.0, np.inf, -np.inf
     with np.errstate(over="ignore", invalid="ignore"):
@@ -282,7 +282,7 @@ def _mean_and_deviation(targets: np.ndarray, weight: np.ndarray | None) -> tuple
                 "numbers for some of them."
             )
         mean = total / mass
-        # By a power of two, which rounds nothing: squares neither overflow nor vanish.
+        # Scale by a power of two, which rounds nothing, so that squares neither overflow nor vanish.
         power = np.frexp(max(high - mean, mean - low))[1]
         squares = sum(
             share @ np.ldexp(values - mean, -power) ** 2 for values, share in _known(targets, shares)
@@ -297,7 +297,7 @@ def _mean_and_deviation(targets: np.ndarray, weight: np.ndarray | None) -> tuple
 
 
 def _known(targets: np.ndarray, shares: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the known pixels of images of positive weight and the weight of each, some images at a time."""
+    """Yield known pixels of images of positive weight, and the pixels' weights, a few images at a time."""
     for some in _chunks(targets):
         known = ~np.isnan(targets[some]) & (shares[some] > 0)[:, None, None]
         if known.any():

@@ -1,4 +1,4 @@
-"""Every pixel is a row: outputs and targets that are maps become rows where losses and scores see them."""
+"""Turn maps of outputs and targets into rows, one per pixel, for losses and scores."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch.nn.functional import interpolate
 
 from sklearn_kd.tasks._targets import Targets, is_known, label_weights
 
-# Pixels of a batch of D_val of which the outputs are kept, where something is fitted to them.
+# Number of pixels of a D_val batch whose outputs are kept to fit something to them.
 _MOST_KEPT = 2**14
-# Pixels of the images that are predicted at a time: 64 channels of them take a quarter of a gibibyte.
+# Number of image pixels to predict at a time: 64 channels of them take a quarter of a gibibyte.
 _PIXELS_AT_A_TIME = 2**20
 
-# What a logit of −inf counts as where it is interpolated: differences and quotients by T stay finite.
+# Replaces a logit of −inf in interpolation, so that differences and quotients by T stay finite.
 _OFF = -1e30
 
 
 def pixel_rows(outputs: Tensor) -> Tensor:
-    """Return maps of shape (B, K, H, W) as rows of shape (B·H·W, K); rows of shape (B, K) as they are."""
+    """Return maps of shape (B, K, H, W) as rows of shape (B·H·W, K); rows of shape (B, K) unchanged."""
     if outputs.ndim == 2:
         return outputs
     return outputs.movedim(1, -1).reshape(-1, outputs.shape[1])
@@ -30,7 +30,7 @@ def pixel_rows(outputs: Tensor) -> Tensor:
 def resized(maps: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return maps of shape (B, K, h, w) at another size (H, W), interpolated bilinearly.
 
-    A logit of −inf, of a class that is switched off, counts as a finite one as low: 0 · −inf would be NaN.
+    A logit of −inf, of a class that is switched off, is replaced by a low finite one: 0 · −inf would be NaN.
     """
     if tuple(maps.shape[2:]) == tuple(size):
         return maps
@@ -50,8 +50,8 @@ def pixel_targets(maps: Targets) -> Targets:
     Returns
     -------
     Targets
-        Of B·H·W rows. Class codes are int64 of shape (B·H·W,), numbers have shape (B·H·W, 1). The
-        ``label_weight`` makes the mean over the batch that over its known pixels.
+        Targets of B·H·W rows. Class codes are int64 of shape (B·H·W,), numbers have shape (B·H·W, 1). The
+        ``label_weight`` turns the mean over the batch into the mean over its known pixels.
     """
     labels, logits, weight, _ = maps
     numeric = labels.is_floating_point()
@@ -64,7 +64,7 @@ def pixel_targets(maps: Targets) -> Targets:
 
 
 def known_weight(targets: Targets) -> Tensor | None:
-    """Return the weight of each row in a mean over those that have a label; None: all count alike."""
+    """Return the weight of each row in a mean over the rows with a label; None: all count alike."""
     weight, label_weight = targets.weight, targets.label_weight
     if weight is None or label_weight is None:
         return label_weight if weight is None else weight
@@ -72,14 +72,14 @@ def known_weight(targets: Targets) -> Tensor | None:
 
 
 def n_known(targets: Targets) -> int:
-    """Return the number of rows that have a label."""
+    """Return the number of rows with a label."""
     if targets.label_weight is None:
         return len(targets.labels)
     return int(is_known(targets.labels).sum())
 
 
 def known_rows(outputs: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-    """Return outputs and targets of the rows that have a label; as they are where all have one."""
+    """Return outputs and targets of the rows with a label; unchanged if all rows have one."""
     if targets.label_weight is None:
         return outputs, targets
     rows = is_known(targets.labels).nonzero()[:, 0]
@@ -89,9 +89,9 @@ def known_rows(outputs: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
 
 
 def some_known_rows(outputs: Tensor, targets: Targets) -> tuple[Tensor, Targets]:
-    """Return outputs and targets of evenly spaced pixels that have a label, 16,384 at most.
+    """Return outputs and targets of evenly spaced pixels with a label, at most 16,384.
 
-    Targets of rows, which have no ``label_weight``, and their outputs are returned as they are.
+    Targets of rows, which have no ``label_weight``, and their outputs are returned unchanged.
     """
     if targets.label_weight is None:
         return outputs, targets
@@ -107,10 +107,10 @@ def images_at_a_time(sample_shape: tuple[Any, ...], most: int) -> int:
 
 
 def map_shape_of(maps: Any) -> tuple[int, ...]:
-    """Return (H, W) of an array or a tensor of maps, shape (n, H, W); () of other targets."""
+    """Return (H, W) of an array or a tensor of maps, shape (n, H, W); () for other targets."""
     return tuple(int(size) for size in maps.shape[1:]) if maps.ndim == 3 else ()
 
 
 def mean_of_images(pixels: Tensor, n_images: int) -> Tensor:
-    """Return the mean over the pixels of each image of numbers of shape (n_images · H · W,)."""
+    """Average numbers of shape (n_images · H · W,) over the pixels of each image."""
     return pixels.reshape(n_images, -1).mean(dim=1)

@@ -1,4 +1,4 @@
-"""Hold rows out as D_val at random, where y has no classes to be shared out."""
+"""Hold rows out as D_val at random, for a y without classes to stratify by."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def split_at_random(
         Share of the rows in D_val.
     rng : RandomState
     otherwise : str
-        What a message says needs no D_val.
+        What a message names as needing no D_val.
     groups : ndarray of shape (n_rows,) or None, default=None
         Codes of the groups.
 
@@ -36,7 +36,7 @@ def split_at_random(
     """
     if groups is not None and (groups == groups[0]).all():
         raise ValueError(
-            "D_val is empty: all rows are of one group, which cannot be in both D_train and D_val. Give "
+            "D_val is empty: all rows are in one group, which cannot be in both D_train and D_val. Give "
             f"X_val and y_val, rows of more groups, or {otherwise}."
         )
     if groups is not None:
@@ -59,9 +59,9 @@ def split_known(
     otherwise: str,
     groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the indices of images of D_train and D_val, drawn at random, of which both have known pixels.
+    """Return the indices of images of D_train and D_val, drawn at random, with known pixels in both.
 
-    Images without a known pixel are in D_train, where a teacher may tell of them; with ``groups``, they are
+    Images without a known pixel go to D_train, where a teacher may answer for them or, with ``groups``, to
     where their group is.
 
     Parameters

@@ -20,22 +20,22 @@ from sklearn_kd.tasks._targets import Targets
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-# Targets farther from the mean, in standard deviations, have squares that overflow float32.
+# The squares of targets farther from the mean than this, in standard deviations, overflow float32.
 MOST_DEVIATIONS = 1e15
 
 
 class Regression:
     """m numbers per row, encoded to mean 0 and standard deviation 1 each.
 
-    The student has one output for each target, or two (mean and logarithm of the variance) where the
-    criterion is "gaussian_nll": the m means first.
+    The student has one output for each target, or two (mean and logarithm of the variance) if the
+    criterion is "gaussian_nll"; the m means come first.
 
     Parameters
     ----------
     mean, scale : ndarray of shape (m,), float64
-        Of y: what is subtracted, and what is divided by.
+        Mean and divisor of y.
     single : bool
-        Whether y has shape (n,), and so have predictions.
+        Whether y and predictions have shape (n,).
     criterion : Criterion
         The loss on y.
     """
@@ -51,7 +51,7 @@ class Regression:
 
     @property
     def n_targets(self) -> int:
-        """Number of targets m, of a teacher's columns too."""
+        """Number of targets m, and of a teacher's columns."""
         return len(self.mean)
 
     @property
@@ -61,7 +61,7 @@ class Regression:
 
     @property
     def output_labels(self) -> np.ndarray:
-        """The numbers of the outputs: they have no labels."""
+        """Indices of the outputs, which have no labels."""
         return np.arange(self.n_outputs)
 
     # ----------------------------------------------------------------------------------
@@ -69,7 +69,7 @@ class Regression:
 
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check that y is real finite numbers; return them, shape (n_rows,) or (n_rows, m), float64."""
+        """Check that y holds finite real numbers; return them, shape (n_rows,) or (n_rows, m), float64."""
         return checked_numbers(y, n_rows, name, of)
 
     @classmethod
@@ -89,7 +89,7 @@ class Regression:
         with np.errstate(over="ignore", invalid="ignore"):
             mean = np.average(seen, axis=0, weights=share)
             apart = seen - mean
-            # By a power of two, which rounds nothing: squares neither overflow nor vanish.
+            # Scale by a power of two, which rounds nothing, so that squares neither overflow nor vanish.
             power = np.frexp(np.abs(apart).max(axis=0))[1]
             scale = np.sqrt(np.average(np.ldexp(apart, -power) ** 2, axis=0, weights=share))
             scale = np.ldexp(scale, power)
@@ -125,14 +125,14 @@ class Regression:
         Raises
         ------
         ValueError
-            If they are more or fewer for each row than y had in ``fit``, or so far from its mean that their
+            If their number per row is not that in ``fit``, or they are so far from the mean of y that their
             squares overflow float32.
         """
         n_columns = 1 if targets.ndim == 1 else targets.shape[1]
         if n_columns != self.n_targets:
             raise ValueError(
-                f"{name} has {n_columns} number(s) for each row, and y {self.n_targets}. Give as many "
-                "targets in both."
+                f"{name} has {n_columns} number(s) for each row, but y has {self.n_targets}. Give the same "
+                "number of targets in both."
             )
         codes = self.standardised(targets)
         far = np.flatnonzero((np.abs(codes) > MOST_DEVIATIONS).any(axis=1))
@@ -144,13 +144,13 @@ class Regression:
         return codes
 
     def standardised(self, targets: np.ndarray) -> np.ndarray:
-        """Return checked targets of as many columns standardised, however far they are from the mean."""
+        """Standardise checked targets with the same number of columns, however far they are from the mean."""
         with np.errstate(over="ignore"):  # rows of weight 0 may have any targets
             codes: np.ndarray = (targets.reshape(len(targets), -1) - self.mean) / self.scale
         return codes
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Return encoded targets in the units of y, shape (n,) or (n, m), float64."""
+        """Convert encoded targets to the units of y, shape (n,) or (n, m), float64."""
         values = np.asarray(codes, dtype=np.float64) * self.scale + self.mean
         return values[:, 0] if self.single else values
 
@@ -182,7 +182,7 @@ class Regression:
         return split_at_random(len(codes), fraction, rng, otherwise, groups)
 
     def example_targets(self, unlabeled: bool) -> Tensor:
-        """Return encoded targets of two rows, of which the second has none if ``unlabeled``."""
+        """Return encoded targets of two rows; the second has none if ``unlabeled``."""
         targets = torch.linspace(-0.7, 0.9, 2 * self.n_targets).reshape(2, self.n_targets)
         if unlabeled:
             targets[1] = torch.nan
@@ -194,7 +194,7 @@ class Regression:
     def validation_loss(
         self, logits: Tensor, targets: Targets, val_temperature: float = 1.0
     ) -> tuple[Tensor, Tensor]:
-        """Return the criterion on y, the mean over targets and rows, and its gradient by the outputs."""
+        """Return the criterion on y, averaged over targets and rows, and its gradient by the outputs."""
         outputs = logits.detach().requires_grad_()
         with torch.enable_grad():
             value = self._row_losses(outputs, targets).mean()
@@ -203,7 +203,7 @@ class Regression:
 
     @torch.no_grad()
     def validation_losses(self, logits: Tensor, targets: Targets, val_temperature: float = 1.0) -> Tensor:
-        """Return the share of each row in the validation loss, shape (n,): their mean is the loss."""
+        """Return each row's part of the validation loss, shape (n,), with the loss as their mean."""
         return self._row_losses(logits, targets)
 
     def _row_losses(self, outputs: Tensor, targets: Targets) -> Tensor:
@@ -231,12 +231,12 @@ class Regression:
     def score(
         self, targets: np.ndarray, predictions: np.ndarray, sample_weight: np.ndarray | None = None
     ) -> float:
-        """Return R², the mean over the targets."""
+        """Return R², averaged over the targets."""
         return float(r2_score(targets, predictions, sample_weight=sample_weight))
 
     @property
     def measures(self) -> tuple[str, ...]:
-        """R², RMSE and the mean absolute error; of a quantile D² and the pinball loss."""
+        """R², RMSE and the mean absolute error; for a quantile, D² and the pinball loss."""
         return ("d2", "pinball_loss") if self.criterion.name == "quantile" else ("r2", "rmse", "mae")
 
     def row_scores(self, targets: np.ndarray, answers: np.ndarray) -> RowScores:
@@ -248,13 +248,13 @@ class Regression:
 
 
 class RegressionTargets(NamedTuple):
-    """Makes the task of a fit from its targets, for a loss.
+    """Maker of the task of a fit from its targets, with a loss.
 
     Attributes
     ----------
     criterion : Criterion
     last : Regression or None
-        The task of the fit that this one goes on with, whose units the student has learned.
+        The task of the fit that this one continues, whose units the student has learned.
     """
 
     criterion: Criterion
@@ -262,22 +262,22 @@ class RegressionTargets(NamedTuple):
 
     @staticmethod
     def check_targets(y: Any, n_rows: int, name: str = "y", of: str = "X") -> np.ndarray:
-        """Check the targets, as :meth:`Regression.check_targets`."""
+        """Check the targets like :meth:`Regression.check_targets`."""
         return checked_numbers(y, n_rows, name, of)
 
     def from_targets(
         self, targets: np.ndarray, weight: np.ndarray | None = None
     ) -> tuple[Regression, np.ndarray]:
-        """Return the task and the encoded targets; in the units of the last fit, if there is one."""
+        """Return the task and the encoded targets, in the units of the last fit if there is one."""
         if self.last is None:
             return Regression.of_targets(targets, weight, self.criterion)
         last = self.last
         task = Regression(last.mean, last.scale, targets.ndim == 1, self.criterion)
         if targets.size != len(targets) * task.n_targets:
             raise ValueError(
-                f"warm_start=True goes on with a student for {task.n_targets} target(s), and y has "
-                f"{targets.shape[-1] if targets.ndim > 1 else 1} number(s) for each row. Give as many, or "
-                "set warm_start=False."
+                f"warm_start=True continues with a student for {task.n_targets} target(s), but y has "
+                f"{targets.shape[-1] if targets.ndim > 1 else 1} number(s) for each row. Give the same "
+                "number, or set warm_start=False."
             )
         codes = task.encode(targets)
         mean = np.average(codes, axis=0, weights=weight)
@@ -286,14 +286,14 @@ class RegressionTargets(NamedTuple):
 
 
 def warn_of_other_units(mean: np.ndarray, deviation: np.ndarray) -> None:
-    """Warn where targets, in the last fit's units, are far from what it had: mean 0, deviation 1."""
+    """Warn if targets, in the last fit's units, are far from that fit's mean 0 and deviation 1."""
     known = (np.abs(mean) <= 10) & (deviation <= 10) & ((deviation >= 0.01) | (deviation == 0))
     if not known.all():
         first = int(known.argmin())
         warnings.warn(
-            "warm_start=True goes on in the units of the last fit, in which its targets had mean 0 and "
+            "warm_start=True continues in the units of the last fit, in which its targets had mean 0 and "
             f"standard deviation 1; y has mean {mean[first]:.3g} and standard deviation "
-            f"{deviation[first]:.3g}. If y is in other units than before, set warm_start=False.",
+            f"{deviation[first]:.3g}. If the units of y have changed, set warm_start=False.",
             UserWarning,
             stacklevel=2,
         )

@@ -7,7 +7,7 @@ import math
 import numpy as np
 from sklearn.model_selection import StratifiedShuffleSplit
 
-# From so many rows on StratifiedShuffleSplit's lists take more memory than the fit.
+# From this many rows on, StratifiedShuffleSplit's lists take more memory than the fit.
 _MANY = 2**18
 
 
@@ -21,9 +21,9 @@ def split_rows(
 
     Every class is in D_train, and D_val has two rows or more.
 
-    Where the classes are too small to stratify, D_val is drawn at random from what is left
-    when one row of each class has been put into D_train, which may be a single row. ``otherwise``
-    is what a message says needs no D_val.
+    If the classes are too small to stratify, one row of each class goes to D_train, and D_val is drawn at
+    random from the rest, which may be a single row. ``otherwise`` is what a message names as needing no
+    D_val.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def split_rows(
 def _split_of_many(
     codes: np.ndarray, n_val: int, rng: np.random.RandomState
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return a stratified split by evenly spaced places among the rows in random order, sorted by class."""
+    """Return a stratified split: evenly spaced positions among the shuffled rows, sorted by class."""
     n, order = len(codes), rng.permutation(len(codes))
     # Small integers take less memory, and are sorted by a radix sort.
     drawn = codes.astype(np.min_scalar_type(int(codes.max())))[order]

@@ -14,15 +14,15 @@ class Targets(NamedTuple):
     Attributes
     ----------
     labels : Tensor of shape (B,), int64; (B, k), int8; or (B, m), float32
-        Class codes, −1 for a row without a label; of several labels, whether each is there (1) or not (0), −1
-        in all of such a row; of a regression standardised targets, NaN in all of such a row.
+        Class codes, −1 for a row without a label; for several labels, whether each is present (1) or absent
+        (0), all −1 in a row without labels; for regression, standardised targets, all NaN in a row without.
     teacher_logits : Tensor of shape (B, K) or None
-        −inf is a probability of 0. Of a regression the teacher's standardised predictions, shape (B, m).
-        None: there is no teacher, and the labels are all there is.
+        −inf is a probability of 0. For regression, the teacher's standardised predictions, shape (B, m).
+        None: there is no teacher.
     weight : Tensor of shape (B,) or None
         Row weights with mean 1 over the training set. None: all ones.
     label_weight : Tensor of shape (B,) or None
-        Further weights of the label term alone: 0 for rows without a label and, for the others, the number
+        Further weights for the label term only: 0 for rows without a label and, for the others, the number
         that makes their mean over the batch 1. None: all rows have labels.
     """
 
@@ -45,15 +45,15 @@ def is_known(labels: Tensor) -> Tensor:
 
 
 def unknown_like(labels: Tensor, n_rows: int) -> Tensor:
-    """Return the labels of rows that have none, in the form of others."""
+    """Return the values that mark rows without labels, in the form of other labels."""
     return labels.new_full((n_rows, *labels.shape[1:]), torch.nan if labels.is_floating_point() else -1)
 
 
 def mean_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the mean, weighted if there are weights, over rows of shape (..., B, 1)."""
+    """Return the mean over rows of shape (..., B, 1), weighted if there are weights."""
     return (rows if weight is None else weight[..., None] * rows).mean(dim=(-2, -1))
 
 
 def share_of_rows(rows: Tensor, weight: Tensor | None) -> Tensor:
-    """Return the derivative of :func:`mean_rows` times ``rows``, along the first axis but one."""
+    """Return ``rows`` times the derivative of :func:`mean_rows`, along the second to last axis."""
     return rows / rows.shape[-2] if weight is None else rows * (weight[..., None] / rows.shape[-2])

@@ -1,4 +1,4 @@
-"""Labels that often stand for unknown pixels, where nothing says so."""
+"""Warn of labels that often stand for unknown pixels, if ``ignore_index`` does not name them."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _USUAL_IGNORED = (255, -1)
 
 
 def warn_of_usual_ignored(classes: np.ndarray, ignore_index: int | None) -> None:
-    """Warn where a class of y looks like the label of unknown pixels."""
+    """Warn if a class of y looks like the label of unknown pixels."""
     labels = set(classes.tolist())
     for label in _USUAL_IGNORED:
         others = sorted(labels - {label})
         counted = len(others) >= 2 and others == list(range(len(others)))
         if label in labels and (label < 0 or counted):
             warnings.warn(
-                f"y has the label {label}, which often stands for unknown pixels, and ignore_index="
+                f"y has the label {label}, which often stands for unknown pixels, but ignore_index="
                 f"{ignore_index} makes it a class like {others[:3]}. Set ignore_index={label} to leave these "
                 "pixels out.",
                 UserWarning,
@@ -29,9 +29,9 @@ def warn_of_usual_ignored(classes: np.ndarray, ignore_index: int | None) -> None
 
 
 def warn_of_usual_ignored_in_score(true: np.ndarray, predicted: np.ndarray) -> None:
-    """Warn where targets have a label that no prediction has, and that looks like that of unknown pixels.
+    """Warn if targets have a label that no prediction has, and that looks like the label of unknown pixels.
 
-    255 beside 0 alone is a class, and so is 255 beside 254, one of many.
+    255 is a class if the only other label is 0, and also if 254 is a label, since then it is one of many.
     """
     labels, answers = (set(classes_of_maps(maps, None).tolist()) for maps in (true, predicted))
     for label in _USUAL_IGNORED:

@@ -98,7 +98,7 @@ class TeacherAdapter:
     gives_maps: bool = False
     # The source of the answers in messages, and the advice if they are probabilities; None: they may be.
     _source: ClassVar[str] = "predict_logits of its adapter"
-    _no_probabilities: ClassVar[str | None] = "Let predict_logits of its adapter return logits"
+    _no_probabilities: ClassVar[str | None] = "Have predict_logits of its adapter return logits"
     _named: list[Any] | None = None  # the names of the columns, if nothing else states their classes
     known_columns: Any = None  # the label of each column, for the report, if the teacher does not show it
     seconds: float | None = None  # duration of the teacher's training, if it was trained here
@@ -228,7 +228,7 @@ class TeacherAdapter:
                     "an estimator that was fitted on maps: sklearn.frozen.FrozenEstimator(teacher.fit(X, y))."
                 )
             raise ValueError(
-                f"{self.name} predicts one target for each row, and y has a map for each. Give a network "
+                f"{self.name} predicts one target for each row, but y has a map for each. Give a network "
                 "that returns maps of shape (n, n_outputs, height, width) as teacher (nn.Module, skorch, "
                 "OnnxTeacher, FunctionTeacher), FrozenEstimator of an estimator that was fitted on maps, or "
                 "give its maps to fit."
@@ -264,6 +264,7 @@ class TeacherAdapter:
         data : DistillationData
             The same rows.
         classes : ndarray of shape (K,)
+            Classes of y.
         batch_size : int
             Rows to ask about at a time, if the teacher takes batches.
         """
@@ -310,7 +311,7 @@ class TeacherAdapter:
                 shape = f"shape {array.shape}"
             except (TypeError, ValueError):  # ragged, or not numbers
                 array = np.empty(0, dtype=np.float32)
-                shape = f"a {type(output).__name__} that is no table of numbers"
+                shape = f"a {type(output).__name__} that is not a table of numbers"
             values = torch.as_tensor(np.require(array, requirements=["C", "W"]))
         if self.gives_maps and (values.ndim != 4 or len(values) != n_rows):
             raise ValueError(

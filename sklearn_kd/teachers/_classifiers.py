@@ -125,7 +125,7 @@ class ClassifierTeacher(TeacherAdapter):
 
 
 def _is_like_a_classifier(teacher: Any) -> bool:
-    """Return True for a cloneable object that gives scores and is no other kind of scikit-learn estimator."""
+    """Return True for a cloneable object that gives scores and is not another kind of estimator."""
     if not (hasattr(teacher, "get_params") and hasattr(teacher, "set_params")):
         return False
     if hasattr(teacher, "__sklearn_tags__") and get_tags(teacher).estimator_type is not None:
@@ -159,7 +159,7 @@ def warn_if_fitted(teacher: Any) -> None:
 
 @contextmanager
 def data_explained(classifier: Any, X: Any) -> Iterator[None]:
-    """Add a remedy to a classifier's error about an X that is no table."""
+    """Add a remedy to a classifier's error about an X that is not a table."""
     try:
         yield
     except WrongAnswerError:

@@ -47,7 +47,7 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
     Raises
     ------
     TypeError
-        If the object is no network.
+        If the object is not a network.
     ValueError
         If the object has not been fitted.
     """
@@ -65,7 +65,7 @@ def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
             )
         return inner.student_
     raise TypeError(
-        f"{name}={short_repr(teacher)} is no network: features are compared, which only networks "
+        f"{name}={short_repr(teacher)} is not a network: features are compared, which only networks "
         "have. Give a trained torch.nn.Module, a fitted skorch net, or a fitted estimator of this library, "
         f"whose student is then the teacher.{advice_for(teacher)}"
     )

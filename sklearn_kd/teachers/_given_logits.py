@@ -176,8 +176,8 @@ def _classes_named(
     if stated is not None and not set(by_text) & {str(name) for name in names}:
         return None
     raise ValueError(
-        f"{called.name} has the columns {names[:10]}, but y the classes {labels[:10]}. Name every column by "
-        f"its label, or give {called.name}.to_numpy() if they are in sorted order of the labels."
+        f"{called.name} has the columns {names[:10]}, but y has the classes {labels[:10]}. Name every column "
+        f"by its label, or give {called.name}.to_numpy() if they are in sorted order of the labels."
     )
 
 
@@ -201,7 +201,7 @@ def in_order(given: Any, index: Any, called: Given) -> Any:
         return given  # part of a default index, as in a fold
     name, of = called
     what = (
-        f"the default index, and {of} the same numbers in another order"
+        f"the default index, but {of} has the same numbers in another order"
         if same
         else f"another index than {of}"
     )

@@ -29,7 +29,7 @@ from sklearn_kd.teachers._margins import gives_margins, say_that_margins_are_use
 from sklearn_kd.teachers._networks import ModuleTeacher, SkorchTeacher
 from sklearn_kd.teachers._registry import adapter_class, is_of_library, wrap_teacher
 
-_LEAVE_SIGMOID_OUT = "Let the network return logits: leave its sigmoid out"
+_LEAVE_SIGMOID_OUT = "Have the network return logits: leave its sigmoid out"
 
 
 def takes_several_labels(teacher: Any) -> bool:

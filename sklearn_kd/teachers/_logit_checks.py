@@ -26,7 +26,7 @@ _MOST_OFF = 0.05
 
 
 class WrongAnswerError(ValueError):
-    """A row of logits is not finite, or a row of ``predict_proba`` is no distribution.
+    """A row of logits is not finite, or a row of ``predict_proba`` is not a distribution.
 
     The message consists of ``before``, the row and ``after``, so that the row can be renumbered.
     """
@@ -158,7 +158,7 @@ def checked_probabilities(probabilities: Any, who: str) -> np.ndarray:
     Raises
     ------
     WrongAnswerError
-        If a row is no distribution; the message names ``who`` and the first such row.
+        If a row is not a distribution; the message names ``who`` and the first such row.
     ValueError
         If the shape is not (n, K).
     """

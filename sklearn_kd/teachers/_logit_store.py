@@ -42,8 +42,8 @@ class LogitStorage(NamedTuple):
             return
         if not Path(self.folder).is_dir():
             raise ValueError(
-                f"teacher_logits_dir={self.folder!r} is no folder. Give an existing one, with room for the "
-                "teacher's logits."
+                f"teacher_logits_dir={self.folder!r} is not a folder. Give an existing one, with room for "
+                "the teacher's logits."
             )
         self.new_file().close()
 

@@ -38,7 +38,7 @@ from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._transformed import TransformedTeacher, TransformError
 from sklearn_kd.teachers._wrappers import without_parallel
 
-LEAVE_SOFTMAX_OUT = "Let the network return logits: leave its softmax out"
+LEAVE_SOFTMAX_OUT = "Have the network return logits: leave its softmax out"
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
 
 
@@ -78,7 +78,7 @@ class EvaluatedNetwork:
     """A trained module on a device, in evaluation mode and without gradients.
 
     Its tensors are copied to the device once; the user's module is not changed. Batches are cast to the type
-    of its weights. A batch of several parts is passed part by part; a batch of integers alone is cast to
+    of its weights. The parts of a batch become arguments of the module; a batch of integers alone is cast to
     floats if the module cannot take integers.
 
     Parameters

@@ -242,7 +242,7 @@ def wrap_teacher(teacher: Any, teacher_classes: list[Any] | None, name: str = "t
 
 
 def comes_trained(teacher: Any) -> bool:
-    """Return True if a teacher is used as it is, False if it is trained here or is no teacher."""
+    """Return True if a teacher is used as it is, False if it is trained here or is not a teacher."""
     adapter = adapter_class(teacher)
     return adapter is not None and not adapter.trains(teacher)
 
@@ -295,7 +295,7 @@ def short_repr(value: Any, n_max: int = 200) -> str:
 
 
 def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier") -> str:
-    """Return advice about an object that is no teacher, or ""; ``wanted`` is what to give instead."""
+    """Return advice about an object that is not a teacher, or ""; ``wanted`` is what to give instead."""
     if name != "teacher" and (teacher is None or isinstance(teacher, str)):
         return " A list of teachers holds only teachers, without names and without None."
     if teacher is None:
@@ -307,7 +307,7 @@ def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier"
     if isinstance(teacher, Mapping):
         return " Load the weights into their network by load_state_dict, and give the network."
     if isinstance(teacher, (str, PathLike)):
-        return " Load the file, and give what is in it."
+        return " Load the file, and give the teacher in it."
     if isinstance(teacher, bytes):
         return " Give the bytes of an ONNX file as sklearn_kd.teachers.OnnxTeacher(bytes)."
     if hasattr(teacher, "SerializeToString"):

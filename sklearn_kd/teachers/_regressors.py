@@ -237,7 +237,7 @@ def standardised(output: Any, n_rows: int, task: Regression, who: str) -> Tensor
             f"{who}:",
             row,
             f" of X has {values[row].abs().max():.3g} among its predictions, more than {MOST_DEVIATIONS:g} "
-            "standard deviations from the mean of y: no student learns that. Predict in the units of y.",
+            "standard deviations from the mean of y: no student can learn that. Predict in the units of y.",
         )
     return numbers.float()
 
@@ -255,8 +255,8 @@ def _real_numbers(output: Any, n_rows: int, task: Regression, who: str) -> Tenso
     except (TypeError, ValueError) as error:
         wanted = f"({n_rows}, height, width)" if task.map_shape else f"({n_rows}, {task.n_targets})"
         raise ValueError(
-            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is no "
-            "table of real numbers. If it returns a dict, a tuple or an object, give a function of X, or a "
+            f"{who} must predict numbers, shape {wanted}; it returned a {type(output).__name__} that is not "
+            "a table of real numbers. If it returns a dict, a tuple or an object, give a function of X, or a "
             "module, that returns only the numbers in it."
         ) from error
 

@@ -76,8 +76,8 @@ class ScatteredTeacher:
             return _HELD[self._where]
         if self._where is None or isinstance(self._where, str):
             raise RuntimeError(
-                "The teacher of a ScatteredTeacher is not in this process. The process that made it has it, "
-                "and so have those of the cluster until release()."
+                "The teacher of a ScatteredTeacher is not in this process. The process that made it holds "
+                "it and, until release(), those of the cluster do too."
             )
         import ray
 

@@ -60,6 +60,6 @@ def standardised_maps(values: Tensor, n_rows: int, task: Regression, who: str) -
             f"{who}:",
             row,
             f" of X has {values[row].abs().max():.3g} in its map, more than {MOST_DEVIATIONS:g} standard "
-            "deviations from the mean of y: no student learns that. Predict in the units of y.",
+            "deviations from the mean of y: no student can learn that. Predict in the units of y.",
         )
     return numbers[:, None]

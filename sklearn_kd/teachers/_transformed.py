@@ -95,7 +95,7 @@ def with_transform(teacher: Any, transform: Transform | None) -> Any:
     ValueError
         If there is no teacher.
     TypeError
-        If the teacher is no nn.Module.
+        If the teacher is not an nn.Module.
     """
     if transform is None:
         return teacher

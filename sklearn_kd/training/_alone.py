@@ -1,4 +1,4 @@
-"""Training of one student by itself."""
+"""Train one student by itself."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from sklearn_kd.training._work import threads_of_training
 
 
 def train_alone(net: TrainingNet, data: SplitData, seed: int) -> TrainingNet:
-    """Train one initialised net under a seed, and restore torch's generators."""
+    """Train one initialised net with a seed; restore torch's generators afterwards."""
     # Processes that train one student have their own rows, and draw their own dropout and augmentation.
     own = seed + net.ranks.rank
     with threads_of_training([net], data), preserved_random_state(data.train.device, own):

@@ -1,4 +1,4 @@
-"""Clipping of the Euclidean norm of gradients, for one student or for each of several."""
+"""Clip the Euclidean norm of the gradient of one student, or of each of several."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sklearn_kd.runtime._devices import as_number
 def clip_gradients(modules: Iterable[nn.Module], limit: float) -> Clipping:
     """Clip the norm of all gradients of these modules together, in place.
 
-    The result equals that of ``torch.nn.utils.clip_grad_norm_`` to the bit, in two thirds of its time: if
+    The result equals that of ``torch.nn.utils.clip_grad_norm_`` bit for bit, in two thirds of the time: if
     reading a number is free, a gradient that is short enough is not multiplied.
     """
     gradients = _gradients(modules)
@@ -29,7 +29,7 @@ def clip_gradients(modules: Iterable[nn.Module], limit: float) -> Clipping:
 
 
 def clip_stacked_gradients(gradients: Sequence[Tensor], limit: float) -> Clipping:
-    """Clip the gradient norm of each of K students, in place. Each tensor has shape (K, ...)."""
+    """Clip the norm of each of K students' gradients, in place; each tensor has shape (K, ...)."""
     rows = [g.reshape(len(g), g[0].numel()) for g in gradients]
     norms = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows])
     clipping = Clipping(limit, torch.linalg.vector_norm(norms, dim=0)[:, None])
@@ -44,14 +44,14 @@ def clipping_of_callbacks(
 ) -> Clipping | None:
     """Return the clipping of the Euclidean norm that callbacks will do, or None.
 
-    The smallest limit of several callbacks applies.
+    Several callbacks clip like the one with the smallest limit.
     """
     limits = [limit for _, callback in callbacks if (limit := norm_limit(callback)) is not None]
     return Clipping(min(limits), global_norm(_gradients(modules))) if limits else None
 
 
 def norm_limit(callback: Callback) -> float | None:
-    """Return the Euclidean norm to which a callback clips gradients, or None if it does something else."""
+    """Return the Euclidean norm that a callback clips gradients to, or None if it does something else."""
     if isinstance(callback, GradientNormClipping) and callback.gradient_clip_norm_type == 2:
         return callback.gradient_clip_value
     return None

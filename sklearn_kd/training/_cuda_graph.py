@@ -1,8 +1,8 @@
-"""Whole training iterations captured in a CUDA graph and replayed.
+"""Capture whole training iterations in a CUDA graph and replay them.
 
-With a small student, a GPU waits for the next operation to be launched. A graph launches all
+A small student keeps a GPU waiting for the next operation to be launched. A graph launches all
 operations of an iteration at once: forward, backward, the optimizer's step, the hypergradient
-and the step of the metaparameters. A graph always reads and writes the tensors with which it was
+and the step of the metaparameters. It reads and writes the memory that was in use when it was
 captured, so batches are copied in and results are copied out.
 """
 
@@ -25,8 +25,8 @@ log = logging.getLogger("sklearn_kd")
 
 Iteration = Callable[..., dict[str, Tensor]]
 
-# Number of iterations that run as usual first. They create the optimizer's state and let libraries
-# choose their algorithms, neither of which can be captured.
+# Number of iterations that first run as usual: they create the optimizer's state and let libraries
+# choose their algorithms, which cannot be captured.
 WARM_UP = 3
 
 
@@ -44,18 +44,18 @@ def why_not_captured(
     ----------
     device : torch.device
     optimizers : sequence of Optimizer
-        The student's optimizer first, then those of the metaparameters.
+        The student's first, then those of the metaparameters.
     watched : bool
-        Whether a callback reads the gradients within an iteration.
+        Whether a callback looks at the gradients within an iteration.
     compiled : bool
         Whether the student's forward pass is compiled.
     divided : bool, default=False
         Whether batches are divided into micro-batches.
     """
     if watched:
-        return "a callback reads the gradients"
+        return "a callback looks at the gradients"
     if divided:
-        return "a graph keeps the memory of a whole iteration, but micro_batches are meant to save memory"
+        return "a graph keeps the memory of a whole iteration, but micro_batches should need less"
     if device.type != "cuda":
         return f"a CUDA graph needs a CUDA device, not {device.type}"
     for k, optimizer in enumerate(optimizers):
@@ -69,18 +69,18 @@ def why_not_captured(
 
 
 class CudaGraph:
-    """torch's CUDA graph, behind the two methods that are needed."""
+    """Wrap torch's graph in the two methods that are needed."""
 
     def __init__(self) -> None:
         self._graph = torch.cuda.CUDAGraph()
 
     def capture(self, function: Callable[[], Any]) -> Any:
-        """Capture the operations of ``function`` without running them. Replays fill its tensors."""
+        """Record what ``function`` does without running it; replays fill its tensors."""
         with torch.cuda.graph(self._graph):
             return function()
 
     def replay(self) -> None:
-        """Run the captured operations."""
+        """Run what was captured."""
         self._graph.replay()
 
     @staticmethod
@@ -95,7 +95,7 @@ class CudaGraph:
 
 
 def captured_iterations(net: TrainingNet) -> CapturedIterations | None:
-    """Return a net's iterations as CUDA graphs, or log the reason and return None."""
+    """Return a net's iterations as CUDA graphs, or None and log the reason."""
     device, optimizers = torch.device(net.device), [net.optimizer_, *net.metaparameters.optimizers]
     watched = bool(net._listeners("on_grad_computed"))
     compiled, divided = net.execution.compile, net.execution.micro_batches > 1
@@ -112,14 +112,14 @@ def captured_iterations(net: TrainingNet) -> CapturedIterations | None:
 
 
 class CapturedIterations:
-    """Run iterations, from the fourth of each kind and shape on as a graph.
+    """Run iterations; from the fourth of each kind and shape, run them as a graph.
 
     Parameters
     ----------
     device : torch.device
     settings : callable() -> object
-        Returns the numbers that a graph holds as constants, such as learning rates. If they have
-        changed, the iteration is captured again.
+        The numbers that a graph holds as constants, such as learning rates. If they have
+        changed, the iteration is captured anew.
     make_graph : callable() -> CudaGraph, default=CudaGraph
     """
 
@@ -160,7 +160,7 @@ class CapturedIterations:
 
 
 class _Captured:
-    """One captured iteration, with the tensors that it reads and writes."""
+    """One captured iteration, with the tensors it reads and writes."""
 
     def __init__(self, graph: Any, iteration: Iteration, batches: tuple[Batch, ...]) -> None:
         self._graph = graph

@@ -24,19 +24,19 @@ from sklearn_kd.training._nonfinite import divergence_message
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Number of rows that are checked for all: those with the largest values.
+# Number of rows, those of the largest values, that are tried instead of all.
 _N_TRIED = 16
-# If the logits of these rows exceed this size, overflow is near and all rows must be checked.
+# If logits of these rows exceed this, they are too near to overflow to represent the other rows.
 _LARGE = 1e15
-# Values whose squares may overflow, as in the variance of a batch normalisation.
+# Squares of values above this may overflow, for example in the variance of a batch normalisation.
 _LARGE_SQUARES = 1e9
 
 
 class OverflowCheck:
-    """Check that a student's probabilities for the rows of a fit are numbers.
+    """Check whether a student's probabilities for the rows of a fit are numbers.
 
-    The rows with the largest values are checked, and all rows if the logits of these are very large. In a
-    user's Dataset, and if rows have parts, two rows are checked.
+    The check uses the rows of the largest values, or all rows if the logits of those are too large to
+    represent the others. For a user's Dataset, and for rows in parts, it uses two rows.
 
     Parameters
     ----------
@@ -47,7 +47,7 @@ class OverflowCheck:
 
     def __init__(self, data: SplitData):
         sets = [part for part in data if part is not None]
-        # Parts of rows have no common scale, so only two rows are checked.
+        # Parts of rows have no common size, so two rows are used for them, too.
         are_tensors = isinstance(sets[0].samples, Tensor)
         self._all = [part for part in sets if are_tensors and not isinstance(part, LoadedData)]
         if are_tensors:
@@ -57,7 +57,7 @@ class OverflowCheck:
 
     @property
     def largest(self) -> float:
-        """The largest absolute value."""
+        """Largest absolute value in the rows."""
         parts = self.rows.floats if isinstance(self.rows, Parts) else [self.rows]
         return max((float(part.abs().max()) for part in parts), default=0.0)
 
@@ -67,25 +67,25 @@ class OverflowCheck:
             known, small = torch.stack(_known_and_small(student(self.rows))).tolist()
             if small or not known:
                 return known
-            # Use the batch size of prediction; rows do not affect each other.
+            # The batch size of prediction; rows are predicted independently of each other.
             batches = (x for part in self._all for x in part.iter_batches(_rows_at_a_time(part, 1024)))
             return all(bool(_known_and_small(student(x))[0]) for x in batches)
 
 
 class DivergenceGuard:
-    """Keep the last student that can predict, and restore it if training diverges.
+    """Remember the last student that predicts, and restore it if training diverges.
 
     Parameters
     ----------
     data : SplitData
-        Rows for which a student must be able to predict.
+        Rows that a student must be able to predict.
 
     Attributes
     ----------
     message : str or None
-        Reason for which training was ended, if it diverged.
+        Why training was given up.
     silent : bool
-        Whether the user is not warned, because another student of the same training may be the result.
+        Whether to hide the message from the user, since other students that train too may be kept.
     """
 
     message: str | None = None
@@ -107,18 +107,18 @@ class DivergenceGuard:
         ]
 
     def give_up(self, message: str) -> None:
-        """Record why training is ended, and warn."""
+        """Record why training is given up, and warn."""
         self.message = message
         if not self.silent:
             warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
     def is_new(self, iteration: int) -> bool:
-        """Return True at the first call in an iteration. Later calls find nothing changed."""
+        """Return True at the first call in an iteration; later calls find nothing changed."""
         is_new, self._checked_at = iteration != self._checked_at, iteration
         return is_new
 
     def restored(self, modules: Sequence[nn.Module]) -> bool:
-        """Load the remembered states if the student can no longer predict; return whether it was so."""
+        """Load the remembered states if the student no longer predicts; return whether that was so."""
         if has_finite_state(modules) and self._check.passed_by(modules[0]):
             return False
         for module, state in zip(modules, self._states, strict=True):
@@ -127,7 +127,7 @@ class DivergenceGuard:
 
 
 def give_up_if_diverged(net: TrainingNet, mend: str) -> None:
-    """If this student cannot predict, restore the last one that could, and warn with a remedy."""
+    """Restore the last student that predicts, and warn with a remedy, if the present one does not."""
     iteration, skips = net.metaparameters.iteration, net.skips_
     assert net.guard_ is not None
     if net.diverged_ or not net.guard_.is_new(iteration):
@@ -145,16 +145,16 @@ def _known_and_small(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _rows_at_a_time(data: DistillationData, most: int) -> int:
-    """Return the number of rows to predict at once, fewer if y has maps of large images."""
+    """Return the number of rows to predict at once; fewer for maps of large images."""
     return max(2, images_at_a_time(data.shape[1:], most)) if data.map_shape else most
 
 
 def _largest(data: DistillationData) -> Tensor:
-    """Return the inputs of the largest rows, the largest first."""
+    """Return the rows with the largest values, the largest first."""
     n_tried = _rows_at_a_time(data, _N_TRIED)
     if len(data) <= n_tried:
         return data.batch(slice(None))[0]
-    # Use the norm, which takes a fifth of the maximum's time. A row whose norm overflows is the largest.
+    # Judge by their norm, which takes a fifth of the time of the maximum. A norm that overflows is largest.
     lengths, rows, n = [], [], 0
     for x in data.iter_inputs():
         longest = torch.linalg.vector_norm(x.flatten(1), dim=1).topk(min(n_tried, len(x)))
@@ -165,12 +165,12 @@ def _largest(data: DistillationData) -> Tensor:
 
 
 def refuse_overflow(logits: Tensor) -> Tensor:
-    """Return the logits if all probabilities are numbers.
+    """Return the logits if all probabilities are numbers, else raise.
 
     Raises
     ------
     ValueError
-        If a probability is NaN. The message names X.
+        Names X.
     """
     # A sum is finite only if all logits are, and takes little time compared with a softmax.
     if math.isfinite(logits.sum().item()) or bool(_known_and_small(logits)[0]):
@@ -178,24 +178,24 @@ def refuse_overflow(logits: Tensor) -> Tensor:
     rows = torch.softmax(logits.float(), dim=1).isnan().flatten(1).any(dim=1).nonzero().flatten()
     raise ValueError(
         f"X has {len(rows)} rows, such as row {int(rows[0])} of a batch, for which the "
-        "student's logits overflow float32. Are they scaled as the rows given to fit?"
+        "student's logits overflow float32. Are they scaled like the rows given to fit?"
     )
 
 
 def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = False) -> None:
-    """Refuse values for which the untrained student's probabilities are NaN.
+    """Refuse values for which the untrained student has no probabilities.
 
-    ``standardized``: whether a layer in front of the student standardises the rows.
+    ``standardized``: whether a layer in front of it standardises the rows.
 
     Raises
     ------
     ValueError
-        If its weights are not finite, or values are too large. The message names the student, X or X_val.
+        Names the student if its weights are not finite, else X or X_val.
     """
     if not has_finite_state([student]):
         raise ValueError(
-            "student has weights or buffers that are not finite. Give a student with finite weights, or a "
-            "class, from which fit makes a new student."
+            "student has weights or buffers that are not finite. Give one whose weights are numbers, or "
+            "a class, of which a new one is made."
         )
     for name, part in (("X", data.train), ("X_val", data.valid)):
         if part is None:
@@ -203,10 +203,10 @@ def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = Fal
         check = OverflowCheck(SplitData(part, None))
         if not check.passed_by(student) or not _keeps_finite_state(student, check):
             remedy = (
-                f"The student is given standardised rows; if it needs {name} unscaled, as for a logarithm, "
-                "set standardize=False"
+                f"The student is given standardised rows; if it needs {name} unscaled, for example for a "
+                "logarithm, set standardize=False"
                 if standardized
-                else f"Scale {name}: with standardize=True if it is a table, or a StandardScaler before the "
+                else f"Scale {name}: by standardize=True if it is a table, or by a StandardScaler before the "
                 "estimator in a pipeline"
             )
             raise ValueError(

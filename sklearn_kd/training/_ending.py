@@ -1,4 +1,4 @@
-"""The end of a training on D_train: its loss on D_val, at the last weights or at their average."""
+"""Judge the end of a training on D_train: its loss on D_val, at the last weights or at their average."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from sklearn_kd.tasks._targets import Targets
 from sklearn_kd.training._net import TrainingNet
 from sklearn_kd.training._weight_average import weights_of, weights_of_modules
 
-# Smallest loss of classes that a D_val of one row can show. Below it all rows are clearly right, and
-# candidates differ only in confidence, by rounding.
+# Smallest classification loss that a D_val of one row can show. Below it, all rows are clearly right, and
+# candidates differ only by rounding.
 _SMALLEST = 0.1
 
 
 class Ending(NamedTuple):
-    """The end of a training on D_train, with its loss on D_val.
+    """The end of a training on D_train, judged on D_val.
 
     Attributes
     ----------
     loss : float
         L_val of the last weights, or of their average if that is smaller. For classes it is at least
-        0.1 / n_val, because n_val rows cannot distinguish smaller losses.
+        0.1 / n_val, since n_val rows cannot distinguish smaller losses.
     averaged : bool or None
-        Whether ``loss`` is that of the average, so the student has trained past its best. None: there is no
-        average, or the training diverged, so that neither shows how the student learns.
+        Whether the loss is that of the average: then the student has trained past its best. None: there is
+        no average, or the training diverged, so that nothing is known about how the student learns.
     weights : dict of str to Tensor
         The last weights of the user's own module.
     beside : dict of str to Tensor
-        The last weights of the modules trained with the student.
+        The last weights of the modules that are trained with it.
     """
 
     loss: float
@@ -45,9 +45,9 @@ class Ending(NamedTuple):
 
 
 def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
-    """Evaluate a trained net, and set its T_val to that of the better weights.
+    """Judge a trained net; its T_val becomes that of the better weights.
 
-    Without an average, only the last weights are evaluated.
+    Without an average, only the last weights are judged.
     """
     floor = 0.0 if net.task.numeric else _SMALLEST / len(valid)
     loss, val_temperature = max(floor, validation_loss(net, valid)), net.val_temperature_
@@ -67,9 +67,9 @@ def ending_of(net: TrainingNet, valid: DistillationData) -> Ending:
 
 
 def validation_loss(net: TrainingNet, dataset: DistillationData, *, refit: bool = False) -> float:
-    """Compute L_val on all rows of ``dataset``, without changing the random generators.
+    """Compute L_val on all rows of ``dataset``; restore the generators that the student draws from.
 
-    ``refit``: use a new T_val, if the net refits it. For pixels, L_val is the mean over those with a label.
+    ``refit``: at a new T_val, if the net refits it. For pixels, L_val is the mean over those with a label.
     """
     if dataset.map_shape:
         return _loss_of_pixels(net, dataset, refit)

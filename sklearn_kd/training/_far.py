@@ -1,7 +1,7 @@
-"""Training iterations with hypergradients over more than one step.
+"""Training iterations with hypergradients that look further ahead than one step.
 
-The metaparameters stay constant for many iterations and then move once. In forward mode, each iteration
-propagates the tangents of the weights. For the implicit hypergradient, iterations are ordinary ones.
+The metaparameters stay the same for many iterations and then move once. In forward mode, each iteration
+propagates the tangents of the weights; for the implicit hypergradient, iterations are plain ones.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
-    """Return the iterations of a net whose strategy looks many steps ahead, or None for other strategies.
+    """Return the iterations of a net whose strategy looks far ahead; None for other strategies.
 
     Raises
     ------
     ValueError
-        If the strategy cannot be used with the net's optimizer, execution or objective, or without D_val.
+        If the strategy cannot be used with the net's optimizer, execution or objective, or there is no D_val.
     """
     strategy = net.strategy
     if not isinstance(strategy, FarStrategy):
@@ -50,8 +50,8 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
     check_has_validation(strategy, data.valid is not None)
     if not isinstance(net.objective, LogitObjective):
         raise ValueError(
-            f"meta: {name} differentiates losses of the student's outputs alone, and features are "
-            "compared here. Set meta='linear' or 'gradient', which take hypergradients of one step, or "
+            f"meta: {name} differentiates losses of the student's outputs only, but this loss compares "
+            "features. Set meta='linear' or 'gradient', which take hypergradients of one step, or "
             "'twins', 'halving' or 'hyperopt', which compare students."
         )
     if net.execution.cuda_graph:
@@ -60,9 +60,9 @@ def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
         )
     if net.execution.micro_batches > 1 and isinstance(strategy, ForwardGradient):
         raise ValueError(
-            f"meta: {name} propagates tangents through the pass of a whole batch, but execution divides "
-            f"batches by micro_batches={net.execution.micro_batches}. Set micro_batches=1 and a smaller "
-            "batch_size, or meta='gradient' or 'implicit'."
+            f"meta: {name} carries tangents through the pass of a whole batch, but execution divides it by "
+            f"micro_batches={net.execution.micro_batches}. Set micro_batches=1 and a smaller batch_size, or "
+            "meta='gradient' or 'implicit'."
         )
     reason = strategy.why_unsuitable(net.optimizer_)
     if reason is not None:
@@ -77,7 +77,7 @@ class FarIterations:
     Parameters
     ----------
     net : TrainingNet
-        Initialised net.
+        Initialised.
     data : SplitData
     """
 
@@ -88,7 +88,7 @@ class FarIterations:
         self.estimator: Any = None
 
     def begin_epoch(self, n_batches: int) -> None:
-        """Record how many iterations the new epoch has."""
+        """Record how many iterations the coming epoch has."""
         self.n_batches = n_batches
         self._make_estimator()
         self.net.hypergradient_estimator_ = self.estimator
@@ -114,11 +114,11 @@ class FarIterations:
         return step | {"outcome": outcome}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on."""
+        """Return what the next epoch depends on."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore a state returned by :meth:`state_dict`."""
+        """Restore a state from :meth:`state_dict`."""
 
     def _make_estimator(self) -> None:
         if self.estimator is None:
@@ -137,10 +137,10 @@ class FarIterations:
         raise NotImplementedError
 
     def _moved(self, h: Tensor) -> None:
-        """Start again after a move."""
+        """Start anew after a move."""
 
     def _validation(self, n_most: int | None = None) -> tuple[Iterable[Batch], BatchLoss]:
-        """Return at most ``n_most`` batches of D_val, and their loss."""
+        """Return ``n_most`` batches of D_val, or all if there are fewer, and their loss."""
         net = self.net
         batches: Any = net.get_iterator(self.valid)
         T_val: Any = net.val_temperature_
@@ -154,7 +154,7 @@ class FarIterations:
 
 
 class _ForwardIterations(FarIterations):
-    """Iterations that propagate the tangents through each step."""
+    """Iterations that carry the tangents through the step they take."""
 
     strategy: ForwardGradient
     estimator: ForwardHypergradient
@@ -214,7 +214,7 @@ class _ForwardIterations(FarIterations):
 
 
 class _ImplicitIterations(FarIterations):
-    """Ordinary iterations. A move solves a linear system on the last batches of the epoch."""
+    """Plain iterations; a move solves a linear system on the last batches of the epoch."""
 
     strategy: ImplicitGradient
     estimator: ImplicitHypergradient
@@ -250,7 +250,7 @@ class _ImplicitIterations(FarIterations):
 
 
 def _joined(batches: list[Batch]) -> list[Batch]:
-    """Join all batches into one, for which small students need little more time than for one of them."""
+    """Join batches into one, which takes small students little more time than a single batch."""
     if not all(isinstance(batch[0], Tensor) for batch in batches):  # rows in parts are not joined
         return batches
     columns = zip(*(batch.targets for batch in batches), strict=True)

@@ -8,17 +8,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class FlopCounter(TorchDispatchMode):
-    """Count like torch's ``FlopCounterMode``, whose first use imports the compiler and takes over a second.
+    """Count like torch's ``FlopCounterMode``, whose first use imports the compiler in a second or more.
 
     Attributes
     ----------
     total : int
-        Number of operations so far.
+        The number of operations so far.
     """
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from wrapping ``__torch_dispatch__``, because the wrapper imports the compiler."""
+        """Keep torch from wrapping ``__torch_dispatch__``, since the wrapper imports the compiler."""
         return False
 
     def __init__(self) -> None:

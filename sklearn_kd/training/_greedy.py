@@ -1,4 +1,4 @@
-"""The estimator of one-step hypergradients for a net."""
+"""Make the estimator of one-step hypergradients for a net."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def greedy_estimator(net: TrainingNet) -> HypergradientEstimator:
-    """Make the estimator of one-step hypergradients for this net."""
+    """Make the estimator of one-step hypergradients for a net's steps."""
     return HypergradientEstimator(
         net.module_,
         net.optimizer_,

@@ -1,4 +1,4 @@
-"""Distinguish a user's interrupt of a fit from callbacks that end it, and act on it."""
+"""Distinguish a user's interrupt of a fit from a callback that ends it, and act on it."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import dis
 import sys
 import warnings
 
-# Callers that make a fit part of something larger, which would continue with its result: a search, a
-# cross-validation, an ensemble, a comparison, or the fit of a student whose teacher is being fitted.
+# Callers that make a fit part of something larger, which would use its result: a search, a
+# cross-validation, an ensemble, a comparison, or the fit of a student that it teaches.
 _LARGER = ("joblib.parallel", "sklearn", "sklearn_kd.comparison", "sklearn_kd.teachers")
-# Callers that only forward a call to one estimator.
+# Callers that only pass the call on to one estimator.
 _HANDING_ON = ("sklearn.pipeline", "sklearn.base", "sklearn.callback", "sklearn.utils")
 
 
@@ -25,28 +25,28 @@ def from_outside(interrupt: KeyboardInterrupt) -> bool:
 
 
 def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations: int) -> None:
-    """End a fit that a user has interrupted: warn, or stop the search or comparison that called it.
+    """End a fit after a user's Ctrl-C: warn, or stop what the fit is a part of.
 
     Raises
     ------
     KeyboardInterrupt
-        Inside a search, a cross-validation or the like, which would otherwise score the incompletely
-        trained student and continue.
+        Inside a search, a cross-validation and the like, which would otherwise score an unfinished student
+        and continue.
     """
     if not interrupted:
         return
     if is_part_of_something_larger():
         raise KeyboardInterrupt(f"in epoch {epoch} of {max_epochs}, after {n_iterations} iterations")
     warnings.warn(
-        f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations. The student is kept "
-        "in its current state and can predict; net_.interrupted_ is true. Fit again to train it to the end.",
+        f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations: the student is kept "
+        "as it is, and predicts; net_.interrupted_ is true. Fit again to complete the training.",
         UserWarning,
         stacklevel=2,
     )
 
 
 def is_part_of_something_larger() -> bool:
-    """Return whether scikit-learn, joblib or this library called the current fit."""
+    """Return whether scikit-learn, joblib or this library called the running fit."""
     frame = sys._getframe(1)
     while frame is not None:
         module = frame.f_globals.get("__name__", "")

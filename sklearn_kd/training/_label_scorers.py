@@ -1,4 +1,4 @@
-"""Scorers of skorch's callbacks that get labels instead of the codes on which a net is trained."""
+"""Give the scorers of skorch's callbacks labels, not the codes that a net is trained on."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from sklearn_kd.tasks._targets import is_known
 
 
 def show_labels_to_scorers(callbacks: Iterable[Callback], labels: np.ndarray | None, task: Any) -> None:
-    """Give the scorers of initialised callbacks the user's targets instead of the net's codes.
+    """Give the scorers of initialised callbacks the user's targets, not the net's codes.
 
-    ``labels`` are the labels of the codes. None: scorers get codes, or numbers that the task decodes.
+    ``labels`` are those of the codes. None: scorers see codes or, for numbers, targets that the task decodes.
     """
     for callback in callbacks:
         if isinstance(callback, ScoringBase) and task.numeric:
@@ -34,10 +34,10 @@ def show_labels_to_scorers(callbacks: Iterable[Callback], labels: np.ndarray | N
 
 
 def _in_labels(scoring: Any, labels: np.ndarray) -> Any:
-    """Return ``scoring``, wrapped to score labels if codes would not work.
+    """Return ``scoring``, wrapped to score labels if it needs them.
 
-    A scikit-learn scorer that names no class is not wrapped: its positive label is 1 by default. Without such
-    a label it would refuse the labels; with codes, the second class is positive.
+    A scorer of scikit-learn that names no class stays as it is: by default, it takes 1 for the positive
+    label. It would refuse labels without a 1; among codes, the second class is positive.
     """
     if scoring == "accuracy":
         return scoring
@@ -57,21 +57,21 @@ def r2_scoring() -> tuple[str, EpochScoring]:
 
 
 def _r2(net: Any, X: Any, y: np.ndarray) -> float:
-    """Return R² of a net's predictions, or NaN for a single row, for which it is undefined."""
+    """Return R² of a net's predictions; NaN for one row, for which it is undefined."""
     return float(r2_score(y, net.predict(X))) if len(y) > 1 else math.nan
 
 
 def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
-    """Return a scorer's arguments at the end of a batch: the rows, or pixels of images, that have labels.
+    """Return what a scorer gets at the end of a batch: the rows with labels or, for images, the pixels.
 
-    A user's ``target_extractor`` gets labels on the host, as in skorch itself.
+    A user's ``target_extractor`` gets labels on the host, where skorch has them.
     """
     if callback.on_train != told.get("training") or not isinstance(told.get("batch"), Batch):
         return told
     batch: Batch = told["batch"]
     if batch.targets.label_weight is not None:
         rows, x = is_known(batch.targets.labels).nonzero()[:, 0], batch[0]
-        of_pixels = len(batch.targets.labels) != len(x)  # the images are then not selected
+        of_pixels = len(batch.targets.labels) != len(x)  # the images stay whole
         batch = batch.map(lambda values: values if of_pixels and values is x else values[rows])
         told = told | {"batch": batch, "y_pred": told["y_pred"][rows]}
     if callback.target_extractor is not to_numpy and not reading_is_free(batch[1]):
@@ -80,7 +80,7 @@ def rows_with_labels(callback: Any, told: dict[str, Any]) -> dict[str, Any]:
 
 
 def predicted_labels(net: Any, X: Any) -> np.ndarray:
-    """Predict in ``net.classes_``, codes or labels. For several labels, predict whether each is present."""
+    """Predict in terms of ``net.classes_``, codes or labels; with several labels, whether each is present."""
     probabilities = net.predict_proba(X)
     if isinstance(net.task, Multilabel):
         return (probabilities > 0.5).astype(np.int8)
@@ -89,12 +89,12 @@ def predicted_labels(net: Any, X: Any) -> np.ndarray:
 
 
 class NumberScorer:
-    """A scorer that gets numbers in the units of y, for a net trained on standardised ones.
+    """A scorer that sees numbers in the units of y, for a net trained on standardised ones.
 
     Parameters
     ----------
     scoring : str, callable or None
-        A callback's ``scoring``, as processed by skorch.
+        A callback's ``scoring``, as skorch has processed it.
     task : Task
     """
 
@@ -108,14 +108,14 @@ class NumberScorer:
         by_name = self.scoring is None or isinstance(self.scoring, str)
         if not by_name and metric_of_scorer(self.scoring)[0] is None:
             return check_scoring(net, self.scoring)(net, X, y)
-        # A scikit-learn scorer would ask a net, which is a classifier, for its classes.
-        known = ~np.isnan(y) if y.ndim == 3 else None  # for maps only
+        # A scorer of scikit-learn would ask a net, which is a classifier, for its classes.
+        known = ~np.isnan(y) if y.ndim == 3 else None  # of maps
         asked = _NumberNet(net, known)
         return check_scoring(asked, self.scoring)(asked, X, y if known is None else y[known])
 
 
 class _NumberNet(RegressorMixin, BaseEstimator):
-    """A net of numbers in the form that scikit-learn's scorers need: a fitted regressor.
+    """Show a regression net to scikit-learn's scorers as a fitted regressor.
 
     Parameters
     ----------
@@ -132,22 +132,22 @@ class _NumberNet(RegressorMixin, BaseEstimator):
         return True
 
     def fit(self, X: Any, y: Any = None) -> _NumberNet:
-        """Do nothing. ``check_scoring`` requires a method ``fit``."""
+        """Do nothing; check_scoring requires a method ``fit``."""
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict rows or known pixels, in the units of y."""
+        """Predict in the units of y, rows or known pixels."""
         found: np.ndarray = self.net.predict(X)
         return found if self.known is None else found[self.known]
 
 
 class LabelScorer:
-    """A scorer that gets labels, for a net trained on class codes.
+    """A scorer that sees labels, for a net trained on class codes.
 
     Parameters
     ----------
     scoring : str, callable or None
-        A callback's ``scoring``, as processed by skorch.
+        A callback's ``scoring``, as skorch has processed it.
     labels : ndarray of shape (n_classes,)
         The label of each code.
     """
@@ -165,7 +165,7 @@ class LabelScorer:
             net.classes = codes
 
     def _labels_of(self, y: Any) -> Any:
-        """Return the labels of codes. Results of a ``target_extractor`` are not changed."""
+        """Return the labels of codes; the output of a ``target_extractor`` is returned unchanged."""
         codes = y.cpu().numpy() if isinstance(y, torch.Tensor) else y
         is_codes = isinstance(codes, np.ndarray) and codes.ndim == 1 and codes.dtype.kind in "iu"
         return self.labels[codes] if is_codes else y

@@ -1,4 +1,4 @@
-"""The callbacks for which a call does something."""
+"""Find the callbacks for which a call does something."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from skorch.callbacks import Callback, EpochScoring, PrintLog
 def listeners(callbacks: Iterable[Callback], method_name: str, *, verbose: bool) -> list[Callback]:
     """Return the callbacks that override a method, in order.
 
-    skorch's own table of epochs is left out if nothing is printed, because it would be built anyway.
+    skorch's table of epochs is left out if nothing is printed, since it would be built all the same.
     """
     return [callback for callback in callbacks if _listens(callback, method_name, verbose)]
 
@@ -24,5 +24,5 @@ def _listens(callback: Callback, method_name: str, verbose: bool) -> bool:
 
 
 def reads_losses(callback: Callback) -> bool:
-    """Return whether a callback may read the losses during an epoch."""
+    """Return whether a callback may look at the losses of an epoch before it ends."""
     return not isinstance(callback, EpochScoring) and getattr(callback, "reads_losses", True)

@@ -1,4 +1,4 @@
-"""Out-of-memory errors in training, with the batch size, the data, the cached logits and the weights."""
+"""Explain out-of-memory errors in training by the batch size, the data, the cached logits and the weights."""
 
 from __future__ import annotations
 

@@ -63,12 +63,11 @@ from sklearn_kd.training._weight_average import Averaging, WeightAverage, averag
 
 
 class TrainingNet(NeuralNetClassifier):
-    """Train a student under a strategy for the metaparameters.
+    """A skorch net that trains a student with a strategy for the metaparameters.
 
-    The net gets only tensors and class codes, as :class:`SplitData`. The estimator handles labels, teachers
-    and the validation of input. skorch's callbacks work on the net unchanged. The ``objective`` provides the
-    forward pass, the training loss and its derivatives; the net is the same for all objectives and is not
-    subclassed.
+    It only sees tensors and class codes, as :class:`SplitData`; the estimator handles labels, teachers and
+    the validation of input. skorch's callbacks work on it unchanged. The ``objective`` provides the forward
+    pass, the training loss and its derivatives; one class of nets serves all objectives.
 
     An iteration whose loss or gradient is not finite changes nothing. The columns ``skipped_steps`` and
     ``skipped_hypergradients`` of the history count, by epoch, such iterations and the hypergradients that
@@ -80,25 +79,25 @@ class TrainingNet(NeuralNetClassifier):
         The student, trained in place.
     objective : Objective
     metaparameters : MetaparameterPath or MetaparameterSchedule
-        The metaparameters, updated in place.
+        Moved in place.
     strategy : Strategy
-        Decides how they move and how hypergradients are computed.
+        How the metaparameters move, and how hypergradients are computed.
     modules_seed : int, default=0
-        Seed of the initial weights of the modules trained with the student.
+        Seed of the initial weights of the modules that are trained with the student.
     val_temperature : float or "auto", default=1.0
         T_val of the validation loss, or "auto" to refit it after every epoch.
     task : Task, default=Classification
-        Defines the validation loss.
+        Gives the validation loss.
     labels : ndarray of shape (n_classes,) or None, default=None
-        The label of each class code, for the scorers of callbacks. None: scorers get codes.
+        The label of each class code, which the scorers of callbacks see. None: they see codes.
     execution : Execution or None, default=None
-        Execution of the student's passes. None: eager, in float32.
+        How the student's passes run. None: eagerly, in float32.
     max_grad_norm : float or None, default=None
         Limit of the norm of all gradients together, including those of the modules trained with the student.
     averaging : Averaging or None, default=None
-        Average of the student's weights over epochs. None: no average.
+        Averaging of the student's weights over epochs. None: no average.
     ranks : Ranks, default=ALONE
-        The processes that train this student together. ``batch_size`` counts the rows of all of them.
+        The processes that train this student together; ``batch_size`` is their total.
     **params
         Parameters of skorch's ``NeuralNetClassifier``.
 
@@ -107,17 +106,17 @@ class TrainingNet(NeuralNetClassifier):
     val_temperature_ : float
         The current T_val.
     diverged_ : bool
-        Whether training was ended because it diverged.
+        Whether training was given up.
     interrupted_ : bool
-        Whether a user interrupted the training, or the trials of which it is the best.
+        Whether a user ended the training, or the trials of which it is the best.
     collapsed_ : bool
-        Whether, at the end of ``fit``, the student predicted a single class or was at chance level.
+        Whether, at the end of ``fit``, the student predicts one class or is at chance.
     """
 
     hypergradient_estimator_: HypergradientEstimator | None
     checkpointer_: EpochCheckpointer | None
-    row_operations_: float | None = None  # of the student's largest operation, once it has predicted
-    validation_batches_: Any  # CyclicBatches while a fit lasts
+    row_operations_: float | None = None  # of the student's largest operation, after the first prediction
+    validation_batches_: Any  # CyclicBatches during a fit
 
     def __init__(
         self,
@@ -164,10 +163,10 @@ class TrainingNet(NeuralNetClassifier):
     # The data
 
     def check_data(self, X: SplitData, y: Any = None) -> None:
-        """Check nothing, because the estimator has made the data."""
+        """Check nothing, since the estimator has made the data."""
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
-        """Wrap inputs for which scoring callbacks predict."""
+        """Wrap inputs that scoring callbacks predict for."""
         if isinstance(X, DistillationData):
             return X
         if isinstance(X, Parts):
@@ -179,7 +178,7 @@ class TrainingNet(NeuralNetClassifier):
         return X
 
     def fit_loop(self, X: SplitData, y: Any = None, epochs: int | None = None, **params: Any) -> Any:
-        """Train, from a checkpoint if there is one. Batches of D_val are available during training."""
+        """Train, from a checkpoint if there is one, with batches of D_val available."""
         self.draw_validation_batches(X.valid)
         epochs = self.max_epochs if epochs is None else epochs
         try:
@@ -190,14 +189,14 @@ class TrainingNet(NeuralNetClassifier):
         except KeyboardInterrupt as interrupt:
             by_another = self.shared_ is not None and self.shared_.interrupted
             self.interrupted_ = by_another or from_outside(interrupt)
-            raise  # skorch ends the training and keeps what has been learned
+            raise  # skorch ends the training, and keeps the student
         finally:
             self.validation_batches_ = None  # it holds D_val
             self.hypergradient_estimator_ = None  # and this a copy of the weights
             self.checkpointer_ = None
 
     def draw_validation_batches(self, dataset: DistillationData | None) -> None:
-        """Prepare batches of D_val for hypergradients. None is made before it is needed."""
+        """Make an iterator over batches of D_val for hypergradients; batches are made on demand."""
         self.validation_batches_ = CyclicBatches(partial(self._shuffled_validation_batches, dataset))
 
     def _shuffled_validation_batches(self, dataset: DistillationData | None) -> Any:
@@ -211,7 +210,7 @@ class TrainingNet(NeuralNetClassifier):
     # The student
 
     def initialize(self) -> Any:
-        """Initialize as skorch does, and mark the net as untrained."""
+        """Initialize like skorch, and mark the net as untrained."""
         super().initialize()
         automatic = isinstance(self.val_temperature, str)
         self.val_temperature_ = 1.0 if automatic else self.val_temperature
@@ -226,12 +225,12 @@ class TrainingNet(NeuralNetClassifier):
         self.far_: FarIterations | None = None
         self.average_: WeightAverage | None = None
         self.shared_: SharedTraining | None = None
-        self.ending_: Any = None  # the end of a search, with its loss on D_val
-        self.watch_: AnswersWatch | None = None  # for a teacher that answers while the student trains
+        self.ending_: Any = None  # of a search, judged on D_val
+        self.watch_: AnswersWatch | None = None  # for a teacher that is asked while the student trains
         return self
 
     def initialize_module(self) -> Any:
-        """Initialize the student, and the separate modules trained with it."""
+        """Initialize the student, and the separate modules that are trained with it."""
         super().initialize_module()
         made = self.objective.make_modules(torch.device(self.device), self.modules_seed)
         self.beside_ = tuple(made)
@@ -240,48 +239,48 @@ class TrainingNet(NeuralNetClassifier):
         return self
 
     def initialize_optimizer(self, triggered_directly: None = None) -> Any:
-        """Make the optimizer as skorch does, but without importing torch's compiler."""
+        """Make the optimizer like skorch, but without importing torch's compiler."""
         args, params = self.get_params_for_optimizer("optimizer", self.get_all_learnable_params())
         self.optimizer_ = make_optimizer(self.optimizer, *args, **params)
         return self
 
     def initialize_callbacks(self) -> Any:
-        """Initialize callbacks as skorch does, and give their scorers labels."""
+        """Initialize callbacks like skorch, and give their scorers labels."""
         super().initialize_callbacks()
         show_labels_to_scorers([callback for _, callback in self.callbacks_], self.labels, self.task)
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict in ``classes_``, codes or, for scorers, labels; or in the units of y."""
+        """Predict codes or, for scorers, labels (``classes_``); for numbers, predict in the units of y."""
         return self.task.predictions(self.forward(X)) if self.task.numeric else predicted_labels(self, X)
 
     def get_all_learnable_params(self) -> Any:
-        """Yield names and parameters as skorch does, with the names in the user's own module."""
+        """Yield names and parameters like skorch, with the names in the user's own module."""
         own = {id(w): name for name, w in named_network(self.module_).named_parameters()}
         return ((own.get(id(w), name), w) for name, w in super().get_all_learnable_params())
 
     @property
     def labels_of_columns(self) -> np.ndarray | None:
-        """The label of each column of the logits, for a net that is used as a teacher."""
+        """Label of each column of the logits, for a net that is used as a teacher."""
         return self.labels
 
     @property
     def recorded(self) -> tuple[str, ...]:
-        """Names of the columns, besides losses, that the net itself records in the history per epoch."""
+        """Names that the net itself records in the history by epoch, besides the losses."""
         numbers = self.metaparameters.space.numbers
         return "skipped_steps", "skipped_hypergradients", *self.objective.recorded, *numbers
 
     @property
     def others(self) -> dict[str, torch.nn.Module]:
-        """The modules trained with the student, by name."""
+        """Modules that are trained with the student, by name."""
         return {name: getattr(self, f"{name}_") for name in self.beside_}
 
     def trained_modules(self) -> list[torch.nn.Module]:
-        """Return the modules that the optimizer updates, the student first."""
+        """Return the modules that the optimizer moves, the student first."""
         return [self.module_, *self.others.values()]
 
     def stateful_parts(self) -> dict[str, Stateful]:
-        """Return, by name, the parts of a checkpoint besides modules, optimizer, callbacks and history."""
+        """Return what a checkpoint holds besides modules, optimizer, callbacks and history, by name."""
         parts: dict[str, Stateful] = {
             "metaparameters": self.metaparameters,
             "validation_batches": self.validation_batches_,
@@ -291,9 +290,9 @@ class TrainingNet(NeuralNetClassifier):
         return parts | {name: part for name, part in further.items() if part is not None}
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
-        """Return the logits of a batch, float32, computed in bfloat16 with autocast."""
+        """Return the logits of a batch, float32; compute them in bfloat16 if autocast is asked for."""
         record = self._record
-        if record is not None:  # a compiled pass allows only one backward pass
+        if record is not None:  # a compiled pass can be backpropagated only once
             return self.module_(x) if record.retains_graph else self._forward(x)
         if not self.execution.autocast:
             return self._forward(x)
@@ -301,7 +300,7 @@ class TrainingNet(NeuralNetClassifier):
             return self._forward(x).float()
 
     def _forward(self, x: Tensor) -> Tensor:
-        """Run the student, compiled if ``execution`` says so."""
+        """Run the student, compiled if asked for."""
         if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:
@@ -309,7 +308,7 @@ class TrainingNet(NeuralNetClassifier):
         return self.compiled_forward_(x)
 
     def snapshot(self) -> Any:
-        """Return a net with the current predictions, which does not change while this one trains on."""
+        """Return a net that predicts as this one does now, while this one continues to train."""
         frozen = type(self).__new__(type(self))
         changed = {"module_": copy.deepcopy(self.module_), "history_": copy.copy(self.history)}
         frozen.__dict__.update(self.__dict__ | changed)
@@ -339,7 +338,7 @@ class TrainingNet(NeuralNetClassifier):
             self.shared_.end_epoch(self.metaparameters, self.history)
 
     def on_train_begin(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Find the callbacks that listen."""
+        """Find out which callbacks listen."""
         super().on_train_begin(net, X, y, **kwargs)
         self.listeners_ = {}
         self.captured_ = captured_iterations(self) if self.execution.cuda_graph else None
@@ -360,10 +359,10 @@ class TrainingNet(NeuralNetClassifier):
     def run_single_epoch(
         self, iterator: Any, training: bool, prefix: str, step_fn: Callable[..., Any], **params: Any
     ) -> None:
-        """Run an epoch like skorch, but copy the losses from the device only once, at its end.
+        """Run an epoch like skorch, but copy the losses from the device only once, when it ends.
 
-        If a callback other than a score may read them batch by batch, they are copied batch by
-        batch. The epoch ends early if too many steps in a row were skipped.
+        If a callback other than a score may look at them batch by batch, they are copied
+        batch by batch. The epoch ends early if too many steps in a row were skipped.
         """
         if iterator is None:
             return
@@ -378,7 +377,7 @@ class TrainingNet(NeuralNetClassifier):
                 self.notify("on_batch_begin", batch=batch, training=training)
                 step = step_fn(batch, **params)
                 row = self.history[-1]["batches"][-1]
-                # For maps, count pixels in validation.
+                # For maps, the number of validated pixels.
                 row[size] = batch.n_rows or len(batch[0]) if training else n_known(batch.targets)
                 rows.append(row)
                 losses.append(step["loss"])
@@ -399,7 +398,7 @@ class TrainingNet(NeuralNetClassifier):
     # One iteration
 
     def train_step(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Take the optimizer's step, and apply the strategy to it."""
+        """Take the optimizer's step, and move the metaparameters by the strategy."""
         if self.far_ is not None:
             return self.far_.train_step(batch)
         path, strategy = self.metaparameters, self.strategy
@@ -435,14 +434,14 @@ class TrainingNet(NeuralNetClassifier):
             n_rows = val_batch.n_rows or len(val_batch[0])
             first, *further = validation_passes(self, val_batch)
             h, val_loss = record.hypergradient(*first, n_rows, further)
-        if step["outcome"] is not GOOD:  # the outcome is not known yet: a step not taken has no hypergradient
+        if step["outcome"] is not GOOD:  # not known yet; a step not taken has no hypergradient
             h = torch.where(step["outcome"] == SKIPPED, torch.nan, h)
         step["outcome"] = with_hypergradient(step["outcome"], all_finite(h), record.directionless)
         return step | {"metaparameters": path.descend(h), "val_loss": val_loss}
 
     @property
     def _record(self) -> HypergradientEstimator | None:
-        """Return the estimator in an iteration that takes a hypergradient, else None."""
+        """Return the estimator in an iteration that takes a hypergradient; None in others."""
         record = self.hypergradient_estimator_
         return record if record is not None and record.begun else None
 
@@ -462,7 +461,7 @@ class TrainingNet(NeuralNetClassifier):
         return step
 
     def _optimizer_step(self, batch: Batch) -> dict[str, Any]:
-        """Take the step like skorch, without notifying callbacks that do not listen."""
+        """Take the step like skorch, but skip notifications that no callback listens to."""
         steps: list[dict[str, Any]] = []
 
         def gradient() -> Tensor:
@@ -472,16 +471,16 @@ class TrainingNet(NeuralNetClassifier):
                 clipping = clip_gradients(self.trained_modules(), self.max_grad_norm)
                 if self._record is not None:
                     self._record.clipping = clipping
-            if self._listeners("on_grad_computed"):  # a clipping callback is among them
+            if self._listeners("on_grad_computed"):  # one that clips is among them
                 named = TeeGenerator(self.get_all_learnable_params())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return steps[-1]["loss"]
 
         eager_method(self.optimizer_, "step")(gradient)
-        return steps[0]  # some optimizers call the closure several times
+        return steps[0]  # some optimizers ask several times
 
     def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
-        """Run the forward and backward pass, and check the loss and the gradients."""
+        """Run forward and backward, and check that the loss and the gradients are finite."""
         if not self.module_.training:
             self._set_training(True)
         return judged(run_passes(self, batch), self.optimizer_)
@@ -507,7 +506,7 @@ class TrainingNet(NeuralNetClassifier):
         return self.task.validation_loss(logits, targets, self.val_temperature_)
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **step: Any) -> None:
-        """Keep the logits of D_val if T_val is refitted."""
+        """Keep the logits of D_val if T_val is to be refitted."""
         super().on_batch_end(net, batch, training, **step)
         if self.val_temperature == "auto" and not training:
             self.validated_.append(some_known_rows(step["y_pred"], batch.targets))
@@ -519,10 +518,10 @@ class TrainingNet(NeuralNetClassifier):
         dataset_valid: DistillationData | None = None,
         **kwargs: Any,
     ) -> None:
-        """Stop if the last epoch diverged. Otherwise write a checkpoint and remember the student."""
+        """Stop if the last epoch diverged; else write a checkpoint and remember the student."""
         if self.diverged_:
-            raise KeyboardInterrupt  # how skorch's callbacks end a fit early
-        if self.checkpointer_ is not None:  # only now have all callbacks handled the end of the last epoch
+            raise KeyboardInterrupt  # the way skorch's callbacks end a fit early
+        if self.checkpointer_ is not None:  # only now have all callbacks seen the end of the last epoch
             self.checkpointer_.save()
         super().on_epoch_begin(net, dataset_train, dataset_valid, **kwargs)
         self.objective.begin_epoch()
@@ -539,7 +538,7 @@ class TrainingNet(NeuralNetClassifier):
         dataset_valid: DistillationData | None = None,
         **kwargs: Any,
     ) -> None:
-        """Count skipped steps, and end a training that has diverged."""
+        """Count skipped steps, and give up if training has diverged."""
         super().on_epoch_end(net, dataset_train, dataset_valid, **kwargs)
         steps, hypergradients = self.skips_.end_epoch(self.optimizer_)
         self.history.record("skipped_steps", steps)
@@ -562,11 +561,11 @@ class TrainingNet(NeuralNetClassifier):
         return {name: float(values[name]) for name in self.metaparameters.space.numbers}
 
     def on_train_end(self, net: Any, X: Any = None, y: Any = None, **kwargs: Any) -> None:
-        """Free training-only state and put the student into evaluation mode, also after an interrupt."""
+        """Free training-only state and set evaluation mode, also after an interrupt."""
         super().on_train_end(net, X, y, **kwargs)
         if self.shared_ is not None:
-            self.shared_.share_buffers()  # an epoch was interrupted
-        self.skips_.end_epoch(self.optimizer_)  # an interrupt may have left the epoch open
+            self.shared_.share_buffers()  # of an interrupted epoch
+        self.skips_.end_epoch(self.optimizer_)  # an interrupt may have left it open
         give_up_if_diverged(self, self._mend())
         if not self.diverged_ and self.skips_.first is not None:
             message = skips_message(self.skips_, self.metaparameters.describe, self._mend())
@@ -575,10 +574,10 @@ class TrainingNet(NeuralNetClassifier):
         self.validated_ = []
         self.objective.forget()
         if self.average_ is not None and self.average_.is_result and not self.diverged_:
-            self.average_.swap()  # before a callback loads its own choice of weights
+            self.average_.swap()  # before a callback loads weights of its own choice
             self.average_ = None
-        self._set_training(False)  # permanently, so that no predicting thread finds training mode
+        self._set_training(False)  # for good, so that no predicting thread finds training mode
 
     def _mend(self) -> str:
-        """Return the remedy for steps that were skipped."""
+        """Return the remedy for skipped steps."""
         return (None if self.watch_ is None else self.watch_.fault()) or MEND

@@ -1,9 +1,9 @@
-"""Skip steps that are not finite, and count them.
+"""Skip and count steps that are not finite.
 
-If the loss or a gradient is not finite, an iteration does not change the weights, buffers, the
-optimizer's state or the metaparameters. On a CPU, where reading a number costs nothing, the
-optimizer is not called. On other devices nothing waits for a number: the step is taken, and the
-device undoes it if it was not finite.
+If the loss or a gradient is not finite, an iteration leaves everything unchanged: weights,
+buffers, the optimizer's state and the metaparameters. On a CPU, where reading a number costs
+nothing, the optimizer is not called. On other devices nothing waits for a number: the step is
+taken, and the device undoes it if it was not finite.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from torch.optim import Optimizer
 from sklearn_kd.runtime._devices import as_number
 from sklearn_kd.runtime._optimizers import uncount_steps
 
-# After this many skipped steps in a row, a fit ends. A skipped step changes nothing, so only another
-# batch can end such a run, and ten unusable batches in a row are not a coincidence.
+# Number of skipped steps in a row that end a fit. A skipped step changes nothing, so that only
+# another batch can end such a run; ten unusable batches in a row are no accident.
 MOST_SKIPPED_IN_A_ROW = 10
 
-# Outcomes of an iteration, from best to worst.
+# Outcomes of an iteration, in order of rising concern.
 GOOD, NO_DIRECTION, NO_HYPERGRADIENT, SKIPPED = range(4)
 
 
 class StepSkipped(Exception):
-    """Raised after the gradient is computed, to prevent the optimizer's step.
+    """Raised between the gradient and the optimizer's step, to prevent the step.
 
     Parameters
     ----------
     step : dict
-        Result that the training step would have returned.
+        What the training step would have returned.
     """
 
     def __init__(self, step: dict[str, Any]):
@@ -42,9 +42,9 @@ class StepSkipped(Exception):
 
 
 def is_finite(loss: Tensor, gradients: list[Tensor]) -> bool | Tensor:
-    """Return whether loss and gradients, and their sums, are finite; a tensor if reading is not free."""
+    """Return whether loss and gradients, and their sums, are finite; as a tensor if it is not read."""
     value = as_number(loss)
-    if not isinstance(value, Tensor):  # reading sums one by one is then fastest
+    if not isinstance(value, Tensor):  # reading the sums one by one takes the least time here
         return math.isfinite(sum((g.sum().item() for g in gradients), value))
     # Sums of absolute values: squares overflow long before the values do.
     sizes = torch._foreach_norm(gradients, 1) if gradients else ()
@@ -57,7 +57,7 @@ def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
     Raises
     ------
     StepSkipped
-        If the loss or a gradient is not finite and this is known without waiting.
+        If the loss or the gradient is not finite and that can be known without waiting.
     """
     gradients = [w.grad for group in optimizer.param_groups for w in group["params"] if w.grad is not None]
     finite = is_finite(step["loss"], gradients)
@@ -69,12 +69,12 @@ def judged(step: dict[str, Any], optimizer: Optimizer) -> dict[str, Any]:
 
 
 def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
-    """Return whether losses and gradients, shape (K, ...), of K students are finite, shape (K,)."""
+    """Return whether losses and gradients, shape (K, ...), are finite for K students, shape (K,)."""
     return torch.isfinite(sum((g.reshape(len(g), g[0].numel()).sum(dim=1) for g in gradients), losses))
 
 
 def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
-    """Return an iteration's outcome from that of its step and the state of its hypergradient."""
+    """Return an iteration's outcome from its step's, and from whether its hypergradient is known."""
     if not isinstance(known, torch.Tensor):
         return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
     unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)
@@ -86,14 +86,14 @@ def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
 
 
 class Skips:
-    """Count the skipped steps and hypergradients of one fit.
+    """Counter of the skipped steps and hypergradients of one fit.
 
     Attributes
     ----------
     in_a_row : int
-        Number of consecutive skipped steps up to now, or up to the end of training.
+        Number of steps skipped in a row up to now, or up to the end of the training.
     run : int
-        The iteration of the first of these steps.
+        The iteration of the first of these.
     first : int or None
         The first iteration in which something was not finite.
     """
@@ -117,9 +117,9 @@ class Skips:
         return len(self._epoch)
 
     def end_epoch(self, optimizer: Optimizer) -> tuple[int, int]:
-        """Return this epoch's numbers of skipped steps and hypergradients, read from the device once.
+        """Return the numbers of skipped steps and hypergradients of this epoch; read the device once.
 
-        Steps undone by the device are subtracted from the ``optimizer``'s own count.
+        Steps that the device has undone are subtracted from the ``optimizer``'s own count.
         """
         unread = [outcome for outcome in self._epoch if isinstance(outcome, Tensor)]
         outcomes = torch.stack(unread).tolist() if unread else self._epoch
@@ -131,7 +131,7 @@ class Skips:
         return outcomes.count(SKIPPED), outcomes.count(NO_DIRECTION) + outcomes.count(NO_HYPERGRADIENT)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts. Call this method between two epochs."""
+        """Return the counts. Call it between two epochs."""
         return {
             "in_a_row": self.in_a_row,
             "run": self.run,
@@ -141,13 +141,13 @@ class Skips:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Restore a state returned by :meth:`state_dict`."""
+        """Restore a state from :meth:`state_dict`."""
         self.in_a_row, self.run, self.first = state["in_a_row"], state["run"], state["first"]
         self.counts, self._iteration, self._epoch = list(state["counts"]), state["iteration"], []
 
     @property
     def over(self) -> bool:
-        """True if too many steps in a row were skipped to continue."""
+        """Whether so many steps in a row were skipped that there is nothing more to learn."""
         return self.in_a_row >= MOST_SKIPPED_IN_A_ROW
 
     def _count(self, outcome: Any) -> None:
@@ -167,10 +167,10 @@ MEND = "Lower lr, clip the gradients (a small max_grad_norm, such as 1) or scale
 def divergence_message(
     skips: Skips, predicts: bool, n_iterations: int, epoch: int, stood: Callable[[int], str], mend: str = MEND
 ) -> str:
-    """Compose the message about a fit that was ended after ``n_iterations``, in ``epoch``.
+    """Compose the message: why a fit was given up after ``n_iterations``, in ``epoch``, and what is kept.
 
-    ``predicts`` says whether the student could predict to the end, ``stood`` describes the metaparameters in
-    an iteration, and ``mend`` is the remedy.
+    ``predicts`` says whether the student predicted to the end; ``stood`` describes the metaparameters in an
+    iteration; ``mend`` is the remedy.
     """
     if skips.in_a_row:
         last = skips.run + skips.in_a_row - 1
@@ -188,7 +188,7 @@ def divergence_message(
 
 
 def skips_message(skips: Skips, stood: Callable[[int], str], mend: str = MEND) -> str:
-    """Compose the message about the steps and hypergradients that a completed fit has skipped."""
+    """Compose the message about the steps that a completed fit skipped."""
     first = skips.first or 0
     return (
         f"{skips.counts[SKIPPED]} of {sum(skips.counts)} steps were skipped, because loss or gradient was "

@@ -1,4 +1,4 @@
-"""The forward and backward passes of a training step, with the whole batch or in micro-batches."""
+"""Run the forward and backward passes of a training step, on the whole batch or in micro-batches."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 
 
 def divided(net: TrainingNet, batch: Batch) -> Iterator[Batch]:
-    """Yield the micro-batches into which a net's execution divides a batch."""
+    """Yield the micro-batches that a net's execution divides a batch into."""
     return micro_batches(batch, net.execution.micro_batches, net.ranks.size)
 
 
 def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
-    """Add a batch's gradients to those of the weights; return its loss and the student's outputs."""
+    """Add the gradients of a batch to those of the weights, and return its loss and the student's outputs."""
     record, losses, outputs, n_before = net._record, [], [], 0
     if record is not None:
-        record.passes = []  # drop passes of the same step, if the optimizer calls the closure again
+        record.passes = []  # for the same step, if the optimizer asks for its gradient again
     for micro in divided(net, batch):
         if record is not None and n_before:
             record.begin_pass()
@@ -42,9 +42,9 @@ def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
 
 
 def _pass(net: TrainingNet, batch: Batch, n_before: int) -> tuple[Tensor, Tensor]:
-    """Run the forward pass, compute the loss and its gradient with respect to the outputs, and run backward.
+    """Run forward, compute the loss and its gradient by the outputs, and run backward.
 
-    The loss is multiplied by the weight of the rows in the batch. The memory of the pass is free afterwards.
+    The loss is returned times the weight of the rows in the batch. The memory of the pass is free afterwards.
     """
     record, objective = net._record, net.objective
     values, differentiable = net.metaparameters.named(), record is not None
@@ -58,7 +58,7 @@ def _pass(net: TrainingNet, batch: Batch, n_before: int) -> tuple[Tensor, Tensor
     if weight == 1.0:
         backward(passed.tensors, loss.gradients)
         return loss.value, passed.logits.detach()
-    # Do this before the pass, in which synchronised batch normalisation mixes the gradients of all processes.
+    # Before the pass, since synchronised batch normalisation mixes the gradients of all processes in it.
     backward(passed.tensors, [weight * r for r in loss.gradients])
     return weight * loss.value, passed.logits.detach()
 

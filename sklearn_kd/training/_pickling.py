@@ -1,4 +1,4 @@
-"""The state of a net in a pickle: without copies and objects made on demand, with compressed history."""
+"""Pickle a net without duplicates or parts that are made on demand, and with a compressed history."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from skorch.history import History
 
 from sklearn_kd.files._columns import CompressedHistory
 
-# Attributes made on demand. They do not belong in a pickle, and some cannot be pickled.
+# Attributes made on demand: none belongs in a pickle, and some cannot be pickled.
 _MADE_WHEN_NEEDED: dict[str, Any] = {
     "captured_": None,
     "compiled_forward_": None,
@@ -26,7 +26,7 @@ _MADE_WHEN_NEEDED: dict[str, Any] = {
 
 
 def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[str, Any]:
-    """Return the pickled form of the state that skorch has made from a net's attributes."""
+    """Return skorch's state of a net's attributes in the form for a pickle."""
     state = state | _MADE_WHEN_NEEDED
     if type(attributes["history_"]) is History:
         state["history_"] = CompressedHistory(attributes["history_"])
@@ -36,7 +36,7 @@ def state_to_pickle(attributes: dict[str, Any], state: dict[str, Any]) -> dict[s
 
 
 def state_to_send(net: Any) -> dict[str, Any]:
-    """Return the state of a net for another process, in objects that can be pickled by value.
+    """Return the state of a net for another process; unlike in a pickle, objects may be sent by value.
 
     skorch pickles the student by the names of its classes, which another process may not have.
     """
@@ -44,7 +44,7 @@ def state_to_send(net: Any) -> dict[str, Any]:
 
 
 def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
-    """Return the net from the result of :func:`state_to_send`."""
+    """Return the net for a state from :func:`state_to_send`."""
     net = kind.__new__(kind)
     net.__dict__.update(state)
     complete_unpickled(net.__dict__)
@@ -52,7 +52,7 @@ def net_of_sent(kind: Any, state: dict[str, Any]) -> Any:
 
 
 def complete_unpickled(attributes: dict[str, Any]) -> None:
-    """Undo the changes of :func:`state_to_pickle` in the attributes of a net just unpickled."""
+    """Undo the changes of :func:`state_to_pickle` in the attributes of an unpickled net."""
     if isinstance(attributes["history_"], CompressedHistory):
         attributes["history_"] = attributes["history_"].history()
     if attributes["module"] is None:

@@ -1,4 +1,4 @@
-"""The score of D_val's pixels after each epoch, summed batch by batch without keeping outputs."""
+"""Score the pixels of D_val after each epoch, batch by batch, without keeping outputs."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from sklearn_kd.tasks._task import MapTask
 
 
 class PixelScoring(Callback):
-    """Record ``valid_acc`` for classes of pixels, or another score of the task for pixels.
+    """Record ``valid_acc`` for classes of pixels, or another task's score of pixels.
 
     Each known pixel counts once. skorch's own scoring would keep the outputs of all pixels of an epoch.
 
     Parameters
     ----------
     task : MapTask
-        The results of ``pixel_sums`` for each batch are added up, and ``score_of_sums`` computes the score.
-        Its name in the history is ``history_score``.
+        Its ``pixel_sums`` are added over batches; its ``score_of_sums`` turns them into the score, which the
+        history has as ``history_score``.
     """
 
-    reads_losses = False  # losses are copied from the device only once, at the end of an epoch
+    reads_losses = False  # so that losses are copied from the device only once, when an epoch ends
 
     def __init__(self, task: MapTask):
         self.task = task
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Reset the sums."""
+        """Forget the last epoch."""
         self.sums_: Tensor | None = None
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:

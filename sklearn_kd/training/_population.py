@@ -1,4 +1,4 @@
-"""Students that train side by side on the same batches, each at its own metaparameters."""
+"""Train students side by side on the same batches, each with its own metaparameters."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class StudentPopulation:
     Parameters
     ----------
     first : TrainingNet
-        The first member, initialised. Only its training is reported to the user's callbacks. It has a
-        checkpointer if checkpoints are to be written.
+        The first member, initialised: the only one that a user's callbacks see. It has a checkpointer if
+        checkpoints are written.
     make_net : callable() -> TrainingNet
-        Makes the initialised net of another member, with the same untrained student and clones of the
-        callbacks. Its strategy does not move metaparameters.
+        Makes the initialised net of another member: the same untrained student, with clones of the
+        callbacks. The strategies of nets move no metaparameters.
     data : SplitData
         Data of all members.
     space : MetaparameterSpace
@@ -85,7 +85,7 @@ class StudentPopulation:
         self._n_done = 0
         self.told: list[np.ndarray] = []  # results of val_losses, if there are checkpoints
         self._n_told = 0
-        # The net must not hold the checkpointer, because its own epochs would then write checkpoints.
+        # Taken from the net, whose own epochs would write checkpoints.
         self._checkpointer, first.checkpointer_ = first.checkpointer_, None
         self._resumed: _Resumed | None = None
         self._nets: list[TrainingNet] = []
@@ -99,22 +99,23 @@ class StudentPopulation:
         self._valid_batches: Any = valid
 
     # ----------------------------------------------------------------------------------
-    # Interface for strategies
+    # The interface for strategies
 
     @property
     def n_epochs_left(self) -> int:
-        """Number of epochs that members must still train."""
+        """Number of epochs that each member still has to train."""
         return self.n_epochs - self._n_done
 
     def __len__(self) -> int:
         return len(self._nets)
 
     def select(self, sources: Sequence[int]) -> None:
-        """Replace the members: member j continues as a copy of the current member ``sources[j]``."""
+        """Replace the members: member j becomes a copy of the present member ``sources[j]``."""
         right = isinstance(sources, (Sequence, np.ndarray)) and len(sources) > 0
         if not right or not all(_is_integer(source, 0, len(self) - 1) for source in sources):
             raise ValueError(
-                f"select: sources={sources!r} must be a non-empty list of indices of the {len(self)} members."
+                f"select: sources={sources!r} must be a list of indices of the {len(self)} members, at least "
+                "one."
             )
         moves = {j: source for j, source in enumerate(sources) if j != source}
         if not moves and len(sources) == len(self):
@@ -135,8 +136,7 @@ class StudentPopulation:
         """Train each member for some epochs, member k at ``values[k]``."""
         if len(values) != len(self):
             raise ValueError(
-                f"train: {len(values)} values for {len(self)} members. Give one for each member; select "
-                "changes their number."
+                f"train: {len(values)} values for {len(self)} members; select changes their number."
             )
         if not _is_integer(n_epochs, 1, self.n_epochs_left):
             raise ValueError(
@@ -150,13 +150,13 @@ class StudentPopulation:
                 path.train_at(self.space.completed(self.start, own))
         for _ in range(n_epochs):
             if self._resumed is not None and self._n_done < self._resumed.n_epochs:
-                self._n_done += 1  # the killed fit has trained this epoch
+                self._n_done += 1  # trained by the fit that was killed
                 continue
             self._before_epoch()
             self._epoch()
 
     def val_losses(self) -> np.ndarray:
-        """Return the loss of each member on each row of D_val, shape (n_members, n_val)."""
+        """Return each member's loss on each row of D_val, shape (n_members, n_val)."""
         if self._resumed is None:
             losses = self._val_losses_of_members()
         else:
@@ -167,7 +167,7 @@ class StudentPopulation:
         return losses.astype(np.float64)
 
     def record(self, values: Mapping[str, Any], val_loss: float | None = None) -> None:
-        """Set the values after the last iteration, and their L_val, in the paths of all members."""
+        """Set the values and the L_val after the last iteration in the paths of all members."""
         for net in self._nets:
             net.metaparameters.move_to(self.space.completed(self.start, values), val_loss)
 
@@ -175,7 +175,7 @@ class StudentPopulation:
     # The whole training
 
     def search(self, strategy: PopulationStrategy) -> TrainingNet:
-        """Run the strategy on the members; return the net of the kept member, trained to the end."""
+        """Let the strategy train the members; return the net of the one to keep, trained to the end."""
         first = self._nets[0]
         with threads_of_training(self._nets, self._data), preserved_random_state(self._device):
             if self._checkpointer is not None:
@@ -192,7 +192,7 @@ class StudentPopulation:
             except KeyboardInterrupt as interrupt:
                 first.interrupted_ = from_outside(interrupt)
             finally:
-                self._checkpointer = None  # it refers to this population and holds the lock of its files
+                self._checkpointer = None  # it refers to this population, and holds the lock of its files
             self._finish()
         return first
 
@@ -224,11 +224,11 @@ class StudentPopulation:
     def resume(
         self, n_epochs: int, told: list[np.ndarray], members: list[tuple[dict[str, Any], bool]]
     ) -> None:
-        """Continue from a state after ``n_epochs`` epochs, once the strategy has got the same losses."""
+        """Continue from a state after ``n_epochs``, once the strategy has been given the same losses."""
         self._resumed = _Resumed(n_epochs, told, members)
 
     def _before_epoch(self) -> None:
-        """Load the state from which a resumed fit continues, or write a checkpoint."""
+        """Load the state that a resumed fit continues from, or write a checkpoint."""
         if self._resumed is not None:
             resumed, self._resumed = self._resumed, None
             resumed.check(len(self), self._n_told)
@@ -254,7 +254,7 @@ class StudentPopulation:
             raise KeyboardInterrupt  # how callbacks end a fit early
 
     def _batched_run(self) -> BatchedRun | None:
-        """Return the batched run of the members, or None if they are trained one after another."""
+        """Return the batched run of the members, or None if they are trained one by one."""
         if not self._stackable or len(self) < _stackable.FEWEST:
             return None
         if self._run is None:
@@ -283,7 +283,7 @@ class StudentPopulation:
                 net.notify("on_epoch_end", **datasets)
 
     def _val_losses_of_members(self) -> np.ndarray:
-        """Return the losses of the rows of D_val, infinite for members that have diverged."""
+        """Return the losses of the rows of D_val; they are infinite for members that have diverged."""
         if self._data.valid is None:
             raise ValueError(
                 "val_losses needs D_val. Set learns_from_validation = True in the strategy's class, or "
@@ -294,7 +294,7 @@ class StudentPopulation:
         for k, net in enumerate(self._nets):
             if not net.diverged_:
                 found[k] = self._row_losses(net)
-                back()  # all members predict the same rows, in the same order
+                back()  # all members are asked about the same rows, in the same order
         n_rows = max(map(len, found.values()), default=len(self._data.valid))
         losses = np.full((len(self), n_rows), np.inf, np.float32)
         for k, rows in found.items():
@@ -316,7 +316,7 @@ class StudentPopulation:
     # Members
 
     def _resize(self, n: int) -> None:
-        """Set the number of members; new ones are untrained."""
+        """Set the number of members that take part; new ones are untrained."""
         for net in self._nets[n:]:
             net.validation_batches_ = None
             net.notify("on_train_end", X=self._data, y=None)
@@ -344,7 +344,7 @@ class StudentPopulation:
 
     @contextmanager
     def _draws_of(self, k: int) -> Iterator[None]:
-        """Use a member's own random numbers inside."""
+        """Make a member draw its own random numbers inside."""
         with preserved_random_state(self._device):
             self._draws[k].resume(self._device)
             yield
@@ -380,7 +380,7 @@ def _is_integer(value: Any, least: int, most: int) -> bool:
 
 
 def _rewinding(batches: Any) -> Callable[[], None]:
-    """Return a function that resets batches to their current state, so that the same ones come again."""
+    """Return a function that resets an iterator to its present state, so that the same batches come again."""
     if batches is None:
         return lambda: None
     state = batches.state_dict()
@@ -388,7 +388,7 @@ def _rewinding(batches: Any) -> Callable[[], None]:
 
 
 class _Draws(NamedTuple):
-    """The states of the generators from which a member draws."""
+    """States of the generators that a member draws from."""
 
     of_torch: dict[str, Any]
     of_host: dict[str, Any]
@@ -403,14 +403,14 @@ class _Draws(NamedTuple):
 
 
 class _Resumed(NamedTuple):
-    """The state from which a resumed fit continues."""
+    """State from which a resumed fit continues."""
 
     n_epochs: int
     told: list[np.ndarray]
     members: list[tuple[dict[str, Any], bool]]
 
     def next_losses(self, n_told: int) -> np.ndarray:
-        """Return the losses that the strategy got after ``n_told`` earlier ones."""
+        """Return the losses that the strategy was given after the first ``n_told`` ones."""
         if n_told >= len(self.told):
             raise ValueError(self._message())
         return self.told[n_told]
@@ -422,14 +422,14 @@ class _Resumed(NamedTuple):
 
     def _message(self) -> str:
         return (
-            "checkpoint_dir: the strategy did not repeat its actions before the fit was killed: "
+            "checkpoint_dir: the strategy did not repeat what it had done before its fit was killed: "
             f"{len(self.told)} calls of val_losses and {len(self.members)} members after {self.n_epochs} "
-            "epochs. Draw random numbers only from population.rng, or remove the checkpoints to start again."
+            "epochs. Draw random numbers only from population.rng, or remove the checkpoints to start anew."
         )
 
 
 class _MemberState(NamedTuple):
-    """All that a member's training depends on, except the state of its callbacks."""
+    """Everything that a member's training depends on, except the state of its callbacks."""
 
     modules: list[dict[str, Any]]
     optimizer: dict[str, Any]

@@ -1,4 +1,4 @@
-"""Save and load the state of a population between two epochs, for a checkpoint."""
+"""Take and load the state of a population between two epochs, for a checkpoint."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class PopulationState:
-    """Save the states of all members, and the losses that the strategy has got.
+    """Take the states of all members, and the losses that the strategy has been given.
 
-    A resumed fit runs the strategy again from its beginning. Until the strategy reaches the saved state, it
-    gets the same losses and nothing is trained.
+    A resumed fit runs the strategy again from the start. The strategy is given the same losses, and nothing
+    is trained, until it reaches the point at which the state was taken.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class PopulationState:
         self._population = population
 
     def begin(self) -> None:
-        """Do nothing, because members are made later."""
+        """Do nothing, since members are made later."""
 
     @property
     def n_epochs(self) -> int:
@@ -38,11 +38,11 @@ class PopulationState:
 
     @property
     def initial_values(self) -> Tensor:
-        """The metaparameters' start."""
+        """Start values of the metaparameters."""
         return torch.from_numpy(self._population.space.join(self._population.start))
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on, in plain values and tensors."""
+        """Return everything that the next epoch depends on, in plain values and tensors."""
         population = self._population
         return {
             "n_epochs": self.n_epochs,
@@ -51,7 +51,7 @@ class PopulationState:
         }
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Make the population continue from a saved state once its strategy has reached it."""
+        """Continue the population from a state from :meth:`state_dict`, once its strategy reaches it."""
         losses = [STATE_VALUES.decode(told) for told in state["losses"]]
         members = [(member["training"], bool(member["diverged"])) for member in state["members"]]
         if not all(isinstance(told, np.ndarray) and told.ndim == 2 for told in losses) or not members:
@@ -59,4 +59,4 @@ class PopulationState:
         self._population.resume(int(state["n_epochs"]), losses, members)
 
     def on_unserializable(self, name: str, type_name: str) -> None:
-        """Do nothing, because members warn about their own parts."""
+        """Do nothing, since members warn of their own parts."""

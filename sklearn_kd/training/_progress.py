@@ -1,4 +1,4 @@
-"""A line for each epoch of a fit in several phases, with the time that is left."""
+"""Print a line for each epoch of a fit in several phases, with the time left."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from skorch.callbacks import Callback
 
-# The records of an epoch to print, if they exist.
+# Columns to show of an epoch, if it has them.
 _SHOWN = {
     "train_loss": ".4f",
     "valid_loss": ".4f",
@@ -22,7 +22,7 @@ _SHOWN = {
 
 
 class Progress(Callback):
-    """Print the progress of a phase, its last losses, and the approximate time left in the fit.
+    """Print the progress of a phase, its last losses, and an estimate of the time left.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ class Progress(Callback):
     n_epochs : int
         Number of epochs of this phase.
     later : float, default=0.0
-        Duration of the later phases, in epochs of this phase.
+        Work after this phase, in epochs of this phase.
     sink : callable(str), default=print
     clock : callable() -> float, default=time.monotonic
     """
@@ -50,7 +50,7 @@ class Progress(Callback):
         self.clock = clock
 
     def on_train_begin(self, net: Any, **kwargs: Any) -> None:
-        """Read the clock."""
+        """Start the clock."""
         self.began_ = self.clock()
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:

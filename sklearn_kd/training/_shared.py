@@ -1,8 +1,8 @@
-"""Communication in a fit between the processes that train one student.
+"""Exchange data between the processes that train one student in a fit.
 
 Each process runs the student on its own share of a batch's rows. One message then turns the gradients and
-the loss of a step into those of all rows, before anything reads them: clipping, callbacks, the optimizer
-and the check for numbers that are not finite get the same values in all processes.
+the loss of a step into those of all rows, before anything looks at them: clipping, callbacks, the
+optimizer and the check for non-finite numbers see the same in all processes.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from sklearn_kd.runtime._snapshots import has_constant_buffers
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Prefix of the names of batch normalisation's buffers and, by convention, of other layers' statistics.
+# Prefix of the buffers of batch normalisation and, by custom, of other layers that keep statistics.
 _STATISTICS = "running_"
-# If reading a number is not free, a request to stop is read this many iterations after it was sent, when it
-# has certainly arrived.
+# Number of iterations after which a request to stop is read on devices where reading a number is not free;
+# by then it has long arrived.
 _LATE = 8
 
 
 class SharedTraining:
-    """One process's part in a fit that several processes share.
+    """The part of one process in a fit that several share.
 
     Parameters
     ----------
     ranks : Ranks
-        Two or more processes.
+        Two processes or more.
     modules : sequence of nn.Module
         All trained modules, the student first.
 
@@ -59,14 +59,14 @@ class SharedTraining:
         self.interrupted = False
 
     def begin(self, settings: dict[str, Any], metaparameters: Any) -> None:
-        """Start from the first process's weights, and check that all processes do the same.
+        """Start from the first process's weights, and check that all processes agree.
 
         Raises
         ------
         RuntimeError
-            If the settings, the metaparameters or the sizes of the students of the processes differ.
+            If the processes' settings, metaparameters or students' sizes differ.
         """
-        # Networks of other sizes would send messages of other sizes, which ends processes without an error.
+        # Networks of different sizes would send messages of different sizes, which ends processes silently.
         sizes = [
             (name, tuple(t.shape), t.dtype, t.requires_grad)
             for module in self._modules
@@ -80,10 +80,10 @@ class SharedTraining:
     # A step
 
     def reduced(self, loss: Tensor) -> Tensor:
-        """Replace the gradients by those of the whole batch, and return its loss, after the backward pass.
+        """After the backward pass, turn all gradients into those of the whole batch, and return its loss.
 
-        Each process's gradients are weighted by its share of the rows. A weight without a gradient in any
-        process keeps none. The size of the message does not depend on what a process has computed.
+        The gradients of each process are weighted by its share of the rows. A weight without gradient in all
+        processes keeps none. The message always has the same size.
 
         Parameters
         ----------
@@ -93,7 +93,7 @@ class SharedTraining:
         Raises
         ------
         KeyboardInterrupt
-            In all processes in the same iteration, if one has requested a stop.
+            In all processes in the same iteration, if one has asked for it.
         """
         weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
@@ -119,7 +119,7 @@ class SharedTraining:
     # Statistics of batches, and validation
 
     def share_buffers(self) -> None:
-        """Average the running statistics over processes; copy the first process's other buffers to all."""
+        """Average the running statistics over processes; copy all other buffers from the first process."""
         statistics: list[Tensor] = []
         others: list[Tensor] = []
         for module in self._modules:
@@ -134,13 +134,13 @@ class SharedTraining:
         self.ranks.broadcast_(others)
 
     def mean_record(self, record: dict[str, float]) -> dict[str, float]:
-        """Return the means over processes of their records, which learning rate schedules may monitor."""
+        """Average the records of all processes, each of its own rows, since schedules may monitor them."""
         values = torch.tensor(list(record.values()), dtype=torch.float64)
         self.ranks.mean_([values] if record else [])
         return dict(zip(record, values.tolist(), strict=True))
 
     def outputs(self, infer: Callable[[Any], Tensor], x: Any) -> Tensor:
-        """Return the student's outputs for all rows. This process computes only its share."""
+        """Return the student's outputs for all rows; this process computes its share."""
         places = self.ranks.padded_places(len(x)).to(x.device)
         return self.ranks.joined_rows(infer(take(x, places)), len(x))
 
@@ -148,14 +148,14 @@ class SharedTraining:
     # The end
 
     def end_epoch(self, metaparameters: Any, history: Any) -> None:
-        """Check that all processes are still in the same state, and stop if any process has requested it.
+        """Check that all processes still agree, and stop if any process has been asked to.
 
         Raises
         ------
         RuntimeError
-            If the states differ.
+            If the processes have diverged from each other.
         KeyboardInterrupt
-            In all processes, if one has requested a stop.
+            In all processes, if one has asked for it.
         """
         state = {"the number of epochs": len(history), "the student's weights": self._some_weights()}
         self.ranks.check_same(dict(metaparameters.named()) | state)
@@ -166,13 +166,13 @@ class SharedTraining:
 
     @torch.no_grad()
     def _some_weights(self) -> Tensor:
-        """Return a few numbers of each weight, which suffice because a different step changes them all."""
+        """Return a few numbers of each weight, since a step of another length changes all numbers."""
         return torch.cat([w.reshape(-1)[:4].double() for w in self._weights]).cpu()
 
     def tell(
         self, method: Callable[..., None], net: TrainingNet, told: dict[str, Any], *, is_score: bool
     ) -> bool:
-        """Call a method of a callback. If it ends the fit, record this for all processes and return False.
+        """Call a method of a callback; if that ends the fit, record it for all processes and return False.
 
         A score of training batches gets the rows of all processes.
         """
@@ -187,14 +187,14 @@ class SharedTraining:
         return True
 
     def _whole(self, x: Any, labels: Tensor, y_pred: Tensor) -> dict[str, Any]:
-        """Return the labels and outputs for the rows of all processes, and the inputs of this one."""
+        """Return the labels and the outputs of all processes' rows, with this process's inputs."""
         found = self.ranks.gather((labels.cpu(), y_pred.cpu()))
         of_all = [torch.cat(parts).to(y_pred.device) for parts in zip(*found, strict=True)]
         return {"batch": (x, of_all[0]), "y_pred": of_all[1]}
 
     @contextmanager
     def interrupts(self) -> Iterator[None]:
-        """Make a first Ctrl-C end the fit in all processes together, and a second one raise an error."""
+        """Make the first Ctrl-C end the fit in all processes together, and a second one raise an error."""
         before = signal.getsignal(signal.SIGINT)
         if before is None or threading.current_thread() is not threading.main_thread():
             yield
@@ -230,14 +230,14 @@ class SharedTraining:
 
 
 def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
-    """Begin a fit that several processes share, or return None if one process trains the net.
+    """Begin a fit that several processes share; return None if one process trains the net.
 
     Raises
     ------
     RuntimeError
         If the processes have different settings, or different numbers of rows.
     ValueError
-        If the student or its execution cannot be shared, or batches of D_val are too small.
+        If the student or its execution cannot be shared, or the batches of D_val are too small.
     """
     if net.ranks.size == 1:
         return None
@@ -255,12 +255,12 @@ def shared_training(net: TrainingNet, data: SplitData) -> SharedTraining | None:
 
 
 def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]:
-    """Return the context in which Ctrl-C ends a shared fit in all processes, or an empty one."""
+    """Return a context in which Ctrl-C ends a shared fit in all processes; one process needs none."""
     return nullcontext() if shared is None else shared.interrupts()
 
 
 def why_not_shared(execution: Execution, student: nn.Module, device: torch.device) -> str | None:
-    """Return why several processes cannot train this student together, with the remedy, or None."""
+    """Return why several processes cannot train this student together, and the remedy; None if they can."""
     if execution.compile or execution.cuda_graph:
         return (
             f"execution={execution!r} fixes the operations of an iteration, which cannot include messages to"
@@ -269,9 +269,9 @@ def why_not_shared(execution: Execution, student: nn.Module, device: torch.devic
     synchronised = any(isinstance(part, nn.SyncBatchNorm) for part in student.modules())
     if synchronised and device.type == "cpu":
         return (
-            "the student has SyncBatchNorm layers, which torch supports only on GPUs. Give it BatchNorm "
+            "the student has SyncBatchNorm layers, which torch only supports on GPUs. Give it BatchNorm "
             "layers to train it on CPUs."
         )
     if any(getattr(part, "sparse", False) for part in student.modules()):
-        return "the student has layers with sparse=True, whose gradients cannot be sent. Set sparse=False."
+        return "the student has layers with sparse=True, whose gradients are not sent. Set sparse=False."
     return None

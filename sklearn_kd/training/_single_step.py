@@ -1,4 +1,4 @@
-"""The hypergradient of one step of plain SGD, for checks against a reference of your own."""
+"""Compute the hypergradient of one step of plain SGD, for comparison with other implementations."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sklearn_kd.tasks._classification import Classification
 from sklearn_kd.tasks._multilabel import Multilabel
 from sklearn_kd.tasks._targets import Targets, label_weights
 
-# Starts of metaparameters whose start an estimator sets: those of DistilledClassifier.
+# Start values of metaparameters that take theirs from an estimator: those of DistilledClassifier.
 _STARTS = {"lambda1": 0.5, "temperature": 1.0}
 
 
@@ -38,41 +38,40 @@ def hypergradient(
     val_temperature: float = 1.0,
     **metaparameters: Any,
 ) -> np.ndarray:
-    """Compute the hypergradient of one plain SGD step, d L_val(w − lr · ∇L_train(w, λ)) / dλ.
+    """Return the hypergradient of one plain SGD step, d L_val(w − lr · ∇L_train(w, λ)) / dλ.
 
-    :class:`DistilledClassifier` follows this derivative by the metaparameters λ. Use the function to check
-    it, for one step of plain SGD, against a reference of your own.
+    λ are the metaparameters. This is the gradient by which :class:`DistilledClassifier` moves them, for
+    one step of plain SGD, so that you can check it against your own implementation.
 
     Parameters
     ----------
     student : nn.Module
-        Network that maps inputs to logits of shape (B, K). Its weights, buffers, gradients, mode and random
-        state are not changed.
+        Maps inputs to logits of shape (B, K). Its weights, buffers, gradients, mode and the random state
+        are not changed.
     train_batch, val_batch : tuple of (Tensor, Tensor)
-        Inputs of shape (B, ...), and class codes of shape (B,) or, for several labels, 0 and 1 of shape
-        (B, K). −1 marks a row of the training batch without a label.
+        Inputs of shape (B, ...) and class codes of shape (B,), or 0 and 1 of shape (B, K) for several labels;
+        −1 for a row of the training batch without a label.
     teacher_logits : Tensor of shape (B, K) or None
-        The teacher's logits on the training batch. None for a loss that needs no teacher.
+        The teacher's logits for the training batch. None for a loss that needs no teacher.
     loss : DistillationLoss or str, default="kd"
         The training loss.
     lr : float, default=0.1
         Learning rate of the step.
     method : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
-        Method of differentiation. "finite_difference": one more forward pass. "central_difference": two
-        more. "jvp": forward-mode differentiation. "exact": two vector-Jacobian products. The last two are
-        exact.
+        How it is computed: by one more forward pass, by two, by forward-mode differentiation, or by two
+        vector-Jacobian products. The last two are exact.
     val_temperature : float, default=1.0
         T_val, the temperature of the validation loss.
     **metaparameters : float or array-like
-        Values by name; for "kd", ``lambda1`` (default 0.5) and ``temperature`` (default 1). A metaparameter
-        that is not given has its start.
+        Values by name: for "kd", ``lambda1`` (default 0.5) and ``temperature`` (default 1). A missing one
+        has its start value.
 
     Returns
     -------
     ndarray of shape (m,)
-        Derivatives with respect to the m components of the metaparameters, in the order in which the loss
-        names them; for "kd", lambda1 and T. NaN if the validation gradient vanishes.
+        Derivatives by the m components of the metaparameters, in the order in which the loss names
+        them: for "kd", by lambda1 and by T. NaN if the validation gradient vanishes.
 
     Raises
     ------
@@ -85,8 +84,8 @@ def hypergradient(
     Notes
     -----
     Gorpinich, Bakhteev and Strijov, "Metaparameter optimization in knowledge distillation",
-    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches pass through the student in its
-    current mode, except that dropout is off on the validation batch.
+    Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches run in the student's
+    present mode, except that dropout is off for the validation batch.
 
     Examples
     --------
@@ -109,11 +108,11 @@ def hypergradient(
     if teacher_logits is None and loss.needs_teacher:
         raise ValueError(f"teacher_logits=None, but loss={type(loss).__name__} needs a teacher's logits.")
     (x, y), (x_val, y_val) = (map(_without_past, batch) for batch in (train_batch, val_batch))
-    # A step must be taken to be differentiated: take it, and restore the weights afterwards.
+    # A step must be taken to be differentiated; the weights are restored afterwards.
     live = [w for w in student.parameters() if w.requires_grad]
     if any(w.is_inference() for w in live):
         raise ValueError(
-            "student was created inside torch.inference_mode, so its weights cannot be trained. Create it "
+            "student was made inside torch.inference_mode, so that its weights cannot be trained. Make it "
             "outside, or give copy.deepcopy(student), copied outside."
         )
     kept = [(w.detach().clone(), w.grad) for w in live]
@@ -163,7 +162,7 @@ def hypergradient(
             for w, (value, grad) in zip(live, kept, strict=True):
                 w.copy_(value)
                 w.grad = grad
-    by_name = space.split(h.cpu().numpy().astype(np.float64))  # the space groups its components
+    by_name = space.split(h.cpu().numpy().astype(np.float64))  # the space joins those of a group
     return np.concatenate([np.empty(0), *(by_name[name].ravel() for name in entries)])
 
 
@@ -177,10 +176,10 @@ def _values(loss: DistillationLoss, space: MetaparameterSpace, given: dict[str, 
     values = _STARTS | space.starts | given
     missing = [name for name in space if isinstance(values.get(name, "random"), str)]
     if missing:
-        raise ValueError(f"Metaparameter {missing[0]!r} has no start. Give {missing[0]}=...")
+        raise ValueError(f"Metaparameter {missing[0]!r} has no number to start from. Give {missing[0]}=...")
     return space.completed({}, {name: values[name] for name in space})
 
 
 def _without_past(given: Tensor) -> Tensor:
-    """Return a tensor that stops gradients and that a backward pass may keep."""
+    """Return a copy that gradients do not pass through and that a backward pass may keep."""
     return given.detach().clone() if given.is_inference() else given.detach()

@@ -14,13 +14,13 @@ from sklearn_kd._sklearn_compat import callback_context
 class FitReport:
     """Report one fit to the callbacks given to ``set_callbacks``.
 
-    The fit is a task. Its sub-tasks are "teacher", if the teacher must be fitted or predict, and
-    each "epoch" of the student.
+    The fit is a task. Its sub-tasks are "teacher", if one has to be asked, and each
+    "epoch" of the student.
 
     Parameters
     ----------
     estimator : DistilledClassifier
-        The estimator that is being fitted.
+        The estimator being fitted.
     X, y, sample_weight
         The arguments of its ``fit``.
     n_tasks : int
@@ -32,7 +32,7 @@ class FitReport:
         self._told = {"estimator": estimator, "X": X, "y": y, "metadata": metadata}
         self._root = callback_context(estimator, n_tasks)
         if self._root is None:
-            self._told = {}  # nobody listens: hold no data
+            self._told = {}  # nobody listens, so hold no data
         else:
             self._root.call_on_fit_task_begin(**self._told)
 
@@ -41,44 +41,43 @@ class FitReport:
         return self._root.subcontext(task_name=name).call_on_fit_task_begin(**self._told)
 
     def end(self, task: Any, fitted: Any = None) -> bool:
-        """Report the end of ``task``; return whether a callback requests the fit to stop.
+        """Report the end of ``task``; return whether a callback asks for the fit to stop.
 
-        ``fitted`` returns the current fitted attributes. It is called only if a callback
-        wants to predict.
+        ``fitted`` returns the current fitted attributes. It is only called if a callback wants to
+        predict.
         """
         return task.call_on_fit_task_end(**self._told, reconstruction_attributes=fitted)
 
     @contextmanager
     def teacher(self) -> Iterator[None]:
-        """Report the time in which the teacher is fitted and predicts."""
+        """Report the fitting and asking of the teacher as a task."""
         task = None if self._root is None else self.begin("teacher")
         yield
         if task is not None:
             self.end(task)
 
     def epochs(self, fitted: Any, name: str = "epoch") -> list:
-        """Return a list of the callback that reports a skorch net's epochs, empty if nobody listens.
+        """Return a list with the callback that reports a skorch net's epochs; empty if nobody listens.
 
-        ``fitted`` takes the net and returns the fitted attributes. ``name`` is the name of an
-        epoch's task.
+        ``fitted`` takes the net and returns the fitted attributes; ``name`` is the name of an epoch.
         """
         return [] if self._root is None else [("report_epochs", ReportEpochs(self, fitted, name))]
 
     def finish(self) -> None:
-        """Report the end of the fit, after the estimator is fitted."""
+        """Report the end of the fit, once the estimator is fitted."""
         if self._root is not None:
             self.end(self._root, fitted=dict)
 
 
 class ReportEpochs(Callback):
-    """skorch callback that makes each epoch a task of scikit-learn.
+    """A skorch callback that reports each epoch as a task of scikit-learn.
 
     Parameters
     ----------
     report : FitReport
-        Released when training ends, with the data that it holds.
+        Dropped, with the data that it holds, when training ends.
     fitted : callable(net) -> dict
-        Returns the fitted attributes in the net's current state.
+        Returns the fitted attributes for the present net.
     name : str, default="epoch"
         Name of the sub-tasks.
     """
@@ -98,12 +97,12 @@ class ReportEpochs(Callback):
         self.epoch_ = self.report.begin(self.name)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """End the task, and the training if a callback requests it."""
+        """End the task, and the training if a callback asks for that."""
         if self._end_epoch(net):
-            raise KeyboardInterrupt  # how skorch's callbacks end a fit early
+            raise KeyboardInterrupt  # the way skorch's callbacks end a fit early
 
     def on_train_end(self, net: Any, **kwargs: Any) -> None:
-        """End an epoch that another callback interrupted."""
+        """End the epoch that another callback interrupted."""
         if self.epoch_ is not None:
             self._end_epoch(net)
         self.report = self.fitted = None
@@ -113,5 +112,5 @@ class ReportEpochs(Callback):
         return self.report.end(epoch, fitted=lambda: self.fitted(net.snapshot()))
 
     def __getstate__(self) -> dict[str, Any]:
-        # A checkpoint during training holds the net, but not its listeners.
+        # A checkpoint during training takes the net, not its listeners.
         return vars(self) | {"report": None, "fitted": None, "epoch_": None}

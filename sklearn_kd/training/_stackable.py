@@ -1,11 +1,11 @@
-"""The choice of students to train in one batched run, and of those to train alone.
+"""Choose the students to train in one batched run, and those to train alone.
 
-A batched run is chosen automatically if it saves time (measured by ``examples/benchmarks/many_students.py``):
+A batched run pays (measured by ``examples/benchmarks/many_students.py``), and is chosen automatically:
 
 - on a CPU, for at least ``FEWEST`` students whose forward pass on one batch takes at most
-  ``MOST_FLOPS`` floating-point operations, all of which learn metaparameters, or none;
-- always on any other device, because there the number of operations limits speed for much larger
-  students than on a CPU; this has not been measured.
+  ``MOST_FLOPS`` floating-point operations, if all of them learn metaparameters or none does;
+- on any other device, always. Such a device is still bound by the number of operations at sizes at
+  which a CPU no longer is; this has not been measured.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ log = logging.getLogger("sklearn_kd")
 
 FEWEST = 3
 MOST_FLOPS = 4e6
-# More students gain little on a CPU, and on a GPU their activations need memory.
+# More students gain little on a CPU, and their activations need memory on a GPU.
 _MOST = 64
 
-# Optimizers whose step on stacked weights is a step on each: no norm, no line search, no matrix.
+# Optimizers whose step on stacked weights is a step on each of them: without norm, line search or matrix.
 ELEMENTWISE_OPTIMIZERS = (
     torch.optim.SGD,
     torch.optim.Adam,
@@ -59,7 +59,7 @@ def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) ->
     Parameters
     ----------
     nets : sequence of K TrainingNet
-        Nets that are initialised and not yet trained.
+        Initialised and not yet trained.
     data : sequence of K SplitData
 
     Returns
@@ -77,13 +77,13 @@ def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) ->
 
 
 def group_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> list[list[int]]:
-    """Divide the students into groups to be trained together: lists of indices, some with only one.
+    """Divide the students into groups to train together, as lists of indices; a group may have one student.
 
     The reasons are logged at level INFO.
     """
     kinds: dict[tuple, list[int]] = {}
     for k, (net, split) in enumerate(zip(nets, data, strict=True)):
-        # Each student that must be alone forms a kind of its own.
+        # A student that must train alone is a kind of its own.
         kind = (k,) if _why_alone(net, split) else tuple(of(net, split) for of in _ALIKE.values())
         kinds.setdefault(kind, []).append(k)
     groups = []
@@ -115,7 +115,7 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
     if net.ranks.size > 1:
         return "several processes train it together"
     if net.callbacks:
-        return "callbacks must watch every step of one student"
+        return "callbacks watch every step of their own student"
     if net.verbose:
         return "verbose prints a table for each student"
     if net.execution.compile:
@@ -155,17 +155,17 @@ def _why_learns_alone(net: TrainingNet, data: Any) -> str | None:
     """Return why this student, whose metaparameters move, cannot be stacked with others, or None."""
     name, strategy = type(net.strategy).__name__, net.strategy
     if isinstance(strategy, FarStrategy):
-        return f"{name} looks further than one step, which is for one student"
+        return f"{name} looks further than one step, which works for one student"
     if strategy.hypergradient not in STACKED_METHODS:
-        return f"{name} takes hypergradients by {strategy.hypergradient!r}, which is for one student"
+        return f"{name} takes hypergradients by {strategy.hypergradient!r}, which works for one student"
     if strategy.hypergradient_rows is not None:
-        return f"{name} takes hypergradients on some rows of a batch, which is for one student"
+        return f"{name} takes hypergradients on some rows of a batch, which works for one student"
     if response_class(net.optimizer_) not in STACKED_RESPONSES:
         return f"it is not known whether {type(net.optimizer_).__name__} responds weight by weight"
     if not reading_is_free(data.train.samples):
-        return f"{name} moves the metaparameters, which several students can do at once only on a CPU"
+        return f"{name} moves the metaparameters, which several students can only do at once on a CPU"
     if type(data.valid) is not DistillationData:
-        return f"{name} has no D_val in tensors"
+        return f"{name} has no D_val of tensors"
     return None
 
 
@@ -190,11 +190,11 @@ def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
 
 
 def _needs_teacher(net: TrainingNet) -> bool:
-    """Return whether the loss at lambda1 = 1 is not known to be that of the labels alone."""
+    """Return whether the loss may use the teacher: whether it is not known to be that of the labels alone."""
     return type(getattr(net.objective, "loss", None)) not in (LogitDistillation, MultilabelDistillation)
 
 
-# Properties that must not differ, by name: functions (net, data) -> hashable value.
+# Properties that must not differ, by name: functions f(net, data) with hashable results.
 _ALIKE = {
     "architecture": _architecture,
     "optimizer": _step_settings,
@@ -204,7 +204,7 @@ _ALIKE = {
     "loss": lambda net, data: net.objective.batch_key(),
     "having a teacher": lambda net, data: _needs_teacher(net) and data.train.has_teacher_logits,
     "max_grad_norm": lambda net, data: net.max_grad_norm,
-    # In one run, students with fixed metaparameters would wait for the passes of those that learn them.
+    # In one run, students that only train would wait for the passes of those that learn.
     "how the metaparameters move": lambda net, data: updates_metaparameters(net.strategy),
 }
 
@@ -218,11 +218,11 @@ def _how_they_differ(nets: Sequence[TrainingNet], data: Any) -> str | None:
 
 
 def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
-    """Apply the rule in the module's docstring: return why stacking would be slower, or None."""
+    """Return why stacking would be slower by the rule in the module's docstring, or None."""
     if data[0].train.device.type != "cpu":
         return None
     if len(nets) < FEWEST:
-        return f"it is not faster on a CPU for fewer than {FEWEST} students"
+        return f"it does not pay on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     with (
         explain_memory_of_stacked_training(nets, data),
@@ -233,16 +233,16 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
         copied_module(nets[0].module_)(batch[0])
     if counter.total > MOST_FLOPS:
         return (
-            f"it is faster on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, but "
+            f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
             f"this student's takes {counter.total:.2g}"
         )
     return None
 
 
 def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
-    """Try ``vmap``, with randomness forbidden, on two rows for each student; return why it fails, or None."""
+    """Try vmap on two rows for each student, with randomness forbidden; return why it fails, or None."""
     x = torch.stack([split.train.samples for split in data])
-    # TF32 rounds more than the comparison tolerates.
+    # TF32 rounds more than the comparison allows.
     with preserved_random_state(x.device), full_precision(x.device), torch.no_grad():
         apart = torch.stack(
             [copied_module(net.module_).train()(x_k) for net, x_k in zip(nets, x, strict=True)]
@@ -252,9 +252,9 @@ def _why_vmap_fails(nets: Sequence[TrainingNet], data: Any) -> str | None:
         try:
             together = stacked_forward(nets[0].module_)(stacked, x)
             stacked_forward(nets[0].module_, validation=True)(stacked, x)
-        except Exception as error:  # a module may raise any error on objects that are not plain tensors
+        except Exception as error:  # a module may raise anything if it is not given tensors
             return f"torch.func.vmap refuses the student: {str(error).strip().splitlines()[0]}"
-    known = torch.isfinite(apart)  # overflow gives inf or NaN, depending on the order of the sums
+    known = torch.isfinite(apart)  # overflow gives inf or NaN, depending on the order of sums
     if not torch.allclose(together[known], apart[known], rtol=1e-3, atol=1e-4):
         return "torch.func.vmap does not give this student's own outputs"
     return None

@@ -1,8 +1,8 @@
-"""Several students of one architecture, trained in one batched run.
+"""Train several students of one architecture in one batched run.
 
-Their weights of shape (...) are stacked to tensors of shape (K, ...), and every iteration is one
-forward pass, one backward pass and one step of the optimizer for all students. This is faster if
-a pass is so small that starting its operations takes longer than executing them.
+Their weights of shape (...) are stacked into tensors of shape (K, ...), and every iteration is one
+forward pass, one backward pass and one step of the optimizer for all of them. That is faster if
+passes are so small that launching their operations takes longer than running them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def stacked_forward(
 ) -> Callable[[Any, Any], Any]:
     """Return a function (stacked weights and buffers, inputs) -> logits of shape (K, B, C).
 
-    It runs a copy of ``module``. ``validation``: in the mode for gradients of the validation loss.
+    It uses a copy of ``module``. ``validation``: in the mode for the gradient of the validation loss.
     """
     module = copied_module(module).train()
     if validation:
@@ -58,7 +58,7 @@ def stacked_forward(
     ]
 
     def forward(state: dict[str, Tensor], x: Tensor) -> Tensor:
-        # Do the same as functional_call in a tenth of its time: the copy needs no tensors of its own.
+        # The effect of functional_call in a tenth of its time, since the copy needs no tensors of its own.
         for held, own, name in places:
             held[own] = state[name]
         return module(x)
@@ -67,7 +67,7 @@ def stacked_forward(
 
 
 def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> None:
-    """Train the students in one batched run, with the same results as if each were trained alone.
+    """Train the students in one batched run; each net ends as if trained by itself.
 
     Weights, histories, paths and T_val equal those of ``net.partial_fit(data)`` within the
     rounding of float32, except that an epoch's ``dur`` is that of all students.
@@ -75,7 +75,7 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
     Parameters
     ----------
     nets : sequence of K TrainingNet
-        Nets that can be stacked: :func:`why_not_stackable` gives no reason other than speed.
+        Nets for which :func:`why_not_stackable` gives no reason other than that stacking does not pay.
     data : sequence of K SplitData
     """
     threads = threads_of_training(nets, data[0])
@@ -89,7 +89,7 @@ def train_stacked(nets: Sequence[TrainingNet], data: Sequence[SplitData]) -> Non
                 if not run.epoch():
                     break
         except KeyboardInterrupt as interrupt:
-            for net in nets:  # keep what has been learned, like skorch
+            for net in nets:  # keep the students, like skorch
                 net.interrupted_ = from_outside(interrupt)
         finally:
             for net in nets:
@@ -109,7 +109,7 @@ class BatchedRun:
     nets : sequence of K TrainingNet
     data : sequence of K SplitData
     batches : iterable of Batch or None, default=None
-        The batches of an epoch, shared by all students. None: make batches from each student's rows.
+        The batches of an epoch, for all students. None: made from the rows of each student.
     """
 
     def __init__(
@@ -117,10 +117,10 @@ class BatchedRun:
     ) -> None:
         self.nets, self.data = nets, data
         objective = nets[0].objective
-        assert isinstance(objective, LogitObjective)  # no other objective has a batch_key
+        assert isinstance(objective, LogitObjective)  # no other has a batch_key
         self.objective = objective
         self.weights = _stacked_weights(nets)
-        buffers = [dict(net.module_.named_buffers()) for net in nets]  # no pass changes them
+        buffers = [dict(net.module_.named_buffers()) for net in nets]  # a pass changes none of them
         self.state = self.weights | {name: torch.stack([own[name] for own in buffers]) for name in buffers[0]}
         # The arguments that skorch would give the optimizer of one student.
         named = zip(
@@ -156,7 +156,7 @@ class BatchedRun:
     def _columns(self) -> dict[str, Tensor]:
         """Return the metaparameters of all students, each of shape (K, 1, 1)."""
         named = [net.metaparameters.named() for net in self.nets]
-        # Without a teacher, only the labels count, whatever lambda1 and T are.
+        # Without a teacher only the labels count, whatever lambda1 and T are.
         values = [
             [float(own[name]) if taught else 1.0 for name in own]
             for own, taught in zip(named, self.streams.taught, strict=True)
@@ -191,9 +191,9 @@ class BatchedRun:
         return not all(net.diverged_ for net in self.nets)
 
     def step(self, x: Tensor, targets: Targets) -> tuple[Tensor, Tensor]:
-        """Step all students; return their losses and whether each step was taken, both of shape (K,).
+        """Step all students; return their losses, and which steps were taken, both of shape (K,).
 
-        The step of a student whose loss or gradient is not finite is not taken.
+        A student whose loss or gradient is not finite takes no step.
         """
         moving = self.metaparameters
         if moving.movers:
@@ -208,10 +208,10 @@ class BatchedRun:
         backward([logits], loss.gradients[:1])
         gradients = [w.grad for w in self.weights.values() if w.grad is not None]
         finite = are_finite(loss.value, gradients)
-        limit = self.nets[0].max_grad_norm  # of all of them
+        limit = self.nets[0].max_grad_norm  # the same for all
         if limit is not None:
             moving.note_clipping(clip_stacked_gradients(gradients, limit))
-        # If reading a number is free, nothing is saved as long as all losses and gradients are finite.
+        # If reading a number is free, nothing is copied as long as all is well.
         kept = None if as_number(finite.all()) is True else OptimizerSnapshot(self.optimizer)
         eager_method(self.optimizer, "step")()
         if kept is not None:
@@ -221,7 +221,7 @@ class BatchedRun:
         return loss.value, finite
 
     def hand_back(self) -> None:
-        """Give each student its own weights, and its optimizer the state that it would have alone."""
+        """Give each student its own weights, and its optimizer the state it would have."""
         for k, net in enumerate(self.nets):
             self._let_go(k)
             for name, w in net.module_.named_parameters():
@@ -231,8 +231,8 @@ class BatchedRun:
                     net.optimizer_.state[w] = {key: _part(value, k, stacked) for key, value in state.items()}
 
     def _let_go(self, k: int) -> None:
-        # A diverged student's part of the stack is still computed but ignored: students in a stack
-        # do not affect each other.
+        # A diverged student's part of the stack continues, but is ignored: no number of one student
+        # affects another.
         for w in self.nets[k].module_.parameters():
             w.data = w.data.clone()
 
@@ -241,7 +241,7 @@ class BatchedRun:
 
 
 def _stacked_weights(nets: Sequence[TrainingNet]) -> dict[str, Tensor]:
-    """Return weights of shape (K, ...) by name, and make each student's weights views of them."""
+    """Return weights of shape (K, ...) by name; each student's weights become views of them."""
     of_nets = [dict(net.module_.named_parameters()) for net in nets]
     stacked = {}
     for name, first in of_nets[0].items():
@@ -260,7 +260,7 @@ def _part(value: Any, k: int, stacked: Tensor) -> Any:
 
 
 def _whole(key: str, values: Sequence[Any], w: Tensor) -> Any:
-    """Stack K students' entries of the optimizer's state: the inverse of :func:`_part`."""
+    """Join K students' entries of the optimizer's state into one of which each is a :func:`_part`."""
     first = values[0]
     if not isinstance(first, Tensor):
         return copy.copy(first)
@@ -268,12 +268,12 @@ def _whole(key: str, values: Sequence[Any], w: Tensor) -> Any:
     return torch.stack([*values]) if of_weight else first.clone()
 
 
-# Entries of an optimizer's state that count its steps, so that all students share them.
+# Entries of an optimizer's state that count its steps, and are therefore the same for all students.
 _COMMON_STATE = ("step", "mu_product")
 
 
 def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int], *, moved: bool) -> None:
-    """Record the iterations of an epoch in the history; and in the path, unless it ``moved`` with each."""
+    """Record the iterations of an epoch in the history and, unless it ``moved`` in each, in the path."""
     n_noted = net.skips_.n_in_epoch if moved else len(sizes)
     for loss, took_step, size in zip(losses[:n_noted], finite[:n_noted], sizes[:n_noted], strict=True):
         net.history.new_batch()
@@ -288,10 +288,10 @@ def _note_epoch(net: TrainingNet, losses: Any, finite: Any, sizes: list[int], *,
 
 
 class _Streams:
-    """The batches of K students, stacked: inputs, and targets of shape (K, B, ...).
+    """The stacked batches of K students: inputs, and targets of shape (K, B, ...).
 
-    If all students have the same rows in the same order, there is one stream, and the inputs, of
-    shape (B, ...), are not stacked.
+    If all students have the same rows in the same order, there is one stream, and the
+    inputs, of shape (B, ...), are not stacked.
     """
 
     def __init__(
@@ -300,7 +300,7 @@ class _Streams:
         sets = [split.train for split in data]
         self.taught = [s.has_teacher_logits for s in sets]
         self._n_students = len(sets)
-        # A student with a teacher represents all students.
+        # A student with a teacher represents all.
         first = sets[self.taught.index(True)] if any(self.taught) else sets[0]
         self.shared = all(_same_rows(first, other) for other in sets)
         streams = [first] if self.shared else sets
@@ -336,7 +336,7 @@ def _filled(tensors: Sequence[Tensor | None], value: Any) -> Tensor | None:
 
 
 def _same_rows(a: DistillationData, b: DistillationData) -> bool:
-    """Return whether b has the same batches as a, possibly without the teacher."""
+    """Return whether b's batches are a's, except that b may lack a teacher."""
     if a is b:
         return True
     if a.seed != b.seed or not a.has_inputs_of(b):

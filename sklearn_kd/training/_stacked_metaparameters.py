@@ -1,4 +1,4 @@
-"""The metaparameters of students in a batched run. Each student's follow their own path."""
+"""Move the metaparameters of the students in a batched run, each along its own path."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from sklearn_kd.training._turns import Turn, follow, turn_of
 
 
 class StackedMetaparameters:
-    """Move the metaparameters of the students in a batched run whose strategies do so.
+    """Move the metaparameters of those students of a batched run whose strategies move them.
 
-    The order in each iteration is :meth:`begin`, the training forward pass, :meth:`after_forward`, the
-    optimizer's step, :meth:`move`. Strategies, paths, batches of D_val and counts of skipped steps are those
-    of the nets.
+    In each iteration, call :meth:`begin`, run the training forward pass, call :meth:`after_forward`, take the
+    optimizer's step, and call :meth:`move`. Each net has its own strategy, path, batches of D_val and counts
+    of skipped steps.
 
     Parameters
     ----------
     nets : sequence of K TrainingNet
     taught : sequence of K bools
-        Whether each student has a teacher. Without one, metaparameters have no effect.
+        Whether each student has a teacher; without one, no metaparameter matters.
     optimizer : Optimizer
         Optimizer of the stacked weights.
     hypergradients : StackedHypergradients
@@ -50,7 +50,7 @@ class StackedMetaparameters:
         self._turns: dict[int, Turn] = {}
 
     def begin(self) -> None:
-        """Ask each strategy what to do in this iteration, and prepare its hypergradient."""
+        """Ask each strategy what the iteration does, and keep what its hypergradient will need."""
         going = [k for k in self.movers if not self._nets[k].diverged_ and not self._nets[k].skips_.over]
         self._turns = {
             k: turn_of(self._nets[k].metaparameters, self._nets[k].strategy, self._optimizer) for k in going
@@ -63,7 +63,7 @@ class StackedMetaparameters:
         return [k for k, turn in self._turns.items() if turn is Turn.LEARN]
 
     def after_forward(self, logits: Tensor, evaluation: Contraction) -> None:
-        """Keep what a hypergradient needs from the training pass while its graph exists."""
+        """Keep what a hypergradient needs of the training pass while its graph exists."""
         if any(self._nets[k].strategy.hypergradient == "exact" for k in self._learners):
             self._hypergradients.pull_back(logits, evaluation)
 
@@ -72,7 +72,7 @@ class StackedMetaparameters:
         self._hypergradients.clipping = clipping
 
     def move(self, x: Tensor, shared: bool, logits: Tensor, evaluation: Contraction, finite: Tensor) -> None:
-        """Move and record each path after the optimizer's step. ``finite`` marks the steps taken."""
+        """Move and record each path after the optimizer's step; ``finite`` says which steps were taken."""
         took_step = finite.tolist()
         outcomes = {k: GOOD if took_step[k] else SKIPPED for k in self._turns}
         batches = {k: next(self._nets[k].validation_batches_) for k in self._learners}
@@ -88,7 +88,7 @@ class StackedMetaparameters:
             net.skips_.note(outcomes[k])
 
     def _alike(self, batches: dict[int, Batch]) -> list[tuple[list[int], str]]:
-        """Group the learners that can be computed at once: (members, method)."""
+        """Divide the learners into groups that can be computed at once: (members, method)."""
         groups: dict[Any, list[int]] = {}
         for k, batch in batches.items():
             weighted = batch.targets.weight is not None
@@ -101,7 +101,7 @@ class StackedMetaparameters:
     def _learn(
         self, members: list[int], method: str, train: Any, batches: list[Batch], outcomes: dict[int, int]
     ) -> dict[int, int]:
-        """Take a step of the members' metaparameters; return the iteration's outcome for each member."""
+        """Take a step of the members' metaparameters; return the outcome of the iteration by member."""
         labels, weights = zip(*((b.targets.labels, b.targets.weight) for b in batches), strict=True)
         targets = Targets(torch.stack(labels), None, None if weights[0] is None else torch.stack(weights))
         first = self._nets[members[0]]

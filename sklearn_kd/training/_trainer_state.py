@@ -1,4 +1,4 @@
-"""Save and load the state of a training between two epochs."""
+"""Take and load the state of a training between two epochs."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from sklearn_kd.training._sklearn_callbacks import ReportEpochs
 if TYPE_CHECKING:
     from sklearn_kd.training._net import TrainingNet
 
-# Callbacks that only show the progress of training, so they have no state.
+# Callbacks that only show the progress of the training and have no state.
 _OBSERVERS = (PrintLog, ProgressBar, EpochTimer, Progress, ReportEpochs)
 
-# Parts that differ between the processes that train one student together: each draws for its own rows.
+# State that differs between the processes that train one student together: each draws for its own rows.
 _OF_EACH_RANK = ("host_random_state", "random_state")
 
 
 class TrainerState:
-    """Save the state of a net in training, and load it into one with the same parameters.
+    """Take the state of a net in training, and load it into one with the same parameters.
 
     A part that cannot be serialised is left out, with one warning.
 
     Parameters
     ----------
     net : TrainingNet
-        Initialised net.
+        Initialised.
     """
 
     def __init__(self, net: TrainingNet) -> None:
@@ -50,7 +50,7 @@ class TrainerState:
         self._warned: set[str] = set()
 
     def begin(self) -> None:
-        """Record the state of the callbacks and the strategy. Only attributes that change are written."""
+        """Record the initial state of callbacks and strategy; only attributes that change are written."""
         self._helpers_at_start = self._helper_states()
 
     @property
@@ -64,7 +64,7 @@ class TrainerState:
         return self._net.metaparameters.initial_values()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next epoch depends on, in plain values and tensors."""
+        """Return everything that the next epoch depends on, in plain values and tensors."""
         helpers = {
             name: changed_state(state, self._helpers_at_start.get(name, {}))
             for name, state in self._helper_states().items()
@@ -75,7 +75,7 @@ class TrainerState:
         return state
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a state returned by :meth:`state_dict`. If that fails, restore the net and raise the error."""
+        """Load a state from :meth:`state_dict`; if that fails, restore the net and raise the error."""
         before = self._state_with(self._helper_states())
         try:
             self._load(state)
@@ -89,9 +89,9 @@ class TrainerState:
             self._warned.add(name)
             warnings.warn(
                 f"checkpoint_dir: {name} holds {type_name}, which cannot be written to a checkpoint. A "
-                "resumed fit uses its initial value. Give the callback or strategy the methods state_dict "
-                "and load_state_dict, or keep only numbers, strings, tensors, arrays, and lists and dicts of "
-                "these in it.",
+                "resumed fit has its initial value. Give the callback or strategy state_dict and "
+                "load_state_dict, or let it hold numbers, strings, tensors, arrays, and lists and dicts of "
+                "these.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -132,14 +132,14 @@ class TrainerState:
         if "of_ranks" in state:
             state = state | dict(zip(_OF_EACH_RANK, state["of_ranks"][net.ranks.rank], strict=True))
         set_host_random_state(STATE_VALUES.decode(state["host_random_state"]))
-        # Do this last, because the objects above may draw random numbers while they load their states.
+        # Last, because the objects above may draw random numbers as they load their states.
         set_random_state(state["random_state"], torch.device(net.device))
 
     def _helper_states(self) -> dict[str, dict[str, Any]]:
         return {name: helper_state(helper, name, self.on_unserializable) for name, helper in self._helpers()}
 
     def _helpers(self) -> list[tuple[str, Any]]:
-        """List the strategy and the callbacks with a state, with their names in messages."""
+        """List the strategy and the callbacks that have a state, by the names that messages use."""
         net = self._net
         callbacks = [(f"callback {name!r}", c) for name, c in net.callbacks_ if not isinstance(c, _OBSERVERS)]
         return [(f"strategy {type(net.strategy).__name__}", net.strategy), *callbacks]

@@ -1,4 +1,4 @@
-"""Students that are trained as trials: their L_val, and the best of them."""
+"""Train students as trials: return their L_val, and keep the best of them."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ from sklearn_kd.training._work import threads_of_training
 
 
 class TrialsInterrupted(KeyboardInterrupt):
-    """A user interrupted the trials.
+    """Raised if a user ends the trials.
 
     Attributes
     ----------
     val_loss : float
     net : TrainingNet
-        The net with the smallest L_val of those trained so far, including interrupted ones.
+        The net with the smallest L_val so far, including interrupted ones.
     """
 
     def __init__(self, val_loss: float, net: TrainingNet):
@@ -58,12 +58,12 @@ class BestTrial(NamedTuple):
 
     @property
     def ending(self) -> Ending:
-        """The end of the trial's training."""
+        """End of the training of the trial."""
         return Ending(*self[1:])
 
 
 class Trials:
-    """New students trained at fixed metaparameters, all on the same data under the same seed.
+    """Fresh students trained at fixed metaparameters, all on the same data with the same seed.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ class Trials:
     seed : int
         Seed of each training.
     cache : TrialCache
-        The losses that are already known.
+        Losses that are already known.
 
     Attributes
     ----------
@@ -99,12 +99,12 @@ class Trials:
         self.best = None if cache.best is None else BestTrial(**cache.best)
 
     def losses(self, settings: Sequence[Mapping[str, Any]], n_jobs: int | None = None) -> list[float]:
-        """Return L_val of a student trained at each setting. A missing metaparameter has its start.
+        """Return L_val of a student trained at each setting; a missing metaparameter has its start value.
 
         Raises
         ------
         TrialsInterrupted
-            If a user interrupts the trials. It has the best of all, including those of earlier calls.
+            With the best of all trials, including those of earlier calls.
         ValueError
             If a setting cannot be used, or there is no D_val.
         """
@@ -117,7 +117,7 @@ class Trials:
         nets = [self._make_net(setting) for setting in complete]
         rows = [self._space.join(setting).tolist() for setting in complete]
         known, record = self._cache.lookup(rows)
-        if self._cache.best is None:  # earlier losses may have been dropped
+        if self._cache.best is None:  # also if earlier losses have been dropped
             self.best = None
 
         def note(endings: dict[int, Ending], interrupted: bool) -> None:
@@ -147,31 +147,32 @@ def trial_losses(
 ) -> list[float]:
     """Train nets and return their L_val.
 
-    They are trained in one batched run if that is possible and faster, otherwise in processes.
+    They are trained in one batched run if that is possible and pays, else in processes.
 
     Parameters
     ----------
     nets : sequence of TrainingNet
         Initialised nets that differ only in the values of their metaparameters.
     data : SplitData
-        Data of all nets.
+        Data of all of them.
     seed : int
         Seed of each training.
     n_jobs : int or None, default=None
-        Number of processes, as in joblib.
+        Number of processes, as for joblib.
     known : mapping of int to float, default={}
-        Losses of nets that are already known, by index. These nets are not trained.
+        The losses of nets that need not be trained any more.
     note : callable(endings, interrupted), default=nothing
-        Called with the ends of trainings as soon as they are known, and whether a user interrupted them.
+        Called with the endings of trainings as soon as they are known, and with whether a user interrupted
+        them.
 
     Raises
     ------
     TrialsInterrupted
-        If a user has interrupted one of them.
+        If a user ended one of them.
     """
     assert data.valid is not None
     losses: dict[int, float] = dict(known)
-    # Group as if no loss were known: rounding differs between a net trained alone and one of several.
+    # Grouped as if none were known, since a net trained alone rounds differently from one of several.
     groups = [
         members for members in group_stackable(nets, [data] * len(nets)) if not losses.keys() >= set(members)
     ]
@@ -182,7 +183,7 @@ def trial_losses(
             with threads_of_training([nets[members[0]]], data):
                 found = {k: ending_of(nets[k], data.valid) for k in members}
             _note(note, found, nets[members[0]].interrupted_, losses, nets)
-    shared = nets[0].ranks.size > 1  # all processes train each net, one net after another
+    shared = nets[0].ranks.size > 1  # all processes train each net together, one net after another
     n_processes = 1 if shared else count_processes(n_jobs, max(len(alone), 1))
     if n_processes == 1:
         for k in alone:
@@ -210,7 +211,7 @@ def _trained(net: TrainingNet, data: SplitData, seed: int) -> tuple[Ending, bool
 def _trained_elsewhere(
     shared: tuple[TrainingNet, SplitData, int], metaparameters: MetaparameterPath
 ) -> tuple[Ending, bool]:
-    """Train a copy of the first net at the metaparameters of another; otherwise the nets are equal."""
+    """Train a copy of the first net at the metaparameters of another; everything else is the same."""
     net, data, seed = shared
     net.metaparameters = metaparameters
     return _trained(net, data, seed)
@@ -223,7 +224,7 @@ def _note(
     losses: dict[int, float],
     nets: Sequence[TrainingNet],
 ) -> None:
-    """Add the new losses, and stop if a user has interrupted the trials."""
+    """Add the new losses, and stop if a user has interrupted."""
     note(found, interrupted)
     losses |= {k: ending.loss for k, ending in found.items()}
     if interrupted:
@@ -232,7 +233,7 @@ def _note(
 
 
 def _trained_here(losses: dict[int, float], nets: Sequence[TrainingNet]) -> list[tuple[float, TrainingNet]]:
-    """Return (L_val, net) of the trials trained in this process. Other nets are untrained here."""
+    """Return (L_val, net) of the trials trained in this process; other nets are untrained here."""
     return [(loss, nets[k]) for k, loss in losses.items() if len(nets[k].history)]
 
 

@@ -1,4 +1,4 @@
-"""The role of the metaparameters in a training iteration: they learn, wait or follow."""
+"""Decide what the metaparameters do in an iteration of training: learn, wait or follow."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn_kd.meta import Strategy
 
 
 class Turn(Enum):
-    """The role of the metaparameters in an iteration."""
+    """What the metaparameters do in an iteration."""
 
     LEARN = "they take a step by the hypergradient"
     WAIT = "they would, but the optimizer is not ready for it"
@@ -20,7 +20,7 @@ class Turn(Enum):
 
 
 def turn_of(path: Any, strategy: Strategy, optimizer: Optimizer) -> Turn:
-    """Return the role of the metaparameters in the next iteration."""
+    """Return what the metaparameters do in the coming iteration."""
     if path.has_schedule or not strategy.takes_next_hypergradient(path.counted):
         return Turn.FOLLOW
     waits = path.iteration < response_class(optimizer).n_erratic_steps

@@ -1,4 +1,4 @@
-"""Average of a student's weights over the epochs of its training."""
+"""Average a student's weights over the epochs of its training."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 
 from sklearn_kd.checkpointing._modules import load_buffer
 
-# About the last tenth of the epochs, and about the last half of them.
+# Decays that average about the last tenth of the epochs, and about the last half of them.
 SHORT, LONG = 8.0, 1.0
-# Prefix of the names of batch normalisation's buffers and, by convention, of other layers' statistics.
+# Prefix of the buffers of batch normalisation and, by custom, of other layers that keep statistics.
 _STATISTICS = "running_"
 
 
 class Averaging(NamedTuple):
-    """The settings of a net that averages its student's weights.
+    """Settings of a net that averages its student's weights.
 
     Attributes
     ----------
     decay : float
         As in :class:`WeightAverage`.
     is_result : bool
-        True: the student ends with the average. False: it ends with its last weights, and the average is kept
+        Whether the student ends with the average. False: it ends with its last weights; the average is kept
         separately.
     """
 
@@ -34,20 +34,20 @@ class Averaging(NamedTuple):
 
 
 class WeightAverage:
-    """Average of a student's weights at the ends of epochs, in which later epochs count more.
+    """Average of a student's weights at the ends of epochs, with more weight on later epochs.
 
-    After epoch n the average moves towards the weights by the share (decay + 1) / (n + decay), all the way
-    after the first epoch. Thus about the last 1 / (decay + 1) of the epochs count, however many there are.
+    After epoch n, the average moves towards the weights by the share (decay + 1) / (n + decay), after the
+    first epoch all the way. So about the last 1 / (decay + 1) of the epochs count, however many there are.
     Buffers named ``running_...``, which hold statistics of batches, are averaged like weights. Other buffers
-    are not averaged: counts, masks, and vectors that must have length 1. Weights with fewer bits than float32
-    are averaged in float32, because small steps would otherwise be lost to rounding.
+    are not: they may be counts, masks, or vectors that need length 1. Weights with fewer bits than float32
+    are averaged in float32, since small steps would be rounded away.
 
     Parameters
     ----------
     module : nn.Module
         The student.
     decay : float
-        0 is the plain mean. The larger it is, the fewer epochs count.
+        0 gives the plain mean; with a larger decay, fewer epochs count.
     is_result : bool, default=False
         As in :class:`Averaging`.
 
@@ -71,7 +71,7 @@ class WeightAverage:
         for name, now in _averaged_tensors(self._module).items():
             exact = torch.promote_types(now.dtype, torch.float32)
             average = averages.get(name)
-            if average is None or average.shape != now.shape:  # training has created it
+            if average is None or average.shape != now.shape:  # training made the buffer
                 average = now.detach().to(exact, copy=True)
             else:
                 average.lerp_(now.to(exact), share)
@@ -79,7 +79,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def swap(self) -> None:
-        """Exchange the student's weights with the average. Before the end of the first epoch, do nothing."""
+        """Exchange the student's weights with the average; do nothing before the end of the first epoch."""
         own = _averaged_tensors(self._module)
         averages, self._average = self._average, {}
         for name, average in averages.items():
@@ -88,11 +88,11 @@ class WeightAverage:
                 own[name].copy_(average)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all that the next update depends on."""
+        """Return everything that the next update depends on."""
         return {"n_epochs": self._n_epochs, "average": self._average}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:
-        """Load a state returned by :meth:`state_dict`."""
+        """Load a state from :meth:`state_dict`."""
         now = _averaged_tensors(self._module)
         self._n_epochs = state["n_epochs"]
         self._average = {
@@ -105,7 +105,7 @@ def average_for(
 ) -> WeightAverage | None:
     """Return the average to keep while a net trains, or None.
 
-    There is no average if a callback, such as skorch's EarlyStopping or Checkpoint, will load weights.
+    There is none if a callback, skorch's EarlyStopping or Checkpoint, will load weights of its choice.
     """
     if averaging is None:
         return None
@@ -122,9 +122,9 @@ def weights_of(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Set the weights and buffers of a module to those of a trained module of the same kind.
+    """Load the weights and buffers of a trained module into a fresh one made in the same way.
 
-    Buffers that training creates or reshapes are created.
+    Buffers that training makes or reshapes are created.
 
     Raises
     ------
@@ -135,9 +135,8 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
     missing = sorted(own.keys() - weights.keys())
     if missing:
         raise ValueError(
-            f"The student of the search lost its weights {missing} during training, for example to a "
-            "callback that prunes, so the retraining cannot continue with it. Set retrain='average' or "
-            "'fresh'."
+            f"The student of the search lost its weights {missing} while it trained, for example by a "
+            "callback that prunes: the retraining cannot continue with it. Set retrain='average' or 'fresh'."
         )
     for name, value in weights.items():
         if name in own:
@@ -148,7 +147,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return a copy of the weights and buffers of named modules, with names MODULE.NAME."""
+    """Return a copy of the weights and buffers of named modules, each as MODULE.NAME."""
     return {
         f"{module}.{name}": tensor
         for module, part in modules.items()
@@ -157,7 +156,7 @@ def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
 
 
 def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor] | None) -> None:
-    """Set the weights of modules from :func:`weights_of_modules`, which may include more modules."""
+    """Set the weights of modules to those from :func:`weights_of_modules`, which may have more modules."""
     for module, part in modules.items():
         head = f"{module}."
         own = {n.removeprefix(head): w for n, w in (weights or {}).items() if n.startswith(head)}
@@ -165,7 +164,7 @@ def load_modules(modules: Mapping[str, nn.Module], weights: Mapping[str, Tensor]
 
 
 def load_same_modules(modules: Mapping[str, nn.Module], before: Mapping[str, nn.Module]) -> None:
-    """Copy the weights of modules from others with the same name, if their shapes are equal."""
+    """Set the weights of modules to those of others with the same name and the same shapes."""
     for name, module in modules.items():
         if name in before and _shapes(before[name]) == _shapes(module):
             load_weights(module, weights_of(before[name]))
@@ -176,7 +175,7 @@ def _shapes(module: nn.Module) -> dict[str, Any]:
 
 
 def _averaged_tensors(module: nn.Module) -> dict[str, Tensor]:
-    """Return the averaged tensors of a module by name: its weights, and statistics of batches."""
+    """Return the tensors of a module to average, by name: weights, and statistics of batches."""
     named = [
         *module.named_parameters(),
         *(own for own in module.named_buffers() if own[0].rpartition(".")[2].startswith(_STATISTICS)),

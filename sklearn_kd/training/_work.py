@@ -1,4 +1,4 @@
-"""The number of threads for training students and for their predictions."""
+"""Choose the number of threads that pays for training a student and for predicting with it."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 
 def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads_for:
-    """Return a context with as many threads as the iterations of these nets can use.
+    """Return a context with as many threads as pay for the iterations of these nets.
 
     Parameters
     ----------
     nets : sequence of TrainingNet
-        One net, or those of several students with one architecture that are trained in one batched run.
+        One net, or several of one architecture that are trained in one batched run.
     data : SplitData
         Data of the first net.
     """
@@ -40,10 +40,10 @@ def threads_of_training(nets: Sequence[TrainingNet], data: SplitData) -> threads
 
 
 def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
-    """Return a context with as many threads as the student's pass over a batch can use.
+    """Return a context with as many threads as pay for the student's pass over a batch.
 
-    Operations are counted once per net, by a separate pass over the first row. Thus all predictions for the
-    same rows use the same number of threads and agree to the bit.
+    Its operations are counted once per net, in a separate pass over the first row. So all predictions
+    for the same rows run on the same number of threads and are equal bit for bit.
     """
     if x.device.type != "cpu":
         return threads_for(math.inf)
@@ -55,8 +55,8 @@ def threads_of_prediction(net: TrainingNet, x: Tensor) -> threads_for:
 def _prediction_operations(student: nn.Module, row: Tensor) -> float:
     """Return the multiply-adds of the student's largest operation for a row.
 
-    The pass does not change the student's buffers. It restores the random generators unless another thread
-    is fitting, because that has seeded them.
+    The pass does not change the student's buffers. It does not change the random generators either, unless
+    another thread runs a fit: that thread has seeded them, and they must not be restored while it runs.
     """
     lock = torch_state_lock()
     free = lock.acquire(blocking=False)  # a prediction never waits for a fit
@@ -72,7 +72,7 @@ def _prediction_operations(student: nn.Module, row: Tensor) -> float:
 def _training_operations(net: TrainingNet, train: DistillationData) -> float:
     """Return the multiply-adds of the largest operation of a forward pass, for each row.
 
-    The pass is over D_train's samples in evaluation mode and changes nothing.
+    The pass runs over D_train's samples in evaluation mode, and changes nothing.
     """
     batch, modules = train.sample_batch, nn.ModuleList(net.trained_modules())
     values = net.metaparameters.named()

@@ -440,7 +440,7 @@ class Rows(nn.Module):
 def test_jvp_where_forward_mode_does_not_exist(kind, make, digits, logits):
     """Central differences take its place, with one warning and the very same path."""
     params = {"student": Rows, "student__kind": kind, "meta": "gradient", "lr": 0.5}
-    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' takes its place"
+    told = "hypergradient='jvp' cannot be computed for student Rows.*'central_difference' is used"
     with pytest.warns(UserWarning, match=told) as record:
         clf = make(meta__hypergradient="jvp", **params).fit(*digits, teacher_logits=logits)
     assert len([w for w in record if "central_difference" in str(w.message)]) == 1

@@ -582,14 +582,14 @@ def pickled(path):
 
 
 DAMAGES = {
-    "it is truncated: .* bytes are there": truncate,
+    "it is truncated: it has .* bytes": truncate,
     "it has been altered: its checksum": flip,
     "it is empty": lambda path: path.write_bytes(b""),
     "it does not begin like a checkpoint": lambda path: path.write_bytes(b"PK" * 100),
-    "it has format 2, and this version of sklearn_kd reads format 1": future,
+    "it has format 2, but this version of sklearn_kd reads format 1": future,
     "it cannot be read": pickled,
-    "it is of another fit": exchange(fit="0" * 24),
-    "it was written with torch 1.0, and": exchange(versions={"torch": "1.0"}),
+    "it belongs to another fit": exchange(fit="0" * 24),
+    "it was written with torch 1.0, but": exchange(versions={"torch": "1.0"}),
     "it does not hold a checkpoint": lambda path: write(path, {"a": 1}),
 }
 
@@ -625,7 +625,7 @@ def test_another_fits_files(killed, make, digits, logits, tmp_path):
     [folder] = {path.parent for path in files(tmp_path)} - {newest.parent}
     for path in (older, newest):
         (folder / path.name).write_bytes(path.read_bytes())
-    with pytest.raises(ValueError, match=r"none of the checkpoints .* of another fit"):
+    with pytest.raises(ValueError, match=r"none of the checkpoints .* to another fit"):
         go_on(lr=0.05)
 
 

@@ -120,7 +120,7 @@ def test_every_way_to_use_a_process_is_a_name():
         ({"methods": {"equal": {}, "b": {"student_layers": ["no such"]}}}, ValueError, "no such"),
         ({"methods": "equal"}, TypeError, r"such as \('equal', 'process'\)"),
         ({"teacher_logits": np.zeros((120, 10))}, ValueError, "teacher_logits have no feature maps"),
-        ({"teacher": LogisticRegression()}, TypeError, "is no network"),
+        ({"teacher": LogisticRegression()}, TypeError, "is not a network"),
     ],
     ids=in_words,
 )

@@ -52,5 +52,5 @@ def test_only_bytes_and_containers_are_admitted(content, message, tmp_path):
 def test_another_dictionary_is_refused(tmp_path):
     file = tmp_path / "batch"
     file.write_bytes(dumped({b"pixels": 1}))
-    with file.open("rb") as opened, pytest.raises(OSError, match=r"no dictionary with .*data"):
+    with file.open("rb") as opened, pytest.raises(OSError, match=r"not a dictionary with .*data"):
         load_values(opened, file, b"data")

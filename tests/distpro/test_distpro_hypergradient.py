@@ -300,7 +300,7 @@ class ReadByLSTM(ConvNet):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_jvp_where_forward_mode_does_not_exist(make_distpro, images):
     """The search goes on by central differences, with one warning and the very same process."""
-    with pytest.warns(UserWarning, match="'central_difference' takes its place"):
+    with pytest.warns(UserWarning, match="'central_difference' is used"):
         clf = make_distpro(student=ReadByLSTM, meta__hypergradient="jvp").fit(*images)
     other = make_distpro(student=ReadByLSTM, meta__hypergradient="central_difference").fit(*images)
     np.testing.assert_array_equal(clf.process_.raw, other.process_.raw)

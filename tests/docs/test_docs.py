@@ -137,13 +137,13 @@ def test_what_readme_says_of_whom_to_trust_is_so():
     assert max(abs(of["linear"] - of["gradient"]) for of in means.values()) < 0.003
     assert "within .003 of gradient in every" in readme and "within .003 of gradient in every" in choosing
     for text, situation, method in (
-        ("On these it has {} on clean data", "clean", "fixed (.5, 4)+val"),
+        ("It reaches {} on clean data", "clean", "fixed (.5, 4)+val"),
         ("data and {} with noisy labels, where", "noisy labels", "fixed (.5, 4)+val"),
         ("where linear has {} and", "clean", "linear"),
         ("and {}: ", "noisy labels", "linear"),
         ("a bad teacher it fails ({} and", "permuted teacher", "fixed (.5, 4)+val"),
         ("and {}).", "shuffled teacher", "fixed (.5, 4)+val"),
-        ("trained on too has {} there", "permuted teacher", "none+val"),
+        ("also trained on D_val, has {} there", "permuted teacher", "none+val"),
         ("more than gradient and linear have ({} and", "permuted teacher", "gradient"),
         ("and {} at most)", "shuffled teacher", "gradient"),
     ):
@@ -533,4 +533,4 @@ def test_the_tables_of_methods_are_those_of_the_record(monkeypatch):
     assert f"the default is at {script._signed(*comparison.over('shortlist', kept_back))}" in readme
     assert comparison.below("shortlist", "none") == "0 of 19"
     others = [task for task in comparison.tasks if "CIFAR" not in task]
-    assert f"without that task all are at {script._signed(*comparison.over('shortlist', others))}" in readme
+    assert f"without that task the mean is {script._signed(*comparison.over('shortlist', others))}" in readme

@@ -16,7 +16,7 @@ SEEN = {
     "a metaparameter does not move",
     "a logit starts at a bound and stays there",
     "it sits at a bound",
-    "it runs to where the loss vanishes",
+    "it moves until the loss vanishes",
     "fits are slow",
 }
 

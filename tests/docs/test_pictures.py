@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from helpers.pages import GUIDE, ROOT, rows_of
+from helpers.pages import GUIDE, ROOT, rows_of, words
 
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.rst") if "_build" not in page.parts and "auto_examples" not in page.parts)  # fmt: skip
@@ -37,6 +37,7 @@ def test_times_and_sizes_of_the_picture_are_those_of_the_table(script):
 
 def test_trainings_and_gains_of_the_picture_are_those_of_the_table(script):
     research, table = script("draw_research"), rows_of(GUIDE / "which_method.rst")
+    assert len(research.METHODS) == 9 and "shows nine of the methods" in words(GUIDE / "which_method.rst")
     for method, (trainings, gain, error) in research.costs_and_gains().items():
         if method != "grid":
             shown = f"{gain:+.3f} ± {error:.3f}".replace("-", "−")

@@ -389,7 +389,7 @@ class Drawn(RegressionLoss):
 @pytest.mark.parametrize(
     ("params", "error", "match"),
     [
-        ({"teacher": Ridge()}, TypeError, "Ridge.* is no network"),
+        ({"teacher": Ridge()}, TypeError, "Ridge.* is not a network"),
         ({"output_weight": -1.0}, ValueError, "'output_weight' parameter"),
         ({"output_weight": "found"}, ValueError, "'output_weight' parameter"),
         ({"loss": "mse"}, ValueError, "loss='mse' is not known"),

@@ -179,7 +179,7 @@ def test_only_networks_teach(kind, make_distpro, images):
     tree = DecisionTreeClassifier().fit(images[0].reshape(160, -1), images[1])
     clf = make_distpro()
     clf.teacher = {"tree": tree, "frozen tree": FrozenEstimator(tree), "class": ConvNet, "none": None}[kind]
-    with pytest.raises(TypeError, match=r"is no network.*fitted skorch net"):
+    with pytest.raises(TypeError, match=r"is not a network.*fitted skorch net"):
         clf.fit(*images)
 
 

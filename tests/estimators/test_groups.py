@@ -122,6 +122,6 @@ def test_another_grouping_is_another_fit(make, digits, logits, tmp_path):
 @pytest.mark.parametrize("groups", ["person", 3, np.zeros((400, 2))])
 def test_they_must_be_one_for_each_row(groups, make, digits, logits, no_training):
     with pytest.raises(
-        ValueError, match=r"groups must be one entry for each row of X, shape \(400,\); got shape"
+        ValueError, match=r"groups must have one entry for each row of X, shape \(400,\); got shape"
     ):
         make().fit(*digits, teacher_logits=logits, groups=groups)

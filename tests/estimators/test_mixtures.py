@@ -257,7 +257,9 @@ def test_every_strategy_that_can(meta, mixture, images):
 
 @pytest.mark.parametrize("meta", ["forward", "implicit"])
 def test_strategies_that_cannot_are_refused(meta, mixture, images):
-    with pytest.raises(ValueError, match="losses of the student's outputs alone, and features are compared"):
+    with pytest.raises(
+        ValueError, match="losses of the student's outputs only, but this loss compares features"
+    ):
         mixture(["kd", Similarity()], meta=meta).fit(*images)
 
 

@@ -247,7 +247,7 @@ def test_what_augment_must_not_do_is_refused_before_training(monkeypatch):
     for augment, message in (
         (lambda x: x, "augment takes \\(X, y\\) and returns both"),
         (lambda x, y: x, "must return both, the same number of each; it returned one tensor"),
-        (lambda x, y: (x, y / 0), "augment returned maps with infinity. Fill in .* with NaN"),
+        (lambda x, y: (x, y / 0), "augment returned maps with infinity. Fill .* with NaN"),
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             regressor(Truth(), augment=augment).fit(X, Y)
@@ -392,7 +392,7 @@ def test_a_continued_fit_keeps_the_units_of_the_first():
     mean, n_iter = reg.target_mean_, reg.n_iter_
     reg.fit(X[:10], Y[:10] + 20)
     assert reg.target_mean_ == mean and reg.n_iter_ > n_iter
-    with pytest.raises(ValueError, match=r"maps of shape \(8, 8\), and y has maps of shape \(4, 8\)"):
+    with pytest.raises(ValueError, match=r"maps of shape \(8, 8\), but y has maps of shape \(4, 8\)"):
         reg.fit(X, Y[:, :4])
 
 

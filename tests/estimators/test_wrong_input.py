@@ -204,7 +204,7 @@ def val(X, y, **given):
         (lambda X, y: val(X, y, sample_weight_val=np.zeros(5)), "^sample_weight_val.* non-zero"),
         (lambda X, y: val(X, y, sample_weight_val=np.full(5, np.nan)), "^sample_weight_val: .* NaN"),
         (lambda X, y: {"groups": np.zeros(399)}, "groups has 399 entries and X 400 rows"),
-        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must be one entry for each row"),
+        (lambda X, y: {"groups": np.zeros((400, 2))}, "^groups must have one entry for each row"),
         (lambda X, y: {"groups": np.full(400, np.nan)}, "groups contains NaN"),
         (lambda X, y: {"groups": np.zeros(400)}, "none of the 1 groups can be held out"),
         (lambda X, y: {"groups": y}, "none of the 10 groups can be held out"),
@@ -213,7 +213,7 @@ def val(X, y, **given):
         (lambda X, y: {"X_val": X[:0], "y_val": y[:0]}, "D_val is empty"),
         (lambda X, y: {"X_val": X[:5], "y_val": y[:4]}, "as many"),
         (lambda X, y: {"X_val": X[:5, :9], "y_val": y[:5]}, "features"),
-        (lambda X, y: {"X_val": X[:5], "y_val": y[:5] + 20}, "labels that y has not"),
+        (lambda X, y: {"X_val": X[:5], "y_val": y[:5] + 20}, "labels that y lacks"),
         (lambda X, y: {"X": X[:10], "y": np.arange(10)}, "D_val is empty"),
     ],
 )

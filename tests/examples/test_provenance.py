@@ -180,7 +180,7 @@ class TestRuns:
         before = path.read_text()
         message = (
             rf"some\.json has runs of other code: 2 of commit abc, library 1, script 2; now .*{part} 3.*"
-            "Check that commit out .*--anew.*--out FOLDER.*--beside WHY"
+            "check out its commit.*--anew.*--out FOLDER.*--beside WHY"
         )
         with pytest.raises(SystemExit, match=message):
             made(range(3), self.CODE | {part: "3"})

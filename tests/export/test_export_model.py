@@ -308,7 +308,7 @@ def test_inputs():
 
 
 def test_numbers_beside_words_in_a_list_are_no_words():
-    with pytest.raises(TypeError, match="X has a dtype of objects and holds float, str"):
+    with pytest.raises(TypeError, match="X has dtype object and holds float, str"):
         inputs_of([[1.0, "a"], [2.0, "b"]])
     assert inputs_of([["b", "a"]])[0].type_name == "StringTensorType"
 

@@ -91,10 +91,12 @@ def test_other_predictions_are_refused_in_the_units_of_a_deviation(fitted):
     off = expected[:, None] + 1e-3 * fitted.target_scale_ * (np.arange(len(X)) == 7)[:, None]
     outputs = outputs_of(fitted)
     words = np.zeros(len(X), bool)
-    with pytest.raises(ValueError, match=r"for row 7 of X the graph gives .* and predict .*differ by 0\.001"):
+    with pytest.raises(
+        ValueError, match=r"for row 7 of X the graph returns .* and predict .*differ by 0\.001"
+    ):
         outputs.compare([off], expected, Comparison(Path("it.onnx"), 1e-5, words))
     outputs.compare([off], expected, Comparison(Path("it.onnx"), 0.01, words))
     with pytest.raises(
-        ValueError, match=r"gives predictions of shape \(442,\) where predict gives \(442, 1\)"
+        ValueError, match=r"returns predictions of shape \(442,\), but predict returns \(442, 1\)"
     ):
         outputs.compare([off[:, 0]], expected, Comparison(Path("it.onnx"), 0.01, words))

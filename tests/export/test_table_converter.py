@@ -48,7 +48,7 @@ def test_empty_string_beside_missing_ones(make, tmp_path):
     clf = make(meta="none", student_preprocessing=TablePreprocessing(min_rows=1), max_epochs=1)
     with pytest.warns(UserWarning, match="left out"):
         clf.fit(X, y)
-    with pytest.raises(ValueError, match="the empty string is a missing one"):
+    with pytest.raises(ValueError, match="the empty string means a missing one"):
         export_student(clf, tmp_path / "model.onnx", X)
 
 

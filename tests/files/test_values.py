@@ -128,12 +128,12 @@ def cycle():
         (JSON_VALUES, np.zeros((2, 2)), "ndarray"),
         (JSON_VALUES, torch.zeros(2), "Tensor"),
         (JSON_VALUES, np.random.RandomState(0), "RandomState"),
-        (JSON_VALUES, cycle(), "a list that holds itself"),
+        (JSON_VALUES, cycle(), "a list that contains itself"),
         (STATE_VALUES, io.BytesIO(), "BytesIO"),
         (STATE_VALUES, [{"a": object()}], "object"),
         (STATE_VALUES, np.array([object()]), "an array of objects"),
         (STATE_VALUES, type("Mine", (dict,), {})(), "Mine"),
-        (STATE_VALUES, cycle(), "a list that holds itself"),
+        (STATE_VALUES, cycle(), "a list that contains itself"),
     ],
 )
 def test_values_without_a_form_are_named(codec, value, type_name):

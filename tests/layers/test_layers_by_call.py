@@ -473,7 +473,7 @@ def test_the_table_of_a_fitted_estimator_is_its_students():
     [
         (ConvNet(), np.zeros(3), ValueError, r"samples has shape \(3,\).*X\[:2\]"),
         (ConvNet(), (3, 8, 8), ValueError, r"network ConvNet cannot take samples of shape \(3, 8, 8\)"),
-        (ConvNet, (1, 8, 8), TypeError, "^network=.*is no network.*Give an instance"),
+        (ConvNet, (1, 8, 8), TypeError, "^network=.*is not a network.*Give an instance"),
     ],
 )
 def test_tables_that_cannot_be(network, samples, error, match):

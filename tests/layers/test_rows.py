@@ -85,7 +85,10 @@ class OfTokens(nn.Module):
     ("network", "match"),
     [
         (ConvolutionalHead(), r"ends with 'head', a Conv2d. Layers that give rows: \['gate'\]"),
-        (OfTokens(), r"ends with 'head', a Linear whose input is no rows. Layers that give rows: \['pool'\]"),
+        (
+            OfTokens(),
+            r"ends with 'head', a Linear whose input is not rows. Layers that give rows: \['pool'\]",
+        ),
         (nn.Sequential(nn.Flatten(), nn.Softmax(1)), r"has no weights. Layers that give rows: \['0', '1'\]"),
     ],
 )

@@ -59,7 +59,7 @@ def test_tokens_are_turned_into_a_map():
     np.testing.assert_array_equal(found[1, 2, 1, 0], tokens[1, 1 + 3, 2])
     np.testing.assert_array_equal(tokens_as_map(tokens, None), tokens[:, 3:].mT.reshape(2, 3, 2, 2))
     for n_tokens, grid in [(7, (2, 4)), (34, None), (0, None)]:
-        with pytest.raises(ValueError, match=r"are no grid.*in this forward pass"):
+        with pytest.raises(ValueError, match=r"are not a grid.*in this forward pass"):
             tokens_as_map(torch.zeros(2, n_tokens, 3), grid)
 
 
@@ -106,7 +106,7 @@ def test_without_a_convolution_it_is_not_certain_and_can_be_said():
     with pytest.raises(ValueError, match="17 tokens, too few for a grid of 5×4"):
         shapes(network, ["blocks.0:tokens=5x4"], x)
     long = SmallViT(by_conv=False, depth=1, image=(8, 136), n_others=5)
-    with pytest.raises(ValueError, match="73 tokens, which are no square grid after at most 8 others"):
+    with pytest.raises(ValueError, match="73 tokens, which are not a square grid after at most 8 others"):
         shapes(long, ["blocks.0:tokens"], torch.rand(2, 3, 8, 136))
 
 

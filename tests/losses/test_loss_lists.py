@@ -51,7 +51,7 @@ def test_terms_alone_stand_beside_the_loss_of_the_labels():
         ([("a__b", Mean())], ValueError, "without two underscores"),
         ([Nameless()], ValueError, "Nameless has no name"),
         ([Mean], TypeError, r"Give an object: Mean\(\)"),
-        ([3], TypeError, "no entry of a list of losses"),
+        ([3], TypeError, "not an entry of a list of losses"),
         ([("a", 3)], TypeError, "neither a loss of the outputs nor a term"),
         (Mean(), TypeError, r"Give a list.*\['kd', Mean\(\)\]"),
         ("hint", TypeError, r"Give a list.*\['kd', 'hint'\]"),

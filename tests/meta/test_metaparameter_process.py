@@ -111,7 +111,7 @@ def test_other_bounds_that_hold_the_values_fit():
 @pytest.mark.parametrize(
     "values, message",
     [
-        ({"lambda1": [0.5]}, r"values are of \['lambda1'\]"),
+        ({"lambda1": [0.5]}, r"values has rows for \['lambda1'\]"),
         (VALUES | {"lambda1": [0.5]}, r"values of temperature have shape \(4,\)"),
         (VALUES | {"lambda1": [[0.5]] * 4}, r"values of lambda1 have shape \(4, 1\)"),
         ({"lambda1": [], "temperature": []}, "at least one step"),

@@ -297,7 +297,11 @@ def test_without_optuna(make, digits, logits, no_training, monkeypatch):
         ({"sampler": "tpe"}, TypeError, "sampler='tpe' must be a sampler of optuna"),
         ({"sampler": optuna.samplers.TPESampler}, TypeError, "an instance and not its class"),
         ({"storage": 3, "study_name": "a"}, TypeError, "storage=3 must be the address of a database"),
-        ({"storage": "a.db", "study_name": "a"}, ValueError, "storage='a.db' is no address of a database"),
+        (
+            {"storage": "a.db", "study_name": "a"},
+            ValueError,
+            "storage='a.db' is not the address of a database",
+        ),
         ({"storage": "sqlite://", "study_name": 3}, TypeError, "study_name=3 must be a str or None"),
         ({"storage": "sqlite://"}, ValueError, "storage='sqlite://' without study_name"),
         ({"study_name": "a"}, ValueError, "study_name='a' without storage"),

@@ -274,7 +274,7 @@ def test_refused_with_the_argument_named(fitted, split, make, monkeypatch):
     monkeypatch.setattr(TrainingNet, "train_step", None)  # nothing is trained before
     monkeypatch.setattr(_report, "train_alone", None)
     train = {"student_alone": "train", "X_train": X, "y_train": y}
-    with pytest.raises(ValueError, match=r"y_test has labels that y has not: \[77\]"):
+    with pytest.raises(ValueError, match=r"y_test has labels that y lacks: \[77\]"):
         quick(fitted, X_test, np.where(y_test == 3, 77, y_test), **train)
     with pytest.raises(ValueError, match=r"X_test has 100 rows and y_test 99"):
         quick(fitted, X_test, y_test[1:], **train)

@@ -253,7 +253,7 @@ def test_refused(what, numbers, fitted):
 
 def test_refused_with_the_argument_named(numbers, fitted, make, tags, make_distpro, images):
     X, y, X_test, y_test = numbers
-    with pytest.raises(ValueError, match=r"y_test has 2 number\(s\) for each row, and y 1"):
+    with pytest.raises(ValueError, match=r"y_test has 2 number\(s\) for each row, but y has 1"):
         quick(fitted, X_test, np.c_[y_test, y_test])
     with pytest.raises(TypeError, match="is a classifier"):
         quick(fitted, X_test, y_test, teacher=LogisticRegression().fit(X, y > y.mean()))

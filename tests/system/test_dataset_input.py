@@ -281,7 +281,7 @@ class BrokenCollation:
         (
             lambda X, y: {"X": Items(X, y, lambda x, label: (x, [label, label]))},
             ValueError,
-            "one number or string",
+            "a number or a string",
         ),
         (lambda X, y: {"X": Items(X, y + 0.5)}, ValueError, "continuous"),
         (lambda X, y: {"X": Items(X, 0 * y)}, ValueError, "1 class"),
@@ -291,7 +291,7 @@ class BrokenCollation:
         (lambda X, y: {"X_val": X, "y_val": y}, TypeError, "TensorDataset"),
         (lambda X, y: {"X": X, "y": y, "X_val": Items(X, y)}, TypeError, "give both in one form"),
         (lambda X, y: {"X_val": Items(X[:, :9], y)}, ValueError, "fitted on samples of shape"),
-        (lambda X, y: {"X_val": Items(X, y + 20)}, ValueError, "labels that y has not"),
+        (lambda X, y: {"X_val": Items(X, y + 20)}, ValueError, "labels that y lacks"),
         (lambda X, y: {"X_val": Items(X[:0], y)}, ValueError, "X_val is empty"),
         (lambda X, y: {"y_val": y}, ValueError, "X_val is missing"),
     ],

@@ -152,7 +152,7 @@ def test_d_val_is_whole_in_every_fold(scaled, digits, logits, monkeypatch):
     ("change", "match"),
     [
         ({"y_val": np.zeros(99, dtype=int)}, "X_val has 100 rows and y_val 99"),
-        ({"y_val": np.full(100, 10)}, "labels that y has not"),
+        ({"y_val": np.full(100, 10)}, "labels that y lacks"),
         ({"X_val": np.zeros((100, 63), dtype=np.float32)}, "63 features"),
     ],
     ids=["rows", "labels", "features"],

@@ -304,7 +304,7 @@ def test_a_strategy_that_names_another_is_refused(teacher_logits):
         def start(self, context):
             context.evaluate(gamma=1.0)
 
-    with pytest.raises(ValueError, match=r"'gamma' is no metaparameter of this fit; there are \['alpha'"):
+    with pytest.raises(ValueError, match=r"'gamma' is not a metaparameter of this fit; there are \['alpha'"):
         distilled(Decoupled(), meta=Wrong()).fit(X, y, teacher_logits=teacher_logits)
 
 
@@ -435,7 +435,7 @@ def test_an_estimator_loaded_without_its_loss_can_be_saved_again(teacher_logits,
 @pytest.mark.parametrize(
     ("start", "error", "message"),
     [
-        ({"smoothness": 0.1}, ValueError, "Starts.start: 'smoothness' is no metaparameter of this fit"),
+        ({"smoothness": 0.1}, ValueError, "Starts.start: 'smoothness' is not a metaparameter of this fit"),
         ({"smoothing": [0.1, 0.2]}, ValueError, r"Starts.start: smoothing has shape \(2,\)"),
         ({"smoothing": np.nan}, ValueError, "Starts.start: smoothing=nan must be finite"),
         (None, TypeError, "Starts.start: got NoneType; values of metaparameters must be a dict by name"),

@@ -120,7 +120,7 @@ class Unaware(OwnLoss):
 def test_losses_of_the_users_own_are_given_pixels():
     clf = fitted(pixel_teacher(), meta="gradient", loss=OwnLoss())
     assert clf.metaparameters_["weight"] != 0.1
-    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index have them"):
+    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index bring"):
         fitted(pixel_teacher(), meta="gradient", loss=Unaware())
 
 
@@ -349,7 +349,7 @@ def test_ignore_index_and_tiles_are_for_maps():
     with pytest.raises(ValueError, match=r"tile=4 cuts images into parts, but y had no maps"):
         clone(rows).fit(*data).predict(data[0], tile=4)
     with pytest.raises(
-        ValueError, match=r"ignore_index=255 is the label of unknown pixels, and y has shape \(30,\)"
+        ValueError, match=r"ignore_index=255 is the label of unknown pixels, but y has shape \(30,\)"
     ):
         rows.set_params(ignore_index=255).fit(*data)
 

@@ -18,7 +18,7 @@ def test_labels_there_and_back():
     np.testing.assert_array_equal(task.decode(codes), WORDS)
     np.testing.assert_array_equal(task.encode(WORDS[:2]), codes[:2])
     assert task.fitted_attributes()["classes_"] is task.classes
-    with pytest.raises(ValueError, match=r"y_val has labels that y has not: \['plum'\]"):
+    with pytest.raises(ValueError, match=r"y_val has labels that y lacks: \['plum'\]"):
         task.encode(np.array(["fig", "plum"]), "y_val")
 
 

@@ -47,7 +47,10 @@ LABELS = {
     "ragged": ([[1], [1, 2]] + [[1]] * 28, "y has rows of differing lengths"),
     "a number": (3, r"y should be a 1d array, got an array of shape \(\) instead"),
     "nothing": (None, "requires y to be passed, but the target y is None. Give one target per row"),
-    "on a scale": (Y + 0.5, r"y is not of classes \(0\.5, 1\.5.*Unknown label type: continuous.*Cut numbers"),
+    "on a scale": (
+        Y + 0.5,
+        r"y does not hold classes \(0\.5, 1\.5.*Unknown label type: continuous.*Bin numbers",
+    ),
 }
 
 
@@ -87,7 +90,7 @@ def test_compare_methods_names_them(kind, make):
 @pytest.mark.parametrize(
     ("given", "error", "match"),
     [
-        ({"y_val": Y + 5}, ValueError, r"y_val has labels that y has not: \[5, 6, 7\]"),
+        ({"y_val": Y + 5}, ValueError, r"y_val has labels that y lacks: \[5, 6, 7\]"),
         ({"X_val": np.where(X > 0.5, np.nan, X)}, ValueError, "^X_val: Input X contains NaN"),
         ({"X_val": X[:, 0]}, ValueError, "^X_val: Expected 2D array, got 1D array"),
         ({"sample_weight": with_missing(np.ones(N), np.nan)}, ValueError, "sample_weight contains NaN. Give 0"),

@@ -40,7 +40,7 @@ def test_matrices_of_0_and_1_are_several_labels(y):
 
 
 SHAPE = r"y should be a 1d array, got an array of shape \(30, 3\) instead\."
-BINARIZER = "Make a matrix of 0 and 1 of lists of labels by sklearn.preprocessing.MultiLabelBinarizer"
+BINARIZER = "Turn lists of labels into a matrix of 0 and 1 by sklearn.preprocessing.MultiLabelBinarizer"
 BAD = {
     "NaN": (changed(np.nan), r"Input y contains NaN or None: labels are missing in 1 of 30 rows, such as row 4"),
     "None": (changed(None, object), "Input y contains NaN or None"),
@@ -53,7 +53,7 @@ BAD = {
     "an array of sets": (np.array([{1}, {2}] * 15, dtype=object), "y has sets of labels as rows"),
     "lists": ([["a"], ["a", "b"]] * 15, f"y has rows of differing lengths, as lists of labels have. {BINARIZER}"),
     "lists of words": ([["a", "b"], ["b", "c"]] * 15, "y has lists of labels as rows"),
-    "a column of lists": (pd.Series([[0, 1], [1, 1]] * 15), r"y has lists as rows \(of lists of 0 and 1 make np.array"),
+    "a column of lists": (pd.Series([[0, 1], [1, 1]] * 15), r"y has lists as rows \(turn lists of 0 and 1 into np.array"),
     "a column of arrays": (pd.Series([np.array(["a", "b"]), np.array(["a"])] * 15), "y has rows of differing lengths"),
     "fewer rows": (Y[1:], r"inconsistent numbers of samples: \[30, 29\]"),
     "one-hot": (sparse.csr_matrix(np.eye(3)[Y[:, 0]]), "exactly one of 3 labels: it is one-hot"),
@@ -80,13 +80,13 @@ class Squashed(torch.nn.Linear):
 @pytest.mark.parametrize(
     ("given", "params", "match"),
     [
-        ({"X_val": X, "y_val": Y[:, :2]}, {}, r"y_val has shape \(30, 2\), and y has 3 labels"),
-        ({"X_val": X, "y_val": Y[:, 0]}, {}, r"y_val has shape \(30,\), one label per row, and y has several"),
+        ({"X_val": X, "y_val": Y[:, :2]}, {}, r"y_val has shape \(30, 2\), but y has 3 labels"),
+        ({"X_val": X, "y_val": Y[:, 0]}, {}, r"y_val has shape \(30,\), one label per row, but y has several"),
         ({"X_val": X, "y_val": 2 * Y}, {}, "y_val should be a 1d array.*row 0 has 2"),
         ({"teacher_logits": np.zeros((N, 2))}, {}, r"one column per label of y, shape \(30, 3\); got \(30, 2\)"),
         ({"teacher_logits": np.full((N, 3), np.nan)}, {}, "teacher_logits: row 0 of X has NaN"),
         ({"teacher_logits": np.full((N, 3), np.inf)}, {}, r"row 0 of X has \+inf.*infinite where p is 0 or 1"),
-        ({"teacher_logits": np.zeros((3, N, 2))}, {}, r"make np.column_stack\(\[p\[:, 1\] for p in answers\]\)"),
+        ({"teacher_logits": np.zeros((3, N, 2))}, {}, r"into np.column_stack\(\[p\[:, 1\] for p in answers\]\)"),
         ({}, {"class_weight": "balanced"}, "class_weight='balanced' weights classes that exclude each other"),
         ({}, {"teacher_classes": [0, 1, 2]}, "teacher_classes are the classes of columns, but y has several"),
         ({}, {"student": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Sigmoid())}, "ends in a sigmoid"),

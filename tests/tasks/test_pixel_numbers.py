@@ -93,7 +93,7 @@ def test_score_is_r2_of_the_known_pixels():
     by_pixel = np.broadcast_to(weight[:, None, None], SHAPE)[KNOWN]
     wanted = r2_score(Y[KNOWN], predicted[KNOWN], sample_weight=by_pixel)
     assert task.score(Y.tolist(), predicted, weight) == wanted
-    with pytest.raises(ValueError, match=r"y has shape \(12, 4, 5\), and the predictions for X have \(12, 4"):
+    with pytest.raises(ValueError, match=r"y has shape \(12, 4, 5\), but the predictions for X have \(12, 4"):
         task.score(Y, predicted[:, :, :4])
     with pytest.raises(ValueError, match="y has no pixel that counts"):
         task.score(Y, predicted, np.zeros(12))
@@ -123,12 +123,12 @@ def test_a_continued_fit_keeps_its_units():
     task, codes = Numbers(Criterion("berhu", 0.2), last).from_targets(Y + 6)
     assert task.criterion.name == "berhu"
     np.testing.assert_allclose(task.decode(codes), Y + 6, rtol=1e-6)
-    with pytest.warns(UserWarning, match="y is in other units than before, set warm_start=False"):
+    with pytest.warns(UserWarning, match="the units of y have changed, set warm_start=False"):
         Numbers(Criterion(), last).from_targets(1000 * Y)
-    with pytest.raises(ValueError, match="for numbers of pixels, and y has numbers of rows, shape"):
+    with pytest.raises(ValueError, match="for numbers of pixels, but y has numbers of rows, shape"):
         Numbers(Criterion(), last).from_targets(Y[:, 0])
     of_rows, _ = made(Y[KNOWN])
-    with pytest.raises(ValueError, match="for numbers of rows, and y has numbers of pixels, shape"):
+    with pytest.raises(ValueError, match="for numbers of rows, but y has numbers of pixels, shape"):
         Numbers(Criterion(), of_rows).from_targets(Y)
 
 
@@ -145,7 +145,7 @@ def test_types_that_float32_holds_stay_small():
         ([np.zeros((4, 5)), np.zeros((4, 6))], "y has maps of differing shapes"),
         (np.where(KNOWN, Y, np.inf)[:2], "y contains infinity, in image 0. Give NaN where"),
         (np.full((2, 4, 5), np.nan), "y is NaN in all pixels: none has a target"),
-        (np.zeros((2, 0, 5)), r"y has shape \(2, 0, 5\), without a pixel in it"),
+        (np.zeros((2, 0, 5)), r"y has shape \(2, 0, 5\), which holds no pixel"),
         (Y[:3], r"inconsistent numbers of samples: \[2, 3\]. X has 2 images and y 3 maps"),
         (Y[:2] + 1j, "y is complex"),
         (Y[:2].astype(str), "y has words"),
@@ -170,7 +170,7 @@ def test_maps_from_which_nothing_can_be_learned_are_refused():
     with pytest.raises(ValueError, match="y is NaN in all pixels of the images of positive weight"):
         made(unknown, weight)
     task, _ = made()
-    with pytest.raises(ValueError, match=r"y_val has maps of shape \(4, 3\), and y has \(4, 5\)"):
+    with pytest.raises(ValueError, match=r"y_val has maps of shape \(4, 3\), but y has \(4, 5\)"):
         task.encode(Y[:, :, :3], "y_val")
     with pytest.raises(
         ValueError, match=r"y_val has 1e\+60 in image 1, more than 1e\+15 standard deviations"

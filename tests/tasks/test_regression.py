@@ -43,9 +43,9 @@ def test_units_beyond_the_range_of_squares():
 def test_a_continued_fit_notices_other_units():
     last, _ = RegressionTargets(Criterion()).from_targets(Y)
     for other in (1000 * Y, Y + 1e6, Y / 1e3 + Y.mean(axis=0)):
-        with pytest.warns(UserWarning, match="y is in other units than before, set warm_start=False"):
+        with pytest.warns(UserWarning, match="the units of y have changed, set warm_start=False"):
             RegressionTargets(Criterion(), last).from_targets(other)
-    with pytest.raises(ValueError, match=r"goes on with a student for 2 target\(s\), and y has 1 number"):
+    with pytest.raises(ValueError, match=r"continues with a student for 2 target\(s\), but y has 1 number"):
         RegressionTargets(Criterion(), last).from_targets(Y[:, 0])
 
 
@@ -95,7 +95,7 @@ def test_split_is_a_shuffle_of_all_rows_and_keeps_groups_whole():
         ([1j, 2, 3], "y is complex"),
         (["a", "b", "c"], "y has words, such as 'a'"),
         (np.array(["1", 2, 3], dtype=object), "y has words"),
-        (np.array(["2020-01-01"] * 3, dtype="datetime64[D]"), "y is not of numbers: it is of dtype"),
+        (np.array(["2020-01-01"] * 3, dtype="datetime64[D]"), "y does not hold numbers: it is of dtype"),
         (np.array([None, 1, 2], dtype=object), "y contains NaN|y is not of numbers"),
         (np.empty((3, 0)), r"y has shape \(3, 0\)"),
         (np.zeros((3, 2, 2)), r"y has shape \(3, 2, 2\)"),
@@ -117,6 +117,6 @@ def test_constant_targets_are_refused_by_their_column():
         task.check_learnable(codes, np.r_[0, np.ones(9)])
     with pytest.raises(ValueError, match="differences overflow"):
         RegressionTargets(Criterion()).from_targets(np.array([1.7e308, 1.7e308, 0.0]))
-    with pytest.raises(ValueError, match=r"y_val has 1 number\(s\) for each row, and y 2"):
+    with pytest.raises(ValueError, match=r"y_val has 1 number\(s\) for each row, but y has 2"):
         task = RegressionTargets(Criterion()).from_targets(Y)[0]
         task.encode(np.zeros(3), "y_val")

@@ -150,8 +150,8 @@ def test_only_batches_are_asked_about_datasets_and_augmented_rows(make, digits):
     [
         (lambda logits: logits[:-1], r"teacher Scores: predict_logits of its adapter.*returned shape \("),
         (lambda logits: logits[:, 0], r"returned shape \(\d+,\)"),
-        (lambda logits: [[1.0], [2.0, 3.0]], "a list that is no table of numbers"),
-        (lambda logits: None, "a NoneType that is no table|returned shape"),
+        (lambda logits: [[1.0], [2.0, 3.0]], "a list that is not a table of numbers"),
+        (lambda logits: None, "a NoneType that is not a table|returned shape"),
         (
             lambda logits: np.where(np.arange(10) == 3, np.nan, logits),
             r"teacher Scores: row \d+ of X has NaN",
@@ -179,7 +179,7 @@ def test_probabilities_are_recognised(make, digits):
 
     register_teacher(Scores, Probabilities)
     with pytest.warns(
-        UserWarning, match="teacher Scores gives probabilities.*Let predict_logits of its adapter"
+        UserWarning, match="teacher Scores gives probabilities.*Have predict_logits of its adapter"
     ):
         make(Scores(*digits)).fit(*digits)
 

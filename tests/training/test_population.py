@@ -206,10 +206,10 @@ def test_callbacks_hear_of_the_first_member_and_may_end_the_search(make, digits,
         (lambda p: p.train([{}], p.n_epochs + 1), "n_epochs=3 must be an integer from 1 to the 2 epochs"),
         (lambda p: p.train([{}, {}]), "2 values for 1 members"),
         (lambda p: p.train([{}], True), "n_epochs=True must be an integer"),
-        (lambda p: p.select([1]), r"sources=\[1\] must be a non-empty list of indices of the 1 members"),
+        (lambda p: p.select([1]), r"sources=\[1\] must be a list of indices of the 1 members"),
         (lambda p: p.select(0), "sources=0 must be a list of indices"),
         (lambda p: p.select([0.7]), r"sources=\[0\.7\] must be a list of indices"),
-        (lambda p: p.train([{"alpha": 1.0}]), "'alpha' is no metaparameter"),
+        (lambda p: p.train([{"alpha": 1.0}]), "'alpha' is not a metaparameter"),
     ],
 )
 def test_wrong_calls_are_refused(script, message, make, digits, logits):

@@ -521,7 +521,7 @@ def _refused(ranks, kind):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        ("norm", "SyncBatchNorm layers, which torch supports only on GPUs"),
+        ("norm", "SyncBatchNorm layers, which torch only supports on GPUs"),
         ("compiled", "execution=Execution(compile=True) fixes the operations"),
         ("batch_size", "there are batches of 3. Give a batch_size of at least 4"),
         (
