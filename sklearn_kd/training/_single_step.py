@@ -176,7 +176,7 @@ def _values(loss: DistillationLoss, space: MetaparameterSpace, given: dict[str, 
     values = _STARTS | space.starts | given
     missing = [name for name in space if isinstance(values.get(name, "random"), str)]
     if missing:
-        raise ValueError(f"Metaparameter {missing[0]!r} has no number to start from. Give {missing[0]}=...")
+        raise ValueError(f"Metaparameter {missing[0]!r} has no start. Give {missing[0]}=...")
     return space.completed({}, {name: values[name] for name in space})
 
 

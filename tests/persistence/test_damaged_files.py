@@ -369,7 +369,11 @@ def json_tensor(value):
             r"\('lambda1', '<f8', \(1,\)\)",
         ),
         ("metaparameter_path.lambda1", torch.zeros((), dtype=torch.float64), "with different lengths"),
-        ("metaparameter_path.lambda1", torch.zeros(6, dtype=torch.bfloat16), "of bfloat16, which is not a type"),
+        (
+            "metaparameter_path.lambda1",
+            torch.zeros(6, dtype=torch.bfloat16),
+            "of bfloat16, which is not a type",
+        ),
         (
             "trials.val_loss",
             torch.zeros(6, dtype=torch.float64),

@@ -299,7 +299,7 @@ def test_hypergradient_takes_tensors_of_inference_mode_and_bfloat16():
         for answers in (f.bfloat16(), f.double().requires_grad_()):
             np.testing.assert_array_equal(hypergradient(student, given, given, answers), plain)
     assert watched.grad is None
-    with pytest.raises(ValueError, match=r"student was created inside torch\.inference_mode"):
+    with pytest.raises(ValueError, match=r"student was made inside torch\.inference_mode"):
         hypergradient(made_there, (X, y), (X, y), f)
 
 
