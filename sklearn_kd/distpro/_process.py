@@ -46,6 +46,7 @@ class DistillationProcess:
     raw : array-like of shape (n_steps, L)
         Raw factors. Row t is step t of the search.
     pathways : sequence of L Pathway
+        The pathways, in the order of the columns of ``raw``.
     normalization : str, default="biased_softmax"
         Function from raw factors to weights: "biased_softmax", "softmax", "biased_l1", "l1" or
         "sigmoid".
@@ -65,11 +66,15 @@ class DistillationProcess:
     Attributes
     ----------
     raw : ndarray of shape (n_steps, L), float32
+        The raw factors.
     pathways : list of Pathway
+        The pathways.
     logit_term : ndarray of shape (n_steps, 2), float32, or None
+        (lambda1, T) at each step.
     output_term : MetaparameterProcess or None
+        The metaparameters of a regressor's loss at each step.
     normalization, softmax_bias, settings, versions
-        As given.
+        The given parameters.
 
     See Also
     --------
@@ -164,6 +169,7 @@ class DistillationProcess:
         Returns
         -------
         ndarray of shape (L,)
+            The weights of the pathways.
 
         Raises
         ------
@@ -180,11 +186,14 @@ class DistillationProcess:
         Parameters
         ----------
         t : ndarray of int
+            Steps, from 0 to ``n_steps`` − 1.
         n_steps : int
+            Number of steps, at least 1.
 
         Returns
         -------
         ndarray of shape (len(t), L)
+            The interpolated rows of ``raw``.
         """
         return resampled(self.raw, t, n_steps)
 
@@ -196,11 +205,14 @@ class DistillationProcess:
         Parameters
         ----------
         t : ndarray of int
+            Steps, from 0 to ``n_steps`` − 1.
         n_steps : int
+            Number of steps, at least 1.
 
         Returns
         -------
-        ndarray of shape (len(t), 2), or None if the process has no ``logit_term``
+        ndarray of shape (len(t), 2) or None
+            (lambda1, T) at each step. None if the process has no ``logit_term``.
         """
         if self.logit_term is None:
             return None
@@ -226,6 +238,7 @@ class DistillationProcess:
         Returns
         -------
         DistillationProcess
+            A process for the other task's pathways.
 
         Raises
         ------
@@ -278,10 +291,12 @@ class DistillationProcess:
         Parameters
         ----------
         path : str or path-like
+            Path of the file.
 
         Returns
         -------
         DistillationProcess
+            The saved process.
 
         Raises
         ------

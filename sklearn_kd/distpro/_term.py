@@ -159,9 +159,13 @@ class Pathways(FeatureTerm):
         name : str
             Name of the term. Its metaparameter is ``NAME_importance``.
         teacher : FeatureTeacher
+            The teacher's feature maps.
         student : nn.Module
+            The student.
         samples : Tensor of shape (2, ...)
+            Two rows on which both networks are tried.
         of_maps : bool
+            Whether y has a map for each image.
         """
         pathways = find_pathways(
             teacher,
@@ -192,6 +196,7 @@ class Pathways(FeatureTerm):
         Parameters
         ----------
         bound : BoundPathways
+            The term after a search.
         raw : ndarray of shape (n_steps, L)
             Raw factors at all steps of a retraining.
 

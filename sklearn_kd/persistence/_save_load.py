@@ -163,7 +163,7 @@ def save_estimator(
     unsaved = [*(name for name in left_out if name not in needed), *sorted(lost)]
     if unsaved:
         warnings.warn(
-            "Not saved, because they cannot be written as JSON or belong to this machine: "
+            "Not saved, because they cannot be written as JSON or they belong to this machine: "
             f"{', '.join(unsaved)}. Predictions do not need them. To continue training, "
             "pass them to load().",
             UserWarning,

@@ -118,6 +118,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         Returns
         -------
         self
+            The fitted transformer.
 
         Raises
         ------
@@ -147,6 +148,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of shape (n_samples, n_features_out), float32
+            The columns of numbers, with the names of :meth:`get_feature_names_out`.
 
         Raises
         ------
@@ -177,6 +179,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         Returns
         -------
         ndarray of str
+            Names such as ``age``, ``age_missing`` and ``job_cook``.
         """
         check_is_fitted(self)
         known = [column.name for column in self.columns_]

@@ -94,6 +94,7 @@ def distillation_report(
     Returns
     -------
     DistillationReport
+        The numbers, a verdict and a picture.
 
     Raises
     ------

@@ -147,6 +147,7 @@ class DistillationReport:
         Returns
         -------
         matplotlib Figure
+            A figure with the two panels.
         """
         return draw(self._models, self._panels, self._words)
 
