@@ -128,7 +128,7 @@ print("student, forest, all rows, less MLPClassifier, forest's classes, in accur
 # - **The forest's classes as labels are as accurate** as its probabilities: the differences are at most .005.
 # - **They have the better log loss here.** A forest is unsure about rows that it has not seen, and the
 #   student repeats its probabilities. :ref:`sphx_glr_auto_examples_23_calibration.py` mends that with one
-#   number. Over ten data sets with other teachers the student's log loss is the better one
+#   number. Over ten data sets, with the default settings, the student's log loss is the better one
 #   (:doc:`/guide/side_by_side`).
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
