@@ -133,6 +133,7 @@ for (situation, (trained, labels)), (color, line) in zip(
 # are standard errors over three seeds. On the right, lambda1 falls to about 0.2 with wrong labels (solid)
 # and jumps to 1 with a wrong teacher (dashed), and T rises a little with wrong labels.
 
+axes["lambda1"].set_title("the paths")
 for situation in situations:
     ax = axes[situation]
     for k, method in enumerate(METHODS):

@@ -150,11 +150,10 @@ display = ProcessDisplay.from_estimator(searched[0], axes=stages, linewidth=2.2)
 top = 1.05 * searched[0].process_.weights.max()
 for ax in stages:
     ax.set_ylim(0, top)
-named = {}  # a colour and a line style for each layer of the student
-for pathway, line in zip(searched[0].process_.pathways, display.lines_, strict=True):
-    line.set_color(("#e69f00", "#56b4e9", "#009e73")[pathway.student_stage])
-    line.set_linestyle(("-", "--", "-.")[pathway.student_stage])
-    named[f"student: {pathway.student_layer}"] = line
+named = {
+    f"student: {pathway.student_layer}": line
+    for pathway, line in zip(searched[0].process_.pathways, display.lines_, strict=True)
+}
 stages[2].legend(named.values(), named, frameon=False, loc="best")
 bottom = axes["scores"]
 for place, (name, values) in enumerate(scores.items()):
@@ -165,7 +164,7 @@ for place, (name, values) in enumerate(scores.items()):
     bottom.plot(np.mean(values), place, marker, color=color, markersize=11)
 bottom.set_yticks(range(len(scores)), list(scores))
 bottom.invert_yaxis()
-bottom.set(xlabel="accuracy on new images of the digits 5 to 9: mean and three seeds")
+bottom.set(xlabel="accuracy on new images", title="digits 5 to 9: means and three seeds")
 bottom.grid(axis="x", color="0.92")
 for ax in axes.values():
     ax.spines[["top", "right"]].set_visible(False)

@@ -127,6 +127,8 @@ names = ["attention", "similarity", "lambda1", "T"]
 MetaparameterPathDisplay.from_process(paths, axes=[axes[name] for name in names], color="#d55e00")
 for name in names:
     axes[name].set_xlabel("iteration of the search" if name in ("similarity", "T") else "")
+axes["attention"].set_title("learned weights of the terms")
+axes["lambda1"].set_title("learned lambda1 and T")
 for place, (name, values) in enumerate(scores.items()):
     color, marker = {"teacher": ("#6b7280", "s"), "labels alone": ("#0072b2", "D")}.get(
         name, ("#d55e00", "o")

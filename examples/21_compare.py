@@ -79,13 +79,13 @@ for name, price in prices.items():
 # separates the four from each other. More folds would: ``cv=RepeatedStratifiedKFold(n_splits=5,
 # n_repeats=4)``, as in :doc:`/guide/comparing`.
 #
-# The figure has accuracy against price on the left: the student alone (blue diamond) is the cheapest and
-# the least accurate. On the right are the differences to it, fold by fold as small dots, with their 95 %
-# intervals; intervals that do not hold zero are in colour.
+# The figure has accuracy against price on the left: the student alone (blue) is the cheapest and the least
+# accurate. On the right are the differences to it with their 95 % intervals, and the folds as small dots.
+# Intervals that do not hold zero are thick lines with filled markers.
 
 figure, (left, right) = plt.subplots(1, 2, figsize=(11, 4), width_ratios=(1, 1.1), layout="constrained")
-for row, marker in zip(comparison.summary("accuracy"), "Dosv^", strict=True):
-    color = "#0072b2" if marker == "D" else "#d55e00"
+styles = [("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D"), ("#e69f00", "v")]
+for row, (color, marker) in zip(comparison.summary("accuracy"), styles, strict=True):
     left.plot(prices[row["method"]], row["mean"], marker, color=color, markersize=11, label=row["method"])
 left.set(xlabel="price of a fit (student alone = 1)", ylabel="accuracy on noisy labels")
 left.set_xlim(0.8, 1.2 * max(prices.values()))
@@ -94,5 +94,6 @@ left.legend(frameon=False, loc="lower right")
 left.grid(color="0.92")
 left.spines[["top", "right"]].set_visible(False)
 comparison.plot("accuracy", ax=right)
-right.set_xlabel("difference to labels alone, 95 % interval")
+right.set(xlabel="difference to labels alone, 95 % interval", title="fold by fold")
+left.set_title("accuracy against price")
 plt.show()

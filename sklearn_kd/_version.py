@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-__version__ = "0.1.0.dev0"
+__version__ = "0.1.0"
 
 
 def library_version() -> str:

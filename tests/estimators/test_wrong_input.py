@@ -211,7 +211,7 @@ def val(X, y, **given):
         (lambda X, y: {"X_val": X[:5]}, "y_val is missing"),
         (lambda X, y: {"y_val": y[:5]}, "X_val is missing"),
         (lambda X, y: {"X_val": X[:0], "y_val": y[:0]}, "D_val is empty"),
-        (lambda X, y: {"X_val": X[:5], "y_val": y[:4]}, "as many"),
+        (lambda X, y: {"X_val": X[:5], "y_val": y[:4]}, "both must be equal"),
         (lambda X, y: {"X_val": X[:5, :9], "y_val": y[:5]}, "features"),
         (lambda X, y: {"X_val": X[:5], "y_val": y[:5] + 20}, "labels that y lacks"),
         (lambda X, y: {"X": X[:10], "y": np.arange(10)}, "D_val is empty"),

@@ -701,7 +701,7 @@ def test_checkpoints_of_other_code_are_refused(make, digits, tmp_path, monkeypat
     running = _code_version.code_digest()
     assert checkpoint_files.read(max(own.glob("*.checkpoint")))["versions"]["sklearn_kd's code"] == running
     monkeypatch.setattr(_code_version, "code_digest", lambda: "another")
-    with pytest.raises(ValueError, match=f"it was written with sklearn_kd's code {running}, and another is"):
+    with pytest.raises(ValueError, match=f"it was written with sklearn_kd's code {running}, but another is"):
         fit()
     monkeypatch.undo()
     fit()
