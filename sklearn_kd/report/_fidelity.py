@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-# Groups of more than so many names are drawn as a curve without names.
+# More groups than this are drawn as a curve without names.
 MOST_NAMED = 20
 # Characters of a name that are shown.
 _LONGEST_NAME = 24

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Students that cost the same would hide each other: these are shifted by so many points.
+# Shift, in points, of models whose markers would otherwise hide the student's, which costs the same.
 _SHIFT = {"student alone": 7.0, "taught peer": 7.0}
 # Ticks within a power of ten, by the ratio of the largest to the smallest cost below which they are drawn;
 # the labels of more ticks would touch.
