@@ -190,7 +190,9 @@ def test_a_peer_of_any_name_is_in_the_legend(classes):
 
 def test_twenty_names_do_not_touch():
     n = MOST_NAMED
-    found = GroupFidelity.of_shares(range(n), np.arange(n), np.full(n, n), "class of the row")
+    found = GroupFidelity.of_shares(
+        [f"Ég{k}" for k in range(n)], np.arange(n), np.full(n, n), "class of the row"
+    )
     figure, ax = plt.subplots(figsize=(4.5, 3.3), layout="constrained")
     GroupFidelity.draw_all(ax, {"student": found})
     figure.canvas.draw()
