@@ -188,7 +188,7 @@ def test_panels_of_lambda1_and_temperature():
 
 
 def test_layers_of_any_name_are_in_the_picture():
-    pathways = [Pathway("_blocks.0", "features.denseblock4.denselayer16.conv2", "conv1", 0, 0, 4, 4)]
+    pathways = [Pathway("features.denseblock4.denselayer16.conv2", "_blocks.0", "conv1", 0, 0, 4, 4)]
     ax = ProcessDisplay.from_process(DistillationProcess(np.ones((3, 1)), pathways)).axes_[0]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [" _blocks.0, conv1"]
     assert ax.get_title() == "teacher: …ock4.denselayer16.conv2"
