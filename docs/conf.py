@@ -81,6 +81,10 @@ for script in sorted((HERE.parent / "examples").glob("[0-9]*.py")):
     code = script.read_text(encoding="utf-8")
     code = re.sub(r"  # (?:fmt: skip|noqa: \w+)$", "", code, flags=re.MULTILINE)  # for tools, not for readers
     (HERE / "_gallery" / script.name).write_text(code, encoding="utf-8")
+# Pages of scripts that an earlier build had, and that are here no more, would be in no table of contents.
+for page in (HERE / "auto_examples").glob("[0-9]*"):
+    if not (HERE / "_gallery" / f"{page.name.partition('.')[0]}.py").exists():
+        page.unlink()
 
 sphinx_gallery_conf = {
     "examples_dirs": "_gallery",

@@ -59,7 +59,7 @@ def mark(kind: str, x: float, y: float, color: str) -> str:
     if kind == "student":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="10" fill="{color}"/>'
     if kind == "alone":
-        return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" fill="none" stroke="{color}" stroke-width="4"/>'
+        return f'<path d="M{x:.1f} {y - 11:.1f}l11 11l-11 11l-11 -11z" fill="{color}"/>'
     return f'<path d="M{x:.1f} {y - 9:.1f}l9 16h-18z" fill="{color}"/>'
 
 

@@ -181,12 +181,12 @@ def horizon(colors: Colors) -> str:
 
 # Method of the record → mark, colour, side of its name, and its shift, where another costs the same.
 METHODS = {
-    "none": ("ring", "alone", "left", -5),
-    "naive": ("ring", "alone", "left", 5),
-    "none, twice the epochs": ("ring", "alone", "right", 0),
+    "none": ("diamond", "alone", "left", -5),
+    "naive": ("ring", "student", "left", 5),
+    "none, twice the epochs": ("diamond", "alone", "right", 0),
     "linear": ("triangle", "learned", "below", 0),
     "half, process, auto": ("triangle", "learned", "left", 0),
-    "twins": ("diamond", "other", "left", 0),
+    "twins": ("triangle", "other", "left", 0),
     "shortlist": ("circle", "student", "right", 0),
     "grid": ("square", "teacher", "right", 0),
     "grid or none, auto": ("square", "teacher", "left", 0),
@@ -235,7 +235,7 @@ def which_method(colors: Colors) -> str:
 MODELS = {
     "teacher, a forest": (("the teacher", False), "the teacher", "square", "teacher"),
     "student": (("shortlist", True), "linear + unlabeled", "circle", "student"),
-    "student, labels alone": (("none", False), "linear + unlabeled", "ring", "alone"),
+    "student, labels alone": (("none", False), "linear + unlabeled", "diamond", "alone"),
     "MLPClassifier, teacher's labels": (
         ("MLPClassifier 256, hard labels", True), "MLPClassifier 256", "triangle", "peer",
     ),

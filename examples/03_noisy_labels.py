@@ -139,7 +139,7 @@ plt.show()
 # has learned little from the wrong labels yet. Then it jumps from step to step, around a low mean.
 
 display = MetaparameterPathDisplay.from_path(learned, name=f"linear: {DIVISIONS} runs and their mean")
-display.figure_.suptitle("The weight of the labels falls, the temperature rises")
+display.axes_[0].set_title("The weight of the labels falls, the temperature rises")
 plt.show()
 
 # %%

@@ -92,8 +92,7 @@ print(f"they disagree on {len(different)} of {len(test)} images")
 figure, panels = plt.subplots(2, 5, layout="constrained")
 for ax, k in zip(panels.flat, different, strict=False):
     ax.imshow(X[test][k, 0], cmap="gray_r")
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set_axis_off()
     for side, color, said in ((0.0, "#0072b2", of_alone[k]), (1.0, "#d55e00", of_student[k])):
         right = said == y[test][k]
         ax.text(
@@ -118,7 +117,8 @@ report  # noqa: B018
 # is a bin of rows of which the model is surer than it should be. The CNN of the 100 labels is.
 
 figure = report.plot()
-figure.suptitle("Accuracy against time, and how far confidence can be trusted")
+for ax, title in zip(figure.axes, ("accuracy against time", "accuracy against confidence"), strict=True):
+    ax.set_title(title)
 plt.show()
 
 # %%

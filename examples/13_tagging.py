@@ -133,6 +133,6 @@ plt.show()
 # What it shows
 # -------------
 #
-# The teacher's answers about the 800 tagged pictures bring .05 of average precision. Its answers about
-# pictures that nobody has tagged bring three times as much, most of what lies between the student alone and
-# the teacher: they show the student which digits the teacher sees in 3,000 further pictures.
+# The teacher's answers about the 800 tagged pictures bring .04 of average precision. Its answers about
+# pictures that nobody has tagged bring more than three times as much, most of what lies between the student
+# alone and the teacher: they show the student which digits the teacher sees in 3,000 further pictures.

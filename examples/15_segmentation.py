@@ -103,6 +103,6 @@ plt.show()
 # What it shows
 # -------------
 #
-# With the teacher's answers the small network is more than half of the way from the IoU of the maps alone to
+# With the teacher's answers the small network is about half of the way from the IoU of the maps alone to
 # the teacher's. It stays behind its teacher, which has more weights and has seen thirty times as many maps.
 # These are single fits: :doc:`/guide/reproduces_maps` has several seeds.

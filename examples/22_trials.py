@@ -1,10 +1,10 @@
 """Trials with hyperopt: look at the surface that they search
 ==========================================================
 
-Two numbers say how a student learns: lambda1, the weight of the labels against the teacher, and the temperature
-T, which softens the teacher's answers. ``meta="hyperopt"`` trains students at a few settings of both, keeps the
-one with the smallest loss on held-out rows, and trains on all rows with it. How many trials are enough? This
-example draws the loss over all settings, and counts what more trials bring.
+Two numbers say how a student learns: lambda1, the weight of the labels against the teacher, and the
+temperature T, which softens the teacher's answers. ``meta="hyperopt"`` trains students at a few settings of
+both, keeps the one with the smallest loss on held-out rows, and trains on all rows with it. How many trials
+are enough? This example draws the loss over all settings, and counts what more trials bring.
 
 The teacher is a forest that has seen 500 clean labels. The student has 400 rows, and 30 % of its labels are
 replaced at random.
@@ -58,8 +58,8 @@ for trial in np.sort(surface, order="val_loss")[:5]:
 # What more trials bring
 # ----------------------
 # Accuracy on clean test rows, over three seeds: labels alone, half and half, the default (the best of three
-# settings), and hyperopt with 5 and 20 trials. ``n_guided_at_once`` asks for several trials at a time, which are
-# then trained in one run.
+# settings), and hyperopt with 5 and 20 trials. ``n_guided_at_once`` asks for several trials at a time,
+# which are then trained in one run.
 
 METHODS = {
     "labels alone": "none",
@@ -78,12 +78,13 @@ for name, meta in METHODS.items():
     print(f"{name:28} {np.mean(scores[name]):.3f} ± {error:.3f}   (lambda1, T): {chosen}")
 
 # %%
-# The figure has the surface of the first seed on the left. It is a wide, flat basin at small lambda1 and large T:
-# the teacher is to be trusted, and softened. One of the default's three settings (squares) lies at its edge.
-# hyperopt (circles) finds its floor. On the right are the accuracies. Whom to trust is worth .07; where exactly in
-# the basin one is matters less than the seed does, and 20 trials are not separated from 5, nor from the default.
-# Try more where the loss has metaparameters that you know nothing about, such as the weights of a mixture
-# (:doc:`/guide/mixtures`). Optuna's samplers take the same place with ``meta="optuna"``.
+# The figure has the surface of the first seed on the left. It is a wide, flat basin at small lambda1 and
+# large T: the teacher is to be trusted, and softened. One of the default's three settings (squares) lies at
+# its edge. hyperopt (circles) finds its floor. On the right are the accuracies. Whom to trust is worth .07;
+# where exactly in the basin one is matters less than the seed does, and 20 trials are not separated from 5,
+# nor from the default. Try more where the loss has metaparameters that you know nothing about, such as the
+# weights of a mixture (:doc:`/guide/mixtures`). Optuna's samplers take the same place with
+# ``meta="optuna"``.
 
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.35, 1))
 log_t = np.log10(surface["temperature"])
@@ -99,7 +100,9 @@ for name, color, marker in (
     at = trials["lambda1"], np.log10(trials["temperature"])
     ax.plot(*at, marker, color=color, markeredgecolor="black", markersize=9, linestyle="", label=name)
 ax.set_yticks([-1, 0, 1], ["0.1", "1", "10"])
-ax.set(xlim=(-0.02, 1.02), ylim=(-1.03, 1.03), xlabel="lambda1, the weight of the labels", ylabel="temperature T")
+ax.set(
+    xlim=(-0.02, 1.02), ylim=(-1.03, 1.03), xlabel="lambda1, the weight of the labels", ylabel="temperature T"
+)
 ax.set_title("darker is better")
 figure.legend(loc="outside lower left", ncols=3, facecolor="0.8")
 for place, (name, values) in enumerate(scores.items()):

@@ -5,10 +5,10 @@ Some predictions are acted on, and others are handed to a person. For that the p
 the rows that get 0.9, nine in ten should be of that class. This example looks at the probabilities that a
 student takes over from its teacher, and repairs them with one number, the temperature.
 
-Two teachers are fitted to the same 4,000 rows: a forest, whose probabilities are too careful on new rows, and
-a boosting model, whose probabilities are about right. The student has 400 labels and 2,000 rows without. Beside
-it stand the same student without a teacher, and ``MLPClassifier`` with the classes that the teacher predicts as
-its labels.
+Two teachers are fitted to the same 4,000 rows: a forest, whose probabilities are too careful on new rows,
+and a boosting model, whose probabilities are about right. The student has 400 labels and 2,000 rows
+without. Beside it stand the same student without a teacher, and ``MLPClassifier`` with the classes that the
+teacher predicts as its labels.
 """
 
 import warnings
@@ -35,7 +35,8 @@ SEEDS = range(3)
 # %%
 # Data and models
 # ---------------
-# Student and ``MLPClassifier`` have the same width, batch size, learning rate and number of epochs. Three data sets of two classes, of which 5 % of the labels are wrong: no model can be sure of them.
+# Student and ``MLPClassifier`` have the same width, batch size, learning rate and number of epochs. Three
+# data sets of two classes, of which 5 % of the labels are wrong: no model can be sure of them.
 # ``lambda1=0.1`` lets the student follow the teacher's probabilities closely.
 
 
@@ -51,7 +52,14 @@ def data(seed):
 
 def student(teacher, seed, **params):
     return DistilledClassifier(
-        teacher, MLPStudent, student__hidden=64, batch_size=256, max_epochs=20, random_state=seed, device="cpu", **params
+        teacher,
+        MLPStudent,
+        student__hidden=64,
+        batch_size=256,
+        max_epochs=20,
+        random_state=seed,
+        device="cpu",
+        **params,
     )
 
 
@@ -76,9 +84,9 @@ def models(seed):
 # %%
 # One temperature
 # ---------------
-# Dividing all logits by one number T moves the probabilities towards 0.5 (T > 1) or away from it (T < 1), and
-# changes no prediction. T is the one with the smallest log loss on 400 further labelled rows. Every model gets
-# its own.
+# Dividing all logits by one number T moves the probabilities towards 0.5 (T > 1) or away from it (T < 1),
+# and changes no prediction. T is the one with the smallest log loss on 400 further labeled rows. Every
+# model gets its own.
 
 
 def probability(model, X):
@@ -133,18 +141,19 @@ for teacher in ("forest", "boosting"):
     print(f"student less MLP, {teacher}, accuracy on each data set: {gain[:, 0].round(3)}")
 
 # %%
-# - **A student has its teacher's probabilities.** That of the forest is too careful, as the forest is (T below 1
-#   is best), and that of the boosting model is about right.
-# - **Networks that learn classes are too sure**: the student alone and ``MLPClassifier``, by T above 1. A teacher's
-#   classes say nothing about how sure it was.
-# - **One number repairs each of them.** After it the calibration errors are alike, and the log loss shows who
-#   knows more. The student is ahead of the MLP there, and in accuracy on two or three of three data sets.
+# - **A student has its teacher's probabilities.** That of the forest is too careful, as the forest is (T
+#   below 1 is best), and that of the boosting model is about right.
+# - **Networks that learn classes are too sure**: the student alone and ``MLPClassifier``, by T above 1. A
+#   teacher's classes say nothing about how sure it was.
+# - **One number repairs each of them.** After it the calibration errors are alike, and the log loss shows
+#   who knows more. The student is ahead of the MLP there, and in accuracy on two or three of three data
+#   sets.
 # - **A student knows where it is weak.** On the half of which it is surest it is right more often than the
 #   teacher is on all rows, so it can answer that half and leave the other to the teacher.
 #
-# The figure has the reliability of four models, before and after the temperature, and the accuracy on the surest
-# rows: the curve of the student lies below that of the forest, above that of the MLP with the forest's classes,
-# and well above that of the student alone.
+# The figure has the reliability of four models, before and after the temperature, and the accuracy on the
+# surest rows: the curve of the student lies below that of the forest, above that of the MLP with the
+# forest's classes, and well above that of the student alone.
 
 STYLES = {
     "forest": ("#6b7280", "s", "-"), "student of the forest": ("#d55e00", "o", "-"),
@@ -156,15 +165,17 @@ for ax, k, title in ((axes[0], 1, "as they come"), (axes[1], 2, "after one tempe
         y_all = np.concatenate([of[0] for of in seen[name]])
         p_all = np.concatenate([of[k] for of in seen[name]])
         CalibrationDisplay.from_predictions(
-            y_all, p_all, n_bins=10, ax=ax, name=name, color=color, marker=marker, linestyle=line, linewidth=2,
-            markersize=6,
+            y_all, p_all, n_bins=10, ax=ax, name=name, color=color, marker=marker, linestyle=line,
+            linewidth=2, markersize=6,
         )  # fmt: skip
     ax.set(title=title, xlabel="probability of class 1", ylabel="share of class 1")
     ax.get_legend().remove()
 shares = np.linspace(0.1, 1, 19)
 for name, (color, marker, line) in STYLES.items():
     kept = np.mean([[surest(y, p, share) for share in shares] for y, p, _ in seen[name]], axis=0)
-    axes[2].plot(100 * shares, kept, color=color, marker=marker, linestyle=line, linewidth=2, markevery=3, label=name)
+    axes[2].plot(
+        100 * shares, kept, color=color, marker=marker, linestyle=line, linewidth=2, markevery=3, label=name
+    )
 axes[2].set(title="the surest rows only", xlabel="rows that are answered, %", ylabel="accuracy on them")
 axes[2].legend(frameon=False, fontsize=9, loc="lower left")
 for ax in axes:

@@ -1,17 +1,17 @@
 """Few labels, many rows: what rows without labels are worth
 =========================================================
 
-Labels are expensive, rows are not. You have 20 to 320 labelled digits, and 500 digits without a label. Somebody
-else fitted a forest to 500 labelled digits that you do not have, and you may ask it. How far does each way to
-use all this come?
+Labels are expensive, rows are not. You have 20 to 320 labeled digits, and 500 digits without a label.
+Somebody else fitted a forest to 500 labeled digits that you do not have, and you may ask it. How far does
+each way to use all this come?
 
 Five ways are compared on the same rows:
 
 - ``MLPClassifier`` on your labels alone;
-- ``MLPClassifier`` on your labels and, for the other rows, on the classes that the forest predicts. You can do
-  that with scikit-learn alone, so it is the baseline that counts;
+- ``MLPClassifier`` on your labels and, for the other rows, on the classes that the forest predicts. You can
+  do that with scikit-learn alone, so it is the baseline that counts;
 - the student of this library on your labels alone;
-- the student with the forest, which is asked about your labelled rows alone;
+- the student with the forest, which is asked about your labeled rows alone;
 - the student with the forest, which is asked about all rows (``X_unlabeled``).
 """
 
@@ -49,7 +49,11 @@ def epochs(n_rows):
 
 def mlp(X, y, seed):
     network = MLPClassifier(
-        HIDDEN, batch_size=min(BATCH, len(X)), learning_rate_init=LR, max_iter=epochs(len(X)), random_state=seed
+        HIDDEN,
+        batch_size=min(BATCH, len(X)),
+        learning_rate_init=LR,
+        max_iter=epochs(len(X)),
+        random_state=seed,
     )
     return make_pipeline(StandardScaler(), network).fit(X, y)
 
@@ -67,7 +71,7 @@ def student(X, y, seed, teacher=None, X_unlabeled=None):
 # %%
 # The runs
 # --------
-# Three random divisions of the rows. The labelled rows have about as many of each class.
+# Three random divisions of the rows. The labeled rows have about as many of each class.
 
 results = {}  # by model: (accuracy, log loss) for each seed and number of labels
 for seed in SEEDS:
@@ -103,7 +107,9 @@ def mean_and_error(values):
 for k, title in enumerate(["accuracy", "log loss"]):
     print(f"{title:34}" + "".join(f"{f'{n} labels':<15}" for n in N_LABELS))
     for name, values in results.items():
-        cells = [f"{mean:.3f} ± {error:.3f}" for mean, error in zip(*mean_and_error(values[..., k]), strict=True)]
+        cells = [
+            f"{mean:.3f} ± {error:.3f}" for mean, error in zip(*mean_and_error(values[..., k]), strict=True)
+        ]
         print(f"  {name:32}" + "  ".join(cells))
 gain = results["student, forest, all rows"] - results["MLPClassifier, forest's classes"]
 cells = [f"{mean:+.3f} ± {error:.3f}" for mean, error in zip(*mean_and_error(gain[..., 0]), strict=True)]
@@ -115,15 +121,16 @@ print("student, forest, all rows, less MLPClassifier, forest's classes, in accur
 # In the figure, orange is the student with the forest, dark blue the same student without it, light blue
 # ``MLPClassifier``. Hollow markers with dashed lines stand for the ways that leave the 500 other rows out.
 #
-# - **The other rows matter most.** With 20 labels and the forest's answers for the other rows the student is
-#   right about 95 % of new rows. Without these rows it needs 320 labels for that.
-# - **Asking about the labelled rows alone** helps the student where it has few labels, and less than the other
-#   rows do.
+# - **The other rows matter most.** With 20 labels and the forest's answers for the other rows the student
+#   is right about 95 % of new rows. Without these rows it needs 320 labels for that.
+# - **Asking about the labeled rows alone** helps the student where it has few labels, and less than the
+#   other rows do.
 # - **The forest's classes as labels are as accurate** as its probabilities: the differences are within two
 #   standard errors of three divisions.
-# - **They have the better log loss here.** A forest is unsure about rows that it has not seen, and the student
-#   repeats its probabilities. :ref:`sphx_glr_auto_examples_23_calibration.py` mends that with one number. Over
-#   ten data sets with other teachers the student's log loss is the better one (:doc:`/guide/side_by_side`).
+# - **They have the better log loss here.** A forest is unsure about rows that it has not seen, and the
+#   student repeats its probabilities. :ref:`sphx_glr_auto_examples_23_calibration.py` mends that with one
+#   number. Over ten data sets with other teachers the student's log loss is the better one
+#   (:doc:`/guide/side_by_side`).
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
 styles = {  # colour, marker, line, filled
@@ -134,7 +141,9 @@ styles = {  # colour, marker, line, filled
     "MLPClassifier, forest's classes": ("#56b4e9", "^", "-", True),
     "MLPClassifier, labels": ("#56b4e9", "^", "--", False),
 }
-for ax, k, title in zip(axes, (0, 1), ("accuracy on new rows", "log loss on new rows (lower is better)"), strict=True):
+for ax, k, title in zip(
+    axes, (0, 1), ("accuracy on new rows", "log loss on new rows (lower is better)"), strict=True
+):
     for name, (color, marker, line, filled) in styles.items():
         mean, error = mean_and_error(results[name][..., k])
         ax.errorbar(
@@ -144,7 +153,7 @@ for ax, k, title in zip(axes, (0, 1), ("accuracy on new rows", "log loss on new 
     ax.set_xscale("log")
     ax.set_xticks(N_LABELS, N_LABELS)
     ax.minorticks_off()
-    ax.set(xlabel="labelled rows", title=title)
+    ax.set(xlabel="labeled rows", title=title)
     ax.grid(color="0.92")
     ax.set_axisbelow(True)
     ax.spines[["top", "right"]].set_visible(False)

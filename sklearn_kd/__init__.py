@@ -76,7 +76,7 @@ __all__ = [
     "teachers",
 ]
 
-# Imported when they are first asked for, since many programs never do.
+# Imported on first access, because many programs never use them.
 _MODULES = {
     "ComparisonDisplay": "plotting._comparison_display",
     "DistProClassifier": "estimators._distpro",
@@ -110,5 +110,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """List the public names too that have not been imported."""
+    """List all names, including the public ones not yet imported."""
     return sorted({*globals(), *_MODULES})

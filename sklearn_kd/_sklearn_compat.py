@@ -1,4 +1,4 @@
-"""Every private name of scikit-learn that the package uses, in one place."""
+"""All private names of scikit-learn that the package uses."""
 
 import copy
 import sys
@@ -25,22 +25,22 @@ try:
 except ImportError:  # scikit-learn < 1.9 has no callbacks
 
     class CallbackSupportMixin:  # type: ignore[no-redef]
-        """Nothing: ``set_callbacks`` comes with scikit-learn 1.9."""
+        """Empty base class: ``set_callbacks`` needs scikit-learn 1.9."""
 
     def _with_callbacks(method: Any) -> Any:
-        """Return ``method`` as it is."""
+        """Return ``method`` unchanged."""
         return method
 
 
-# What scikit-learn notes on an estimator, beside parameters and what is fitted.
+# Attributes that scikit-learn sets on an estimator, besides parameters and fitted attributes.
 OF_SCIKIT_LEARN = ("_skl_callbacks", "_parent_callback_ctx", "_metadata_request")
 
 Decorated = TypeVar("Decorated", bound=Callable)
 
 
-# scikit-learn has no types: without these two a type checker would take what they decorate for Any.
+# scikit-learn has no type hints: without these two, a type checker would treat decorated functions as Any.
 def with_callbacks(method: Decorated) -> Decorated:
-    """Return ``fit`` with the callbacks of ``set_callbacks``, where scikit-learn has them."""
+    """Return ``fit`` with the callbacks of ``set_callbacks``, if scikit-learn has them."""
     return _with_callbacks(method)
 
 
@@ -50,9 +50,9 @@ def validate_params(constraints: dict[str, list[Any]], **options: bool) -> Calla
 
 
 def is_instance(value: Any, module: str, *names: str) -> bool:
-    """Return whether a value is an object of one of these classes, without importing their module.
+    """Return whether a value is an instance of one of these classes, without importing their module.
 
-    No such object exists in a process in which nobody has imported it.
+    If nothing in the process has imported the module, no such instance exists.
     """
     imported = sys.modules.get(module)
     return imported is not None and isinstance(value, tuple(getattr(imported, name) for name in names))
@@ -64,26 +64,26 @@ def has_callbacks(estimator: Any) -> bool:
 
 
 def without_callbacks(estimator: Any) -> Any:
-    """Return the estimator, which forgets the callbacks of ``set_callbacks``."""
+    """Remove the callbacks of ``set_callbacks`` from the estimator, and return it."""
     estimator.__dict__.pop("_skl_callbacks", None)
     return estimator
 
 
 def without_parent(estimator: Any) -> Any:
-    """Return the estimator, which forgets the pipeline or search that fits it, and reports to it."""
+    """Detach the estimator from the pipeline or search to which it reports, and return it."""
     estimator.__dict__.pop("_parent_callback_ctx", None)
     return estimator
 
 
 def callback_context(estimator: Any, max_subtasks: int) -> Any:
-    """Set up the root task of a ``fit``; None where no callback listens."""
+    """Set up the root task of a ``fit``, or return None without callbacks."""
     if not has_callbacks(estimator):
         return None
     return estimator._init_callback_context(max_subtasks=max_subtasks)
 
 
 def metric_of_scorer(scorer: Any) -> tuple[Callable | None, dict[str, Any]]:
-    """Return the metric and its arguments that ``make_scorer`` was given; (None, {}) of anything else."""
+    """Return the metric and its arguments of a scorer of ``make_scorer``; (None, {}) for other objects."""
     if not isinstance(scorer, _BaseScorer):
         return None, {}
     return scorer._score_func, scorer._kwargs
@@ -97,12 +97,12 @@ def with_arguments(scorer: Any, **arguments: Any) -> Any:
 
 
 def has_requests(part: Any) -> bool:
-    """Return whether somebody has said what metadata an estimator or a scorer requests."""
+    """Return whether metadata requests have been set on an estimator or a scorer."""
     return "_metadata_request" in vars(part)
 
 
 def leaves_weights_open(part: Any, method: str) -> bool:
-    """Return whether a method of an estimator takes ``sample_weight``, and nobody has said it requests it."""
+    """Return whether a method of an estimator takes ``sample_weight`` and its request for it is not set."""
     try:
         requests = getattr(part._get_metadata_request(), method).requests
     except (AttributeError, ValueError):  # no scikit-learn base; or RFECV, whose requests conflict

@@ -1,4 +1,4 @@
-"""The panels of a comparison's picture: differences to the baseline, and the score against the cost."""
+"""Draw the panels of a comparison's picture: differences from the baseline, and score against cost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-# Methods of one batched run cost the same, up to this share, and would hide each other: they stand side by
-# side, so many points apart.
+# Methods whose costs differ by less than this share, as in one batched run, would hide each other: they are
+# drawn side by side, this many points apart.
 _SAME_COST, _SHIFT = 0.01, 6.0
-# The costs are drawn on a logarithmic scale where the largest is more than so many times the smallest.
+# Costs are drawn on a logarithmic scale if the largest is more than this many times the smallest.
 _MANY_TIMES = 10
 
 # Of a method's name and of the label below the axes together; longer labels have two lines.
@@ -24,7 +24,7 @@ _CHARACTERS = 72
 
 
 def looks_of_methods(methods: Sequence[str]) -> dict[str, Look]:
-    """Return the look of each method, by its place."""
+    """Return the look of each method, by its position."""
     return {method: series_look(k) for k, method in enumerate(methods)}
 
 
@@ -36,20 +36,20 @@ def draw_differences(
     title: str,
     shown: Callable[[float], str],
 ) -> dict[str, Line2D]:
-    """Draw the differences to the baseline with their intervals; return the marker of each method.
+    """Draw the differences from the baseline with their intervals; return the marker of each method.
 
-    An interval that does not hold zero is thick, and its marker is filled.
+    Intervals that exclude zero are thick, and their markers are filled.
 
     Parameters
     ----------
     ax : matplotlib Axes
     summary : structured array of shape (n_methods,)
-        As ``MethodComparison.summary`` returns it.
+        A result of ``MethodComparison.summary``.
     scores : mapping of str to ndarray of shape (n_folds,)
         Means over the seeds of each fold, by method.
     baseline : str
     title : str
-        Of the measure.
+        Title of the measure.
     shown : callable
         Returns a mean as text.
     """
@@ -85,8 +85,8 @@ def draw_scores(
 ) -> dict[str, Line2D]:
     """Draw the mean score of each method against its cost; return the marker of each method.
 
-    The bars are the intervals of the paired differences, put at the baseline's mean: where a bar crosses the
-    line of the baseline, the interval of the difference holds zero.
+    The bars are the intervals of the paired differences, shifted to the baseline's mean: a bar that crosses
+    the line of the baseline is an interval that includes zero.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def draw_scores(
     costs : mapping of str to float
     baseline : str
     title, cost : str
-        What is on the axes.
+        Labels of the axes.
     """
     from matplotlib.transforms import ScaledTranslation
 
@@ -140,5 +140,5 @@ def _width(row: np.void) -> float:
 
 
 def _face(row: np.void, color: str, ax: Axes) -> dict[str, Any]:
-    """Return the face of a marker: filled where the difference is clear."""
+    """Return the face of a marker: filled if the difference is clear."""
     return {"markerfacecolor": color if _is_clear(row) else ax.get_facecolor(), "markeredgewidth": 1.6}

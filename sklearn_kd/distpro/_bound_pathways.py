@@ -27,7 +27,7 @@ class BoundPathways:
     distance : callable(Tensor, Tensor) -> Tensor
     weights : TermWeights
     importance : TermWeights
-        These weights before a factor that scales all of them.
+        The same weights before the factor that scales all of them.
     name : str, default="pathways"
     module_name : str, default="transforms"
     """
@@ -50,12 +50,12 @@ class BoundPathways:
 
     @property
     def n_losses(self) -> int:
-        """L."""
+        """Number of pathways, L."""
         return len(self.pathways)
 
     @property
     def components(self) -> tuple[str, ...]:
-        """Words for each pathway, by which a process of others is told."""
+        """Description of each pathway, used to recognise a process of other pathways."""
         return tuple(
             f"student stage {p.student_stage} to teacher stage {p.teacher_stage} by {p.transform}"
             for p in self.pathways
@@ -70,7 +70,7 @@ class BoundPathways:
         return self.pathway_losses.teacher_layers(active)
 
     def make_module(self) -> nn.ModuleList:
-        """Return fresh transforms."""
+        """Return new, untrained transforms."""
         return build_transforms(self.pathways, self.transforms)
 
     def losses(
@@ -81,14 +81,14 @@ class BoundPathways:
         active: Sequence[int],
         row_weight: Tensor | None = None,
     ) -> list[Tensor]:
-        """Return the losses of these pathways, of whole maps, in which all rows count alike."""
+        """Return the losses of the active pathways. ``row_weight`` is ignored: all rows count the same."""
         with own_code(f"transforms or distance of {self.name}"):
             return self.pathway_losses.losses(module, student, teacher, active)
 
     def entries(
         self, active: Sequence[int], losses: Sequence[Tensor], values: Mapping[str, Any]
     ) -> tuple[float, Tensor | float]:
-        """Return how many pathways run, and the sum of their losses by their importance."""
+        """Return the number of active pathways, and the sum of their losses weighted by importance."""
         if not active:
             return 0.0, 0.0
         found = torch.stack([loss.detach() for loss in losses])

@@ -17,14 +17,14 @@ DISTANCES: dict[str, Distance] = {"hcl": hcl, "mse": F.mse_loss, "l1": F.l1_loss
 
 
 def checked_distance(distance: str | Distance) -> Distance:
-    """Return the distance of this name, or the user's own function.
+    """Return the distance with this name, or the user's own function.
 
     Raises
     ------
     ValueError
         If the name is not known.
     TypeError
-        If it is a class: called with two maps, it makes an object.
+        If it is a class. Called with two maps, a class makes an object, not a number.
     """
     if isinstance(distance, type):
         name = distance.__name__
@@ -34,6 +34,6 @@ def checked_distance(distance: str | Distance) -> Distance:
     if distance not in DISTANCES:
         raise ValueError(
             f"distance={distance!r} is not known.{did_you_mean(distance, DISTANCES)} Give one of "
-            f"{list(DISTANCES)}, or a callable of the student's and the teacher's map."
+            f"{list(DISTANCES)}, or a callable (student map, teacher map) -> number."
         )
     return DISTANCES[distance]

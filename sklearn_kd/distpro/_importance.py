@@ -1,4 +1,4 @@
-"""The importance of each pathway: raw factors that are learned, or weights that are given."""
+"""Importance of each pathway: learned raw factors, or given weights."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from sklearn_kd.losses._feature_term import TERM_WEIGHTS
 from sklearn_kd.meta._path import MetaOptimizer
 from sklearn_kd.meta._space import Metaparameter
 
-# Where predictions may lead a raw factor. At 10, beside 26 others at 1 as at the start, the biased
-# softmax gives it 0.997 of the weight, and at −10 less than 1e-6: nothing beyond would change the
-# training loss, and from there a hypergradient, which has the factor α (1 − α), hardly leads back.
+# Bounds of a predicted raw factor. With 26 others at their start, 1, the biased softmax gives a factor
+# of 10 a weight of 0.997, and a factor of −10 less than 1e-6. A value beyond the bounds would not change
+# the training loss, and the hypergradient, proportional to α (1 − α), would hardly bring it back.
 RAW_BOUNDS = (-10.0, 10.0)
-# Metaparameters' names: raw factors in a search, weights in a retraining.
+# Names of metaparameters: raw factors in a search, weights in a retraining.
 IMPORTANCE, PATHWAY_WEIGHTS = "importance", "pathway_weights"
 
 
 def importance_factors(n_pathways: int, start: float = 1.0) -> dict[str, Metaparameter]:
     """Return the raw factors of L pathways as one metaparameter of shape (L,).
 
-    Steps by the hypergradient lead wherever the optimizer takes them; predictions are projected onto
-    ``RAW_BOUNDS``, widened to where a factor is.
+    Steps along the hypergradient have no bounds. Predictions are projected onto ``RAW_BOUNDS``, widened
+    if a factor already lies outside.
     """
     return {
         IMPORTANCE: Metaparameter(start, shape=(n_pathways,), predicted_bounds=RAW_BOUNDS, group=TERM_WEIGHTS)
@@ -34,14 +34,14 @@ def importance_factors(n_pathways: int, start: float = 1.0) -> dict[str, Metapar
 
 
 def importance_steps(lr: float) -> MetaOptimizer:
-    """Return how the raw factors take their steps: by Adam with betas (0.5, 0.999)."""
+    """Return the optimizer of the raw factors: Adam with betas (0.5, 0.999)."""
     return MetaOptimizer(torch.optim.Adam, {"lr": lr, "betas": (0.5, 0.999)})
 
 
 class LearnedWeights:
-    """Weights that raw factors are normalised to; a :class:`~sklearn_kd.losses._term_weights.TermWeights`.
+    """Normalised raw factors as weights; a :class:`~sklearn_kd.losses._term_weights.TermWeights`.
 
-    Every pathway is active. One of little weight is computed all the same: it could not come back otherwise.
+    Every pathway is active. One with a small weight is computed too: otherwise its weight could not grow.
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ class LearnedWeights:
 
 
 class SomeWeights:
-    """Weights of which some are left out, so that their pathways are not computed; the others stay.
+    """Weights of some pathways only. The others are not computed; the weights are not renormalised.
 
     Parameters
     ----------
@@ -84,16 +84,16 @@ class SomeWeights:
         return self.kept
 
     def alpha(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Return their weights, not normalised anew."""
+        """Return the weights of the computed pathways, not renormalised."""
         return self.weights.alpha(values, like)[self.kept]
 
     def derivatives(self, values: Mapping[str, Any], like: Tensor) -> Tensor:
-        """Raise TypeError: nothing is learned where pathways are left out."""
-        raise TypeError("weights of which some are left out have no derivatives")
+        """Raise TypeError: these weights are not learned."""
+        raise TypeError("weights of some pathways only have no derivatives")
 
 
 class GivenWeights:
-    """Weights that a schedule gives; pathways of weight 0 are not computed."""
+    """Weights from a schedule. Pathways with weight 0 are not computed."""
 
     def active(self, values: Mapping[str, Any]) -> list[int]:
         """Return the pathways whose weight is not 0."""

@@ -1,4 +1,4 @@
-"""Table of the layers of a network, from which users choose."""
+"""Table of the layers that a user can choose from a network."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ class LayerRow(NamedTuple):
     module : str
         Class of the module.
     shape : tuple of int
-        Shape of the map of one sample, (channels, height, width); if ``order`` is "unsure" or
-        "none", the axes as they are.
+        Shape of the map of one sample, (channels, height, width). If ``order`` is "unsure" or
+        "none", the axes are in the network's own order.
     order : str
         "nchw": channels come first; "nhwc": channels come last; "tokens": a grid of tokens (n, N, C);
-        "rows": (n, D). "unsure": end the name with ":nchw" or ":nhwc" to state it. "none": apparently no
-        image, such as attention weights.
+        "rows": (n, D). "unsure": add ":nchw" or ":nhwc" to the name to state the order. "none": apparently
+        not an image, such as attention weights.
     part : str
-        Place of the map in the output of the module, such as "[0]"; "" if the output is the map, and of the
-        first argument.
+        Place of the map in the module's output, such as "[0]". "" if the output itself is the map, or if the
+        row is about the module's input.
     stage : int or None
         Number of the stage whose output this is, from 0.
     """
@@ -95,33 +95,33 @@ def layer_table(
     Parameters
     ----------
     network : nn.Module, skorch net or estimator of this library
-        Trained or not. For a fitted estimator of this library: its student.
+        Trained or not. For a fitted estimator of this library, its student's layers are listed.
     samples : array-like of shape (n, ...) or tuple of int
         Two rows, or the shape of one: ``(3, 32, 32)``.
     layers : "auto" or list of str, default="auto"
         A value for ``teacher_layers`` or ``student_layers``. "auto": list all layers and number the
         stages that :class:`DistProClassifier` would choose. A list: check it as
-        :class:`DistProClassifier` does, and list these layers only. Of a network that returns a map for each
-        image, as for classes of pixels, the layer that gives the map is no stage.
+        :class:`DistProClassifier` does, and list these layers only. If the network returns a map for each
+        image, such as classes of pixels, its output layer is not a stage.
     kinds : sequence of {"maps", "rows"} or None, default=None
-        What "auto" lists: layers that give maps, (n, channels, height, width), or rows, (n, D), such as
-        :class:`~sklearn_kd.losses.RelationalKD` compares. Of linear layers their input is listed too. None:
-        maps, and rows where no layer gives a map.
+        What "auto" lists: layers that return maps, (n, channels, height, width), or rows, (n, D), which
+        :class:`~sklearn_kd.losses.RelationalKD` compares. For rows, the inputs of linear layers are listed
+        too. None: maps, or rows if no layer returns a map.
 
     Returns
     -------
     LayerTable
-        Sequence of named tuples (layer, module, shape, order, part, stage). The printed table leaves
-        ``order`` out if all channels come first, ``part`` if all outputs are maps, and ``stage`` if there is
-        none.
+        Sequence of named tuples (layer, module, shape, order, part, stage). The printed table omits
+        ``order`` if all channels come first, ``part`` if all outputs are maps, and ``stage`` if no layer
+        is a stage.
 
     Raises
     ------
     TypeError
-        If ``network`` is no network, or ``layers`` is neither "auto" nor a list of names, or ``kinds``
-        is no list.
+        If ``network`` is not a network, ``layers`` is neither "auto" nor a list of names, or ``kinds``
+        is not a list.
     ValueError
-        If the network cannot take the samples, has no such layer, or a kind is not known.
+        If the network cannot take the samples, has no such layer, or a kind is unknown.
 
     Examples
     --------
@@ -138,7 +138,7 @@ def layer_table(
     >>> [row.layer for row in layer_table(network, (1, 8, 8)) if row.stage is not None]
     ['features.1', 'features.4', 'features.5']
 
-    Rows, of which the input of the last linear layer is the embedding:
+    List the rows. The input of the last linear layer is the embedding:
 
     >>> layer_table(network, (1, 8, 8), kinds=["rows"])
     layer                  module      shape  order
@@ -186,7 +186,7 @@ def _check_kinds(kinds: Sequence[str] | None) -> None:
 
 
 def _of_rows(call: Call, trace: Trace) -> list[LayerRow]:
-    """Return the rows that a call returned, and, of a linear layer, before these what it was given."""
+    """Return the rows of a call's output, preceded by those of its input if the layer is linear."""
     name = trace.name_of_call(call)
     sides = [(name, call.output_rows)]
     if isinstance(call.module, nn.Linear):
@@ -209,7 +209,7 @@ def _rows(samples: Any, device: torch.device) -> Tensor:
     rows = samples if isinstance(samples, Tensor) else torch.as_tensor(np.asarray(samples))
     if rows.ndim < 2:
         raise ValueError(
-            f"samples has shape {tuple(rows.shape)}: give some rows, X[:2], or the shape of one as a tuple, "
-            "such as (3, 32, 32)."
+            f"samples has shape {tuple(rows.shape)}. Give some rows, X[:2], or the shape of one row as a "
+            "tuple, such as (3, 32, 32)."
         )
     return rows[:2].to(device).float()

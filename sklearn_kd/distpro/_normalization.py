@@ -1,6 +1,6 @@
-"""Normalisations: from raw importance factors to the weights of pathways.
+"""Normalisations of raw importance factors to the weights of pathways.
 
-The weights are α = n(α̃) of raw factors α̃ (Deng et al., Table 7):
+The weights α are a function of the raw factors α̃ (Deng et al., Table 7):
 
     biased_softmax    exp(α̃_p) / (Σ exp(α̃) + exp(g))
     softmax           exp(α̃_p) / Σ exp(α̃)
@@ -18,13 +18,13 @@ from torch import Tensor
 
 
 class Normalization:
-    """From raw factors to weights.
+    """Function from raw factors to weights.
 
     Attributes
     ----------
     has_scale : bool
-        Whether a raw factor says something without the others, so that it can be held against
-        a threshold.
+        Whether a raw factor has a meaning without the others, so that it can be compared with a
+        threshold.
     """
 
     has_scale = True
@@ -33,11 +33,11 @@ class Normalization:
         self.g = g
 
     def __call__(self, raw: Tensor) -> Tensor:
-        """α of raw factors of shape (..., L)."""
+        """Return α for raw factors of shape (..., L)."""
         raise NotImplementedError
 
     def jacobian(self, raw: Tensor) -> Tensor:
-        """J with J[p, j] = ∂α_p/∂α̃_j, shape (L, L), for raw factors of shape (L,)."""
+        """Return J with J[p, j] = ∂α_p/∂α̃_j, shape (L, L), for raw factors of shape (L,)."""
         raise NotImplementedError
 
 
@@ -110,7 +110,7 @@ def checked_threshold(threshold: float | str | None, normalization: str) -> floa
     Raises
     ------
     ValueError
-        If it is a number, and raw factors have no scale.
+        If the threshold is a number and the raw factors have no scale.
     """
     if threshold == "auto":
         return 0.5 if normalization == "biased_softmax" else None
@@ -118,7 +118,7 @@ def checked_threshold(threshold: float | str | None, normalization: str) -> floa
         scaled = [name for name, kind in NORMALIZATIONS.items() if kind.has_scale]
         raise ValueError(
             f"pathway_threshold={threshold!r} cannot be used with normalization={normalization!r}, whose raw "
-            "factors have no scale: all of them can be shifted or multiplied without a change of the "
-            f"weights. Set pathway_threshold=None, or a normalization of {scaled}."
+            "factors have no scale: shifting or multiplying all of them does not change the weights. "
+            f"Set pathway_threshold=None, or a normalization of {scaled}."
         )
     return None if threshold is None else float(threshold)

@@ -22,9 +22,9 @@ from sklearn_kd.teachers._paired_layers import find_layers_of_both
 
 
 class Pathway(NamedTuple):
-    """A pair of layers and a transform: the transformed map of the student is compared to the teacher's.
+    """A pair of layers and a transform of the student's map, which is then compared with the teacher's.
 
-    It has all that :func:`build_transforms` needs to build the transform again without data.
+    A pathway holds all that :func:`build_transforms` needs to rebuild the transform without data.
 
     Attributes
     ----------
@@ -65,7 +65,7 @@ def named_transforms(transforms: Sequence[str | TransformFactory]) -> dict[str, 
     Raises
     ------
     ValueError
-        If a name is not known, there is no transform, or two have the same name.
+        If a name is unknown, the list is empty, or two transforms have the same name.
     TypeError
         If a transform is neither a name nor callable.
     """
@@ -89,8 +89,8 @@ def named_transforms(transforms: Sequence[str | TransformFactory]) -> dict[str, 
             raise TypeError(f"transforms: {transform!r} is neither a name nor a callable (c_in, c_out).")
         if name in factories:
             raise ValueError(
-                f"transforms: two are named {name!r}. A process tells them apart by name: define each as a "
-                "function or class of its own name."
+                f"transforms: two are named {name!r}. A process distinguishes them by name. Define each as a "
+                "function or class with its own name."
             )
         factories[name] = factory
     return factories
@@ -117,15 +117,15 @@ def connect(
     Raises
     ------
     ValueError
-        If a pair is out of range, or "lower" meets different numbers of layers.
+        If a pair is out of range, or ``connections="lower"`` and the numbers of layers differ.
     """
     of_teacher, of_student = list(teacher_layers.items()), list(student_layers.items())
     teachers, students = list(teacher_layers), list(student_layers)
     if isinstance(connections, str) and connections == "lower" and len(teachers) != len(students):
         raise ValueError(
-            f"connections='lower' compares stages, of which there must be as many: teacher_layers are "
-            f"{teachers} ({len(teachers)}), student_layers {students} ({len(students)}). Name as many, or "
-            "give connections as a list of (teacher stage, student stage)."
+            "connections='lower' needs the same number of stages in both networks. teacher_layers are "
+            f"{teachers} ({len(teachers)}), student_layers {students} ({len(students)}). Give the same "
+            "number of layers, or connections as a list of (teacher stage, student stage)."
         )
     return [
         Pathway(teachers[i], students[j], name, i, j, of_teacher[i][1][0], of_student[j][1][0])
@@ -167,7 +167,7 @@ def _pairs(
 def build_transforms(
     pathways: Sequence[Pathway], transforms: Sequence[str | TransformFactory] = tuple(TRANSFORMS)
 ) -> nn.ModuleList:
-    """Build untrained transforms of pathways, in their order, without data.
+    """Build untrained transforms, one for each pathway in order, without data.
 
     Parameters
     ----------
@@ -179,7 +179,7 @@ def build_transforms(
     Returns
     -------
     nn.ModuleList
-        With the same names in its ``state_dict()`` as ``transforms_`` of the estimator.
+        Its ``state_dict()`` has the same names as that of the estimator's ``transforms_``.
 
     Raises
     ------
@@ -196,7 +196,10 @@ def build_transforms(
     factories = named_transforms(transforms)
     missing = sorted({pathway.transform for pathway in pathways} - set(factories))
     if missing:
-        raise ValueError(f"The pathways have the transforms {missing}; transforms has {list(factories)}.")
+        raise ValueError(
+            f"The pathways use the transforms {missing}, which are not in transforms={list(factories)}. "
+            "Give the transforms that the pathways were made with."
+        )
     return nn.ModuleList(
         factories[pathway.transform](pathway.student_channels, pathway.teacher_channels)
         for pathway in pathways
@@ -215,10 +218,10 @@ def find_pathways(
     distance: Distance,
     of_maps: bool = False,
 ) -> list[Pathway]:
-    """Return the pathways between two networks, after a trial of each on some samples.
+    """Return the pathways between two networks, after trying each on some samples.
 
-    The trial changes neither network. The keyword parameters are those of :class:`DistProClassifier`, and
-    ``of_maps``, whether y has a map for each image: maps that the networks return are no stages then.
+    The trial changes neither network. The keyword parameters are those of :class:`DistProClassifier` and
+    ``of_maps``: whether y has a map for each image. If so, the maps that the networks return are not stages.
 
     Raises
     ------
@@ -245,19 +248,19 @@ def find_pathways(
 
 
 def _check_built(built: set[int], transforms: nn.ModuleList) -> None:
-    """Raise ValueError if the first forward pass created weights: the optimizer would not have them."""
+    """Raise ValueError if the first forward pass created weights, which the optimizer would not update."""
     names = [name for name, w in transforms.named_parameters() if id(w) not in built]
     if names:
         raise ValueError(
-            f"transforms have weights that only the first forward pass makes, such as {names[0]!r}. Make "
-            "them when the transform is built: it is made from the channels, (c_in, c_out)."
+            f"transforms have weights that only the first forward pass creates, such as {names[0]!r}. Create "
+            "them in the transform's constructor, which gets the numbers of channels (c_in, c_out)."
         )
 
 
 class PathwayLosses:
-    """Computes the losses of pathways from maps of both networks.
+    """Compute the losses of pathways from maps of both networks.
 
-    The modules are arguments of each call; the object holds none.
+    The object holds no modules: they are arguments of each call.
 
     Parameters
     ----------
@@ -284,14 +287,14 @@ class PathwayLosses:
         teacher_maps: Mapping[str, Tensor],
         active: Sequence[int],
     ) -> list[Tensor]:
-        """Return the losses of the ``active`` pathways; no other is computed.
+        """Compute and return the losses of the ``active`` pathways only.
 
         Parameters
         ----------
         transforms : nn.ModuleList
             One for each pathway, active or not.
         maps, teacher_maps : mapping of str to Tensor
-            Maps of the student and the teacher by layer, at least of the active pathways.
+            Maps of the student and the teacher by layer, at least those of the active pathways.
         active : sequence of int
             Indices of pathways.
 
@@ -322,8 +325,8 @@ class PathwayLosses:
         Raises
         ------
         ValueError
-            If the output of a transform has not the shape of the teacher's map, a distance is no
-            single number, or either of them writes into its input.
+            If the output of a transform does not have the shape of the teacher's map, a distance is not
+            a single number, or either of them writes into its input.
         """
         with feature_hooks(student, [pathway.student_layer for pathway in self.pathways]) as maps:
             student(x)
@@ -338,7 +341,7 @@ class PathwayLosses:
             _check_distance(distance)
             if versions != (given._version, theirs._version):
                 raise ValueError(
-                    f"transform {pathway.transform!r}, or distance, writes into a map that other pathways "
+                    f"transform {pathway.transform!r} or distance writes into a map that other pathways "
                     "share. Set inplace=False in its modules."
                 )
 
@@ -347,9 +350,9 @@ def _check_transformed(ours: Any, theirs: Tensor, pathway: Pathway) -> None:
     if not isinstance(ours, Tensor) or ours.shape != theirs.shape:
         got = tuple(ours.shape) if isinstance(ours, Tensor) else type(ours).__name__
         raise ValueError(
-            f"transforms: {pathway.transform!r} gives {got} where the teacher's map at "
-            f"{pathway.teacher_layer!r} is {tuple(theirs.shape)}. It is made by (c_in, c_out) and called "
-            "with (x, size): resize to size and give c_out channels."
+            f"transforms: {pathway.transform!r} returns {got}, but the teacher's map at "
+            f"{pathway.teacher_layer!r} has shape {tuple(theirs.shape)}. A transform is made with (c_in, "
+            "c_out) and called with (x, size): resize to size and return c_out channels."
         )
 
 
@@ -357,6 +360,6 @@ def _check_distance(distance: Any) -> None:
     if not isinstance(distance, Tensor) or distance.ndim:
         got = tuple(distance.shape) if isinstance(distance, Tensor) else type(distance).__name__
         raise ValueError(
-            f"distance must give one number, a tensor of shape (), for two maps; it gave {got}. Take the "
-            "mean."
+            f"distance must return one number, a tensor of shape (), for two maps; it returned {got}. Take "
+            "the mean."
         )

@@ -1,4 +1,4 @@
-"""Distillation processes: the weights of pathways over a search, for another training to follow."""
+"""Distillation processes: weights of pathways over a search, which another training can follow."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 ProcessT = TypeVar("ProcessT", bound="DistillationProcess")
 
-# What ``DistProClassifier(weights=...)`` takes.
+# The values that ``DistProClassifier(weights=...)`` takes.
 WEIGHTS = ("process", "equal", "final", "mean", "reversed")
 
-# Formats of the file. 2 has lambda1 and T, which a reader of format 1 would ignore; 3 has the
+# Formats of the file. 2 adds lambda1 and T, which a reader of format 1 would ignore. 3 adds the
 # metaparameters of a regressor's loss.
 _FORMATS = (1, 2, 3)
 _OF_OUTPUTS = "output_term"
@@ -37,43 +37,49 @@ _OF_OUTPUTS = "output_term"
 class DistillationProcess:
     """Raw importance factors of all pathways at all steps of a search.
 
-    Save it, plot it, or let another training follow it: with another number of steps by
-    interpolation, with another student, or on other data, as long as the pathways connect the same
-    stages by the same transforms [1]_.
+    Save it, plot it, or train with it again. The other training may have another student, other data or
+    another number of steps, to which the process is interpolated. Its pathways must connect the same stages
+    by the same transforms [1]_.
 
     Parameters
     ----------
     raw : array-like of shape (n_steps, L)
-        Raw factors in step t of the search, by row t.
+        Raw factors. Row t is step t of the search.
     pathways : sequence of L Pathway
+        The pathways, in the order of the columns of ``raw``.
     normalization : str, default="biased_softmax"
         Function from raw factors to weights: "biased_softmax", "softmax", "biased_l1", "l1" or
         "sigmoid".
     softmax_bias : float, default=1.0
         Bias of "biased_softmax".
     logit_term : array-like of shape (n_steps, 2) or None, default=None
-        (lambda1, T) in step t of the search, by row t, if they were learned with the factors.
+        (lambda1, T) if they were learned with the factors. Row t is step t of the search.
     output_term : MetaparameterProcess of n_steps rows or None, default=None
-        lambda1, and what else the loss of a :class:`DistProRegressor` has, in step t of the search, by row
-        t, if they were learned with the factors. A process has one of the two at most.
+        lambda1 and the other metaparameters of the loss of a :class:`DistProRegressor`, if they were learned
+        with the factors. Row t is step t of the search. A process has at most one of ``logit_term`` and
+        ``output_term``.
     settings : dict or None, default=None
         Settings of the search, for the record: plain numbers and strings.
     versions : dict or None, default=None
-        Versions of the libraries. None: the running ones.
+        Versions of the libraries. None: the installed ones.
 
     Attributes
     ----------
     raw : ndarray of shape (n_steps, L), float32
+        The raw factors.
     pathways : list of Pathway
+        The pathways.
     logit_term : ndarray of shape (n_steps, 2), float32, or None
+        (lambda1, T) at each step.
     output_term : MetaparameterProcess or None
+        The metaparameters of a regressor's loss at each step.
     normalization, softmax_bias, settings, versions
-        As given.
+        The given parameters.
 
     See Also
     --------
-    DistProClassifier : Searches a process, or follows one.
-    ProcessDisplay : Draws one.
+    DistProClassifier : Search a process, or follow one.
+    ProcessDisplay : Draw a process.
 
     References
     ----------
@@ -111,15 +117,15 @@ class DistillationProcess:
         self.normalization, self.softmax_bias = normalization, float(softmax_bias)
         if not math.isfinite(self.softmax_bias):
             raise ValueError(
-                f"softmax_bias={softmax_bias!r} must be a finite number: the bias of biased_softmax, 1.0 by "
-                "default."
+                f"softmax_bias={softmax_bias!r} must be a finite number. It is the bias of biased_softmax; "
+                "the default is 1.0."
             )
         self.settings = {name: simplified(value) for name, value in (settings or {}).items()}
         self.versions = versions_for_the_record() if versions is None else dict(versions)
         if self.raw.ndim != 2 or self.raw.size == 0 or self.raw.shape[1] != len(self.pathways):
             raise ValueError(
-                f"raw has shape {self.raw.shape}; it must be (n_steps, {len(self.pathways)}), at least one "
-                "step and one pathway, and one column for each pathway."
+                f"raw has shape {self.raw.shape}; it must be (n_steps, {len(self.pathways)}), with one "
+                "column for each pathway, and at least one step and one pathway."
             )
         if not np.isfinite(self.raw).all():
             raise ValueError("raw must be finite.")
@@ -150,19 +156,20 @@ class DistillationProcess:
     def at(self, t: int, n_steps: int) -> np.ndarray:
         """Return the weights α at step t of a training of ``n_steps`` steps.
 
-        Interpolate the raw rows linearly at t (len(process) − 1)/(n_steps − 1), then normalise: the
-        first step has the first row, the last step the last row.
+        Interpolate the raw rows linearly at t (len(process) − 1)/(n_steps − 1), then normalise. The
+        first step gets the first row, and the last step the last row.
 
         Parameters
         ----------
         t : int
             From 0 to ``n_steps`` − 1.
         n_steps : int
-            Number of steps, at least 1. A single step has the first row.
+            Number of steps, at least 1. A single step gets the first row.
 
         Returns
         -------
         ndarray of shape (L,)
+            The weights of the pathways.
 
         Raises
         ------
@@ -170,7 +177,7 @@ class DistillationProcess:
             If t is out of range.
         """
         if not 0 <= t < n_steps:
-            raise ValueError(f"t={t!r} is no step of a training of n_steps={n_steps!r}: 0 <= t < n_steps.")
+            raise ValueError(f"t={t!r} must be in 0 <= t < n_steps, with n_steps={n_steps!r}.")
         return self._normalized(self.raw_at(np.array([t]), n_steps))[0]
 
     def raw_at(self, t: np.ndarray, n_steps: int) -> np.ndarray:
@@ -179,27 +186,33 @@ class DistillationProcess:
         Parameters
         ----------
         t : ndarray of int
+            Steps, from 0 to ``n_steps`` − 1.
         n_steps : int
+            Number of steps, at least 1.
 
         Returns
         -------
         ndarray of shape (len(t), L)
+            The interpolated rows of ``raw``.
         """
         return resampled(self.raw, t, n_steps)
 
     def logit_term_at(self, t: np.ndarray, n_steps: int) -> np.ndarray | None:
         """Return (lambda1, T) at several steps of a training of ``n_steps`` steps.
 
-        Interpolate lambda1 and log T between the rows: the search learns in these coordinates.
+        Interpolate lambda1 and log T between the rows, because the search learns these.
 
         Parameters
         ----------
         t : ndarray of int
+            Steps, from 0 to ``n_steps`` − 1.
         n_steps : int
+            Number of steps, at least 1.
 
         Returns
         -------
-        ndarray of shape (len(t), 2), or None if the process has no ``logit_term``
+        ndarray of shape (len(t), 2) or None
+            (lambda1, T) at each step. None if the process has no ``logit_term``.
         """
         if self.logit_term is None:
             return None
@@ -225,18 +238,19 @@ class DistillationProcess:
         Returns
         -------
         DistillationProcess
+            A process for the other task's pathways.
 
         Raises
         ------
         ValueError
-            If the pathways are not the same; the message lists both.
+            If the pathways differ. The message lists both.
         """
         own, wanted = [p.key for p in self.pathways], [p.key for p in pathways]
         if sorted(own) != sorted(wanted):
             raise ValueError(
-                "process is of other pathways. (Teacher stage, student stage, transform) of the process: "
+                "process has other pathways. (Teacher stage, student stage, transform) of the process: "
                 f"{own}; of this estimator: {wanted}. Set teacher_layers, student_layers, connections and "
-                "transforms to those that it was searched with, or search a new one with process=None."
+                "transforms to those of its search, or search a new process with process=None."
             )
         return DistillationProcess(
             self.raw[:, [own.index(key) for key in wanted]],
@@ -258,35 +272,38 @@ class DistillationProcess:
         Parameters
         ----------
         path : str or path-like
-            Path of the file, by custom with the suffix ``.npz``. An existing file is replaced
+            Path of the file, usually with the suffix ``.npz``. An existing file is replaced
             completely or not at all.
 
         Raises
         ------
         OSError
-            If the file cannot be written, as on a full disk. An existing file then stays.
+            If the file cannot be written, for example because the disk is full. An existing file is then
+            kept.
         """
         about, arrays = process_content(self)
         write_described(path, _format_of(self), about, arrays)
 
     @classmethod
     def load(cls, path: str | PathLike[str]) -> Self:
-        """Read a file that :meth:`save` has written, without running any code in it.
+        """Read a file written by :meth:`save`, without running any code in it.
 
         Parameters
         ----------
         path : str or path-like
+            Path of the file.
 
         Returns
         -------
         DistillationProcess
+            The saved process.
 
         Raises
         ------
         OSError
             If the file does not exist or cannot be read.
         ValueError
-            If the file holds no process, or asks for more memory than its length allows.
+            If the file does not hold a process, or asks for more memory than its length allows.
         """
         return read_described(
             path,
@@ -298,12 +315,12 @@ class DistillationProcess:
 
 
 def process_content(process: DistillationProcess) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return the values, in the forms of ``JSON_VALUES``, and the arrays that a file of a process holds.
+    """Return the content of a process's file: the values, in the forms of ``JSON_VALUES``, and the arrays.
 
     Raises
     ------
     Unserializable
-        If JSON has no form for a setting.
+        If a setting cannot be written as JSON.
     """
     about = {
         "pathways": [pathway._asdict() for pathway in process.pathways],
@@ -330,14 +347,14 @@ def _format_of(process: DistillationProcess) -> int:
 def process_of_content(
     about: Mapping[str, Any], arrays: Mapping[str, np.ndarray], cls: type[ProcessT]
 ) -> ProcessT:
-    """Make a process, of class ``cls``, from the result of :func:`process_content`.
+    """Make a process of class ``cls`` from the result of :func:`process_content`.
 
     Raises
     ------
     ContentError
-        If a pathway is none.
+        If an entry of the pathways is not a pathway.
     Exception
-        Of any type, if the content is wrong otherwise.
+        Of any type, if the content is wrong in another way.
     """
     about = dict(about)
     pathways = [pathway_of_content(fields) for fields in about.pop("pathways")]
@@ -380,10 +397,13 @@ def _check_output_term(term: Any, n_steps: int, *, alone: bool) -> None:
     if not isinstance(term, MetaparameterProcess):
         raise TypeError(f"output_term={str(term)[:100]} must be a MetaparameterProcess.")
     if len(term) != n_steps:
-        raise ValueError(f"output_term has {len(term)} steps, and raw {n_steps}. Give as many rows in both.")
+        raise ValueError(
+            f"output_term has {len(term)} steps, and raw {n_steps}. Give both the same number of rows."
+        )
     if not alone:
         raise ValueError(
-            "logit_term and output_term: the former is a classifier's, the latter a regressor's. Give one."
+            "logit_term and output_term are both given. Give logit_term for a classifier, or output_term "
+            "for a regressor."
         )
 
 
@@ -408,11 +428,11 @@ def retraining_weights(
         Number of steps of the retraining.
     weights : {"process", "equal", "final", "mean", "reversed"}
         "process": the process. "equal": 1/L each. "final": the last weights at all steps. "mean": the
-        mean of each pathway over time, with 0 for the steps at which it is left out, which keeps the
-        overall strength. "reversed": the process backwards.
+        mean of each pathway over time, with 0 for the steps that leave it out, so that the overall
+        strength is unchanged. "reversed": the process backwards.
     threshold : float or None
-        Threshold: a pathway is left out where its raw factor is at most this. The other weights are
-        not renormalised. None: no pathway is left out.
+        A pathway is left out at the steps at which its raw factor is at most this. The other weights
+        are not renormalised. None: no pathway is left out.
     n_pathways : int
 
     Returns

@@ -1,4 +1,4 @@
-"""Pathways as a term of features, beside others in a list of losses."""
+"""Pathways as a feature term in a list of losses."""
 
 from __future__ import annotations
 
@@ -25,42 +25,44 @@ from sklearn_kd.teachers._features import FeatureTeacher
 
 
 class Pathways(FeatureTerm):
-    """DistPro's pathways as a term of a list of losses: ``loss=["kd", Pathways(), ReviewKD(weight=5)]``.
+    """DistPro's pathways as a term in a list of losses: ``loss=["kd", Pathways(), ReviewKD(weight=5)]``.
 
-    Every pathway from a layer of the teacher through a transform to a layer of the student has a raw
-    importance factor. They are one metaparameter, ``pathways_importance`` of shape (L,), normalised to
-    weights. :class:`DistProClassifier` has this term alone; it searches the factors, and its retraining
-    follows them over time. The parameters are those of that estimator.
+    Each pathway, from a layer of the teacher through a transform to a layer of the student, has a raw
+    importance factor. The factors are one metaparameter, ``pathways_importance`` of shape (L,), and are
+    normalised to weights. :class:`DistProClassifier`, which has no other feature term, searches the factors
+    and then trains again with their values over time. The parameters are those of that estimator.
 
     Parameters
     ----------
     weight : float, default=1.0
-        Factor on the sum over the pathways, or where it starts.
+        Factor on the sum over the pathways, or its start if it is learned.
     weight_bounds : tuple of (float, float), "auto" or "fixed", default="fixed"
         As in :class:`~sklearn_kd.losses.FeatureTerm`. "fixed": only the importance factors are learned, as in
-        :class:`DistProClassifier`. Else the weight is a second metaparameter, ``pathways_weight``.
+        :class:`DistProClassifier`. Otherwise the weight is a second metaparameter, ``pathways_weight``.
     teacher_layers, student_layers : "auto" or list of str, default="auto"
         Layers whose maps are compared. "auto": the stages of both networks.
     connections : "all", "lower" or list of (int, int), default="all"
         Pairs of stages (teacher, student). "lower": the teacher's stage is not above the student's.
     transforms : list of str or callable, default=("conv1", "conv2", "conv3")
+        Transforms of the student's map to the shape of the teacher's, one pathway for each.
     distance : {"hcl", "mse", "l1"} or callable, default="hcl"
+        Distance between the transformed map of the student and the teacher's map.
     normalization : {"biased_softmax", "softmax", "biased_l1", "l1", "sigmoid"}, default="biased_softmax"
-        From raw factors to weights (Deng et al., Table 7).
+        Function from raw factors to weights [1]_ (Table 7).
     softmax_bias : float, default=1.0
         g of the biased softmax.
     importance_lr : float, default=0.05
-        Learning rate of Adam for the factors, and for the weights of all terms beside them.
+        Adam's learning rate for the factors and for the weights of all terms.
     importance_bounds : tuple of (float, float), default=(-3.0, 5.0)
-        Bounds of the raw factors, which start at 1; strategies that try values draw between them.
-        :class:`DistProClassifier` has none.
+        Bounds of the raw factors, which start at 1. Strategies that try values draw between the bounds.
+        :class:`DistProClassifier` has no bounds.
     pathway_threshold : float, "auto" or None, default="auto"
         A retraining does not compute a pathway whose raw factor is at most this. "auto": 0.5 with the biased
-        softmax, else None. None: all are computed.
+        softmax, otherwise None. None: compute all pathways.
 
     Notes
     -----
-    A distance is of two batches of maps, so that ``sample_weight`` does not weigh this term.
+    ``sample_weight`` has no effect on this term, because a distance compares two batches of maps.
 
     References
     ----------
@@ -114,7 +116,7 @@ class Pathways(FeatureTerm):
         if self.normalization not in NORMALIZATIONS:
             raise ValueError(
                 f"normalization={self.normalization!r} is not known."
-                f"{did_you_mean(self.normalization, tuple(NORMALIZATIONS))} It is one of "
+                f"{did_you_mean(self.normalization, tuple(NORMALIZATIONS))} Give one of "
                 f"{list(NORMALIZATIONS)}."
             )
         checked_threshold(self.pathway_threshold, self.normalization)
@@ -136,12 +138,12 @@ class Pathways(FeatureTerm):
         raise TypeError("Pathways has no loss of paired layers.")
 
     def importance(self, n_pathways: int, components: tuple[str, ...] | None = None) -> Metaparameter:
-        """Return the raw factors of so many pathways, with words for each.
+        """Return the raw factors of ``n_pathways`` pathways, with a description of each.
 
         Raises
         ------
         ValueError
-            If the start lies outside ``importance_bounds``, or these are no two numbers.
+            If the start lies outside ``importance_bounds``, or these are not two numbers.
         """
         with error_context("importance_bounds"):
             factors = importance_factors(n_pathways)[IMPORTANCE]
@@ -155,11 +157,15 @@ class Pathways(FeatureTerm):
         Parameters
         ----------
         name : str
-            Of the term. Its metaparameter is ``NAME_importance``.
+            Name of the term. Its metaparameter is ``NAME_importance``.
         teacher : FeatureTeacher
+            The teacher's feature maps.
         student : nn.Module
+            The student.
         samples : Tensor of shape (2, ...)
+            Two rows on which both networks are tried.
         of_maps : bool
+            Whether y has a map for each image.
         """
         pathways = find_pathways(
             teacher,
@@ -190,13 +196,14 @@ class Pathways(FeatureTerm):
         Parameters
         ----------
         bound : BoundPathways
+            The term after a search.
         raw : ndarray of shape (n_steps, L)
             Raw factors at all steps of a retraining.
 
         Returns
         -------
         BoundPathways or None
-            None: no pathway is left.
+            None if no pathway is left.
         """
         threshold = checked_threshold(self.pathway_threshold, self.normalization)
         if threshold is None:

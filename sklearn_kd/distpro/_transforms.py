@@ -15,7 +15,7 @@ from sklearn_kd.losses._map_parts import normalised_convolution, resized
 # Largest number of channels between the convolutions.
 _WIDEST = 512
 
-# Makes a transform, given the numbers of channels of the student's and the teacher's map.
+# Makes a transform from the numbers of channels of the student's and the teacher's map.
 TransformFactory = Callable[[int, int], nn.Module]
 
 
@@ -27,7 +27,7 @@ class Gate(nn.Module):
         self.conv = nn.Conv2d(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return a map of the shape of x."""
+        """Return a map with the shape of x."""
         return x * self.conv(x)
 
 

@@ -93,7 +93,7 @@ class DistProClassifier(ClassifierMethods, BaseDistiller):
     distill_weight : float, default=1.0
         Factor on the sum over pathways.
     logit_weight : float or "learned", default=0.0
-        Weight of the soft loss T² · CE(teacher at T, student at T) beside the pathways. With 0, the teacher
+        Weight of the soft loss T² · CE(teacher at T, student at T) added to the pathways. With 0, the teacher
         need not know the classes. "learned": the labels have weight lambda1 and the soft loss 1 − lambda1,
         as in :class:`DistilledClassifier`. The hypergradient that moves the pathways then also learns
         lambda1, starting at 0.5, and T. The process records both; a given process must have them.

@@ -81,7 +81,7 @@ class DistProRegressor(RegressorMethods, BaseDistiller):  # type: ignore[misc]  
     distill_weight : float, default=1.0
         Factor on the sum over pathways.
     output_weight : float or "learned", default=0.0
-        Weight of L(teacher's predictions) beside the pathways, the counterpart of ``logit_weight`` of
+        Weight of L(teacher's predictions) added to the pathways, the counterpart of ``logit_weight`` of
         :class:`DistProClassifier`. Unless it is 0, the teacher must predict y, in its units. "learned": y has
         weight lambda1 and the teacher's predictions 1 − lambda1, as in :class:`DistilledRegressor`. The
         hypergradient that moves the pathways then also learns lambda1, starting at 0.5, and the loss's other

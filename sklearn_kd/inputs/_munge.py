@@ -38,7 +38,7 @@ class Munge(BaseEstimator):
         Number of made-up rows per row of D_train, including unlabelled rows. Above 1, some rows are used
         more than once; below 1, a random part of the rows is used.
     p : float, default=0.5
-        Probability of mixing a column, in [0, 1]. The default is AutoGluon's too. Smaller values stay nearer
+        Probability of mixing a column, in [0, 1]. The default is also AutoGluon's. Smaller values stay nearer
         to the rows.
     s : float, default=1.0
         Divisor of the standard deviation, above 0. Larger values mean less noise.

@@ -167,7 +167,7 @@ def with_unlabeled(
     train : DistillationData
         D_train without a teacher's logits.
     further : sequence of UnlabeledRows
-        Sparse or dense, whichever form D_train has.
+        Sparse or dense, whatever the form of D_train.
     unlabeled_share : float or "auto"
         The share of unlabelled rows in a batch.
     """

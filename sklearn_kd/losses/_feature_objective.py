@@ -59,7 +59,7 @@ class FeatureObjective:
     Parameters
     ----------
     terms : sequence of BoundTerm
-        In the order of their metaparameters.
+        Terms, in the order of their metaparameters.
     teacher : FeatureTeacher or None
         It is left out of pickles once training has begun; training processes receive it before.
     output_loss : OutputLoss

@@ -1,4 +1,4 @@
-"""Metrics of a number for every pixel, such as its depth."""
+"""Metrics for a number for each pixel, such as its depth."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from sklearn_kd.tasks._numbers import as_floats
 
 
 def masked_root_mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
-    """Return the root of the mean squared error over the pixels that have a target.
+    """Return the root mean squared error over the pixels that have a target.
 
-    The pixels of all images count together.
+    The pixels of all images are pooled.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples, H, W)
-        The target of each pixel; NaN: it has none, and is left out.
+        The target of each pixel. NaN: the pixel has no target and is left out.
     y_pred : array-like of shape (n_samples, H, W)
+        The prediction of each pixel.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the images.
 
     Returns
     -------
     float
-        0 is the best.
+        At least 0. Lower is better.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def masked_root_mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: A
     >>> round(masked_root_mean_squared_error(y_true, y_pred), 3)  # of 0, 0 and 3
     1.732
 
-    As a scorer of a search, which is greater the better:
+    Make a scorer for a search. Scorers are greater for better predictions:
 
     >>> from sklearn.metrics import make_scorer
     >>> scorer = make_scorer(masked_root_mean_squared_error, greater_is_better=False)
@@ -56,20 +57,21 @@ def masked_root_mean_squared_error(y_true: Any, y_pred: Any, *, sample_weight: A
 def masked_mean_relative_error(y_true: Any, y_pred: Any, *, sample_weight: Any = None) -> float:
     """Return the mean of abs(y_pred − y_true) / abs(y_true) over the pixels that have a target.
 
-    Papers on depth call it REL or AbsRel. The pixels of all images count together.
+    Papers on depth call this error REL or AbsRel. The pixels of all images are pooled.
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples, H, W)
-        The target of each pixel, not 0; NaN: it has none, and is left out.
+        The target of each pixel, not 0. NaN: the pixel has no target and is left out.
     y_pred : array-like of shape (n_samples, H, W)
+        The prediction of each pixel.
     sample_weight : array-like of shape (n_samples,), default=None
         Weights of the images.
 
     Returns
     -------
     float
-        0 is the best.
+        At least 0. Lower is better.
 
     Raises
     ------
@@ -88,14 +90,14 @@ def masked_mean_relative_error(y_true: Any, y_pred: Any, *, sample_weight: Any =
     true, predicted, weight = _known_pixels(y_true, y_pred, sample_weight)
     if not true.all():
         raise ValueError(
-            f"y_true is 0 in {np.count_nonzero(true == 0)} pixels, of which there is no relative error. Give "
-            "NaN where the target is not known."
+            f"y_true is 0 in {np.count_nonzero(true == 0)} pixels, whose relative error is undefined. Give "
+            "NaN for pixels whose target is unknown."
         )
     return float(np.average(np.abs(predicted - true) / np.abs(true), weights=weight))
 
 
 def _known_pixels(y_true: Any, y_pred: Any, sample_weight: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return target, prediction and weight of the pixels that have a target and count, float64."""
+    """Return target, prediction and weight, float64, of the pixels with a target and a positive weight."""
     true, predicted, weight = checked_maps(y_true, y_pred, sample_weight)
     true = as_floats(true, "y_true", keep_float32=True)
     predicted = as_floats(predicted, "y_pred", keep_float32=True)

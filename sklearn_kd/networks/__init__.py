@@ -1,4 +1,4 @@
-"""Networks for images of 32×32 with which papers on distillation compare, and their published weights."""
+"""Networks for 32×32 images that papers on distillation use, and a loader of their published weights."""
 
 from sklearn_kd.networks._mobilenet import MobileNetV2
 from sklearn_kd.networks._published import NETWORKS, load_published

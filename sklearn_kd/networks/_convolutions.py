@@ -1,4 +1,4 @@
-"""Convolutions without bias, for batch normalisation behind them, and initial weights."""
+"""Convolutions without bias, to be followed by batch normalisation, and initial weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from torch import nn
 
 
 def convolution(fan_in: int, fan_out: int, size: int = 3, stride: int = 1, groups: int = 1) -> nn.Conv2d:
-    """Make a convolution that keeps height and width at a stride of 1.
+    """Make a convolution that keeps height and width if the stride is 1.
 
     Parameters
     ----------

@@ -22,11 +22,12 @@ _STAGES = ((16, 1, 1), (24, 2, 1), (32, 3, 2), (64, 4, 2), (96, 3, 1), (160, 3, 
 class MobileNetV2(nn.Module):
     """MobileNetV2, at the size of CIFAR.
 
-    A convolution, seven stages of inverted residuals, a 1×1 convolution to 1280 channels, the mean over what
-    is left of the image, and one linear layer [1]_. An inverted residual is a 1×1 convolution to
+    The network has a convolution, seven stages of inverted residuals, a 1×1 convolution to 1280 channels, and
+    a linear layer after the mean over the image [1]_. An inverted residual is a 1×1 convolution to
     ``expansion`` times as many channels, a 3×3 convolution of each channel and a 1×1 convolution. An image of
-    32×32 has 16×16, 8×8, 4×4 and 2×2 pixels inside. Against the paper the second stage does not halve the
-    image, the first stage has its first convolution too, and ReLU has no upper limit: so RepDistiller has it.
+    32×32 pixels shrinks to 16×16, 8×8, 4×4 and 2×2. As in RepDistiller, and unlike the paper, the second
+    stage does not halve the image, the blocks of the first stage have their first convolution too, and ReLU
+    has no upper limit.
 
     Inputs are pixels in [0, 1]. The network normalises them itself.
 
@@ -35,9 +36,9 @@ class MobileNetV2(nn.Module):
     n_classes : int, default=100
         Width of the output; filled in by :class:`~sklearn_kd.DistilledClassifier`.
     width : float, default=0.5
-        Factor of all channels but those of the last convolution, which has 1280 or more.
+        Factor of all channels except those of the last convolution, which has 1280 or more.
     expansion : int, default=6
-        Factor of the channels inside the blocks, those of the first stage excepted.
+        Factor of the channels inside the blocks, except in the first stage.
     mean, std : sequence of float, default=(0.5071, 0.4867, 0.4408) and (0.2675, 0.2565, 0.2761)
         Mean and standard deviation of each input channel in [0, 1], one number for each channel of the
         images. The defaults are CIFAR-100's.
@@ -45,25 +46,26 @@ class MobileNetV2(nn.Module):
     Attributes
     ----------
     conv1 : Sequential
-        Before the stages: ``conv1.0`` is the convolution.
+        The layers before the stages; ``conv1.0`` is the convolution.
     blocks : ModuleList
-        The stages, of which the first, the third, the fourth and the sixth begin a new size. Blocks have one
+        The stages. A new size begins with the first, the third, the fourth and the sixth. Blocks have one
         part, ``conv``: ``blocks.2.0.conv.3``.
     conv2 : Sequential
-        Behind the stages.
+        The layers after the stages.
     classifier : Sequential
         ``classifier.0`` is the linear layer.
     normalize : PixelNormalization
+        The normalisation of the inputs.
 
     Raises
     ------
     ValueError
         If ``width`` leaves a stage without channels, ``n_classes`` or ``expansion`` is below 1, or ``mean``
-        and ``std`` do not fit each other.
+        and ``std`` differ in length.
 
     Notes
     -----
-    The names of the weights are those of RepDistiller and mdistiller.
+    Weights have the same names as in RepDistiller and mdistiller.
 
     References
     ----------
@@ -93,8 +95,8 @@ class MobileNetV2(nn.Module):
         check_sizes(n_classes=n_classes, expansion=expansion)
         if not _is_factor(width) or width * _STAGES[0][0] < 1:
             raise ValueError(
-                f"width={width!r} must be a number that leaves the first stage, of {_STAGES[0][0]} · width "
-                "channels, one channel or more."
+                f"width={width!r} must be a number that leaves the first stage, with {_STAGES[0][0]} · width "
+                "channels, at least one channel."
             )
         fan_in, last = int(_FIRST * width), int(_LAST * max(width, 1))
         self.normalize = PixelNormalization(mean, std)
@@ -133,7 +135,7 @@ def _stage(fan_in: int, fan_out: int, n_blocks: int, stride: int, expansion: int
 
 
 class _InvertedResidual(nn.Module):
-    """Expand, convolve each channel, project; add the input where its shape is the same."""
+    """Expand, convolve each channel, project; add the input if it has the same shape."""
 
     def __init__(self, fan_in: int, fan_out: int, expansion: int, stride: int = 1):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Normalises pixels inside a network."""
+"""Normalisation of pixels inside a network."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch import Tensor, nn
 
 from sklearn_kd.students._resnet import check_normalisation
 
-# Mean and standard deviation of the channels of CIFAR-100's training images in [0, 1], rounded as
-# RepDistiller and mdistiller have them: their trained weights expect these.
+# Mean and standard deviation of the channels of CIFAR-100's training images in [0, 1], rounded as in
+# RepDistiller and mdistiller, whose trained weights expect these numbers.
 CIFAR100_MEAN = (0.5071, 0.4867, 0.4408)
 CIFAR100_STD = (0.2675, 0.2565, 0.2761)
 
 
 class PixelNormalization(nn.Module):
-    """Turns pixels in [0, 1] into (x - mean) / std, channel by channel.
+    """Normalise pixels in [0, 1] to (x - mean) / std, channel by channel.
 
-    ``mean`` and ``std`` are buffers: they are saved with the weights. Weights without them, such as published
-    ones, load too and leave them as they are. A method is called in place of the module, because the output
-    of a module is a candidate for "auto" layers, which normalised pixels are not.
+    ``mean`` and ``std`` are buffers, which are saved with the weights. Weights without them, such as
+    published ones, load too and leave them unchanged. The networks call the method :meth:`pixels`, not the
+    module: "auto" could choose the output of a module as a layer, but normalised pixels are not one.
 
     Parameters
     ----------
@@ -31,7 +31,7 @@ class PixelNormalization(nn.Module):
     Raises
     ------
     ValueError
-        If ``mean`` and ``std`` do not fit each other.
+        If ``mean`` and ``std`` differ in length.
     """
 
     mean: Tensor
@@ -45,7 +45,7 @@ class PixelNormalization(nn.Module):
         self.register_load_state_dict_pre_hook(_keep_own)
 
     def pixels(self, x: Tensor) -> Tensor:
-        """Return the normalised images, of the shape of ``x``: (B, n_channels, h, w).
+        """Return the normalised images, with the shape of ``x``: (B, n_channels, h, w).
 
         Raises
         ------
@@ -54,7 +54,7 @@ class PixelNormalization(nn.Module):
         """
         # A single channel would be broadcast to all channels without an error.
         if x.ndim != 4 or x.shape[1] != len(self.mean):
-            remedy = "mean and std of the images' channels" if x.ndim == 4 else "X as images: X.reshape(...)"
+            remedy = "mean and std for each channel" if x.ndim == 4 else "X as images: X.reshape(...)"
             raise ValueError(
                 f"the network takes images of shape (n, {len(self.mean)}, height, width), one channel for "
                 f"each number in mean; got {tuple(x.shape)}. Give {remedy}."
@@ -63,6 +63,6 @@ class PixelNormalization(nn.Module):
 
 
 def _keep_own(module: nn.Module, state_dict: dict[str, Any], prefix: str, *_: Any) -> None:
-    """Add the layer's own numbers to a state dict that is loaded and has none."""
+    """Add the layer's own numbers to a state dict that is being loaded without them."""
     for name, buffer in module.named_buffers():
         state_dict.setdefault(f"{prefix}{name}", buffer)

@@ -1,4 +1,4 @@
-"""Networks by the names under which they are published, and their trained weights."""
+"""Networks by their published names, and a loader of their trained weights."""
 
 from __future__ import annotations
 
@@ -44,25 +44,26 @@ NETWORKS: dict[str, Callable[..., nn.Module]] = ByName(
     }
 )
 
-# What a network may have that a file lacks: counts of batches and the normalisation of pixels.
+# Names that a file may lack: counts of batches and the normalisation of pixels.
 _OWN = ("num_batches_tracked", "mean", "std")
 _MOST_NAMES = 4
-_N_CLASSES = 100  # of the networks that weights are compared with, if the weights do not tell
+_N_CLASSES = 100  # of the networks that weights are compared with, if the weights do not show it
 
 
 def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Module:
-    """Load trained weights that others have published into a network.
+    """Load published weights into a network.
 
-    The file is one of :func:`torch.save`: a state dict, or a checkpoint with the state dict under "model",
-    "state_dict", "model_state_dict" or "net". The prefixes "module." of a parallel and "_orig_mod." of a
-    compiled network are left out. No code in the file is run.
+    The file is one written by :func:`torch.save`: a state dict, or a checkpoint with the state dict under
+    "model", "state_dict", "model_state_dict" or "net". The prefixes "module." of a parallel network and
+    "_orig_mod." of a compiled one are removed. No code in the file is run.
 
     Parameters
     ----------
     network : nn.Module or str
-        The network, whose weights are replaced, or a name in ``NETWORKS``. By name, the number of classes is
-        read off the weights, and pixels are normalised as CIFAR-100's.
+        The network whose weights are replaced, or a name in ``NETWORKS``. For a name, the number of classes
+        is inferred from the weights, and pixels are normalised with CIFAR-100's mean and standard deviation.
     path : str or path-like
+        Path of the file.
 
     Returns
     -------
@@ -74,15 +75,15 @@ def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Mo
     FileNotFoundError
         If there is no such file.
     ValueError
-        If there is no network of this name; if the file holds no weights, or those of another network, with
-        what does not fit; if weights are NaN or infinite, with the name of a tensor.
+        If there is no network with this name, if the file does not hold weights or holds those of another
+        network, or if weights are NaN or infinite. The message names the tensors.
     TypeError
         If ``network`` is neither a network nor a name.
 
     Notes
     -----
-    The networks take pixels in [0, 1] and normalise them themselves. Weights that were trained with another
-    mean and standard deviation need a network that is built with them:
+    The networks take pixels in [0, 1] and normalise them themselves. For weights trained with another mean
+    and standard deviation, build the network with these:
     ``load_published(WideResNet(40, 2, n_classes=10, mean=..., std=...), path)``.
 
     Examples
@@ -101,7 +102,7 @@ def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Mo
         return _load_by_name(network, path)
     if not isinstance(network, nn.Module):
         raise TypeError(
-            f"network={network!r} must be a network, an instance of torch.nn.Module, or the name of one: "
+            f"network={network!r} must be an instance of torch.nn.Module, or the name of a network: "
             f"{', '.join(NETWORKS)}."
         )
     weights = read_state_dict(path)
@@ -114,7 +115,7 @@ def load_published(network: nn.Module | str, path: str | PathLike[str]) -> nn.Mo
 def _load_by_name(name: str, path: str | PathLike[str]) -> nn.Module:
     if name not in NETWORKS:
         raise ValueError(
-            f"network={name!r} is not the name of a network.{did_you_mean(name, NETWORKS)} The names are "
+            f"network={name!r} is not the name of a network.{did_you_mean(name, NETWORKS)} Give one of "
             f"{', '.join(NETWORKS)}."
         )
     weights = read_state_dict(path)
@@ -133,13 +134,13 @@ def _without_memory(name: str, n_classes: int) -> nn.Module:
 
 
 def _n_classes(weights: Mapping[str, Tensor]) -> int:
-    """Return the width of the linear layer: in all networks its weight alone has two dimensions."""
+    """Return the width of the linear layer, the only one whose weight has two dimensions in all networks."""
     widths = [len(weight) for weight in weights.values() if weight.ndim == 2]
     return widths[0] if len(widths) == 1 and widths[0] else _N_CLASSES
 
 
 def _misfits(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, list[str]]:
-    """Return the weights that do not fit, by what is wrong with them."""
+    """Return the weights that do not fit, grouped by what is wrong with them."""
     own = network.state_dict()
     found = {
         "It lacks": [name for name in own if name not in weights and name.split(".")[-1] not in _OWN],
@@ -154,13 +155,13 @@ def _misfits(network: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, lis
 
 
 def _check_fits(network: nn.Module, weights: Mapping[str, Tensor], path: str | PathLike[str]) -> None:
-    """Raise ValueError unless the weights fit; say what does not, and which network they fit."""
+    """Raise ValueError unless the weights fit, saying which do not and which network they fit."""
     found = _misfits(network, weights)
     if not found:
         return
     n_classes = _n_classes(weights)
     others = [name for name in NETWORKS if not _misfits(_without_memory(name, n_classes), weights)]
-    remedy = "Give the network that they were trained in."
+    remedy = "Give the network in which they were trained."
     if others:
         remedy = f"They fit {others[0]!r}: load_published({others[0]!r}, path)."
     said = " ".join(f"{what} {_list(names)}." for what, names in found.items())

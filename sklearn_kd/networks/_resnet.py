@@ -1,4 +1,4 @@
-"""The residual networks for small images whose shortcuts have weights."""
+"""Residual networks for small images whose shortcuts have weights."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from sklearn_kd.students._sizes import check_several_sizes, check_sizes
 
 
 class ResNet(nn.Module):
-    """Residual network for small images with projections: ResNet-8 to 110, ResNet-8x4, ResNet-32x4.
+    """Residual network with projections for small images: ResNet-8 to 110, ResNet-8x4, ResNet-32x4.
 
-    A convolution, three stages of n residual blocks, the second and the third of which halve the image, the
-    mean over what is left of it, and one linear layer: 6n + 2 layers [1]_. Where a block changes the number
-    of channels, its shortcut is a 1×1 convolution with batch normalisation ("option B").
+    The network has 6n + 2 layers [1]_: a convolution, three stages of n residual blocks, and a linear layer
+    after the mean over the image. The second and the third stage halve the image. If a block changes the
+    number of channels, its shortcut is a 1×1 convolution with batch normalisation ("option B").
     :class:`~sklearn_kd.CIFARResNet` is the family whose shortcuts have no weights ("option A"). Weights of
-    one do not fit the other.
+    one family do not fit the other.
 
     Inputs are pixels in [0, 1]. The network normalises them itself.
 
     Parameters
     ----------
     depth : int
-        Layers: 6n + 2, so 8, 14, 20, 26, 32, ...
+        Number of layers, 6n + 2: 8, 14, 20, 26, 32, ...
     channels : sequence of four int, default=(16, 16, 32, 64)
-        Channels of the first convolution and of the stages. Of ResNet-8x4 and ResNet-32x4:
+        Channels of the first convolution and of the stages. ResNet-8x4 and ResNet-32x4 have
         (32, 64, 128, 256).
     n_classes : int, default=100
         Width of the output; filled in by :class:`~sklearn_kd.DistilledClassifier`.
@@ -40,18 +40,20 @@ class ResNet(nn.Module):
     Attributes
     ----------
     conv1, bn1 : Conv2d, BatchNorm2d
-        Before the stages.
+        The layers before the stages.
     layer1, layer2, layer3 : Sequential
-        The stages. Blocks have ``conv1``, ``bn1``, ``conv2``, ``bn2``, ``relu``, and ``downsample`` where the
+        The stages. Blocks have ``conv1``, ``bn1``, ``conv2``, ``bn2``, ``relu``, and ``downsample`` if the
         number of channels changes: ``layer2.0.downsample.0``.
     fc : Linear
+        The last layer.
     normalize : PixelNormalization
+        The normalisation of the inputs.
 
     Raises
     ------
     ValueError
         If ``depth`` is not 6n + 2, ``channels`` are not four whole numbers above 0, ``n_classes`` is below 1,
-        or ``mean`` and ``std`` do not fit each other.
+        or ``mean`` and ``std`` differ in length.
 
     See Also
     --------
@@ -59,8 +61,8 @@ class ResNet(nn.Module):
 
     Notes
     -----
-    The names of the weights are those of RepDistiller and mdistiller. The sum before the last ReLU of a block
-    is the input of its ``relu``: ``"layer1.0.relu:input"``.
+    Weights have the same names as in RepDistiller and mdistiller. The sum before the last ReLU of a block is
+    the input of its ``relu``: ``"layer1.0.relu:input"``.
 
     References
     ----------
@@ -91,7 +93,7 @@ class ResNet(nn.Module):
         check_several_sizes(channels=channels)
         if len(channels) != 4:
             raise ValueError(
-                f"channels={channels!r} must be four numbers: of the first convolution and of three stages."
+                f"channels={channels!r} must be four numbers, for the first convolution and three stages."
             )
         n_blocks = (depth - 2) // 6
         first, narrow, middle, wide = channels
@@ -117,7 +119,7 @@ def _stage(fan_in: int, fan_out: int, n_blocks: int, stride: int) -> nn.Sequenti
 
 
 class _ProjectedBlock(nn.Module):
-    """Two convolutions with batch normalisation, and a shortcut with weights where the shape changes."""
+    """Two convolutions with batch normalisation, and a shortcut with weights if the shape changes."""
 
     def __init__(self, fan_in: int, fan_out: int, stride: int = 1):
         super().__init__()
@@ -129,7 +131,7 @@ class _ProjectedBlock(nn.Module):
         if stride > 1 or fan_in != fan_out:
             projection = convolution(fan_in, fan_out, size=1, stride=stride)
             self.downsample = nn.Sequential(projection, nn.BatchNorm2d(fan_out))
-        self.relu = nn.ReLU()  # a module of its own, so that its input can be named
+        self.relu = nn.ReLU()  # a separate module, so that its input has a name
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated sum of the block's output and its shortcut."""

@@ -28,10 +28,10 @@ _V2_CHANNELS = {
 class ShuffleNetV1(nn.Module):
     """ShuffleNet V1 with three groups, at the size of CIFAR.
 
-    A 1×1 convolution to 24 channels and three stages of 4, 8 and 4 units with 240, 480 and 960 channels,
-    each of which halves the image [1]_. A unit has 1×1 convolutions in groups, a shuffle of their channels
-    and a 3×3 convolution of each channel. Against the paper's network for ImageNet the first convolution has
-    1×1 pixels and does not halve the image, and there is no pooling behind it: so RepDistiller has it.
+    The network has a 1×1 convolution to 24 channels and three stages of 4, 8 and 4 units with 240, 480 and
+    960 channels [1]_. Each stage halves the image. A unit has 1×1 convolutions in groups, a shuffle of their
+    channels and a 3×3 convolution of each channel. As in RepDistiller, and unlike the paper's network for
+    ImageNet, the first convolution is 1×1, does not halve the image, and is not followed by pooling.
 
     Inputs are pixels in [0, 1]. The network normalises them itself.
 
@@ -46,21 +46,23 @@ class ShuffleNetV1(nn.Module):
     Attributes
     ----------
     conv1, bn1 : Conv2d, BatchNorm2d
-        Before the stages.
+        The layers before the stages.
     layer1, layer2, layer3 : Sequential
-        The stages, of 1/2, 1/4 and 1/8 of the image's size. Units have ``conv1``, ``bn1``, ``conv2``,
+        The stages, at 1/2, 1/4 and 1/8 of the image's size. Units have ``conv1``, ``bn1``, ``conv2``,
         ``bn2``, ``conv3``, ``bn3`` and ``relu``: ``layer2.0.conv1``.
     linear : Linear
+        The last layer.
     normalize : PixelNormalization
+        The normalisation of the inputs.
 
     Raises
     ------
     ValueError
-        If ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit each other.
+        If ``n_classes`` is below 1, or ``mean`` and ``std`` differ in length.
 
     Notes
     -----
-    The names of the weights are those of RepDistiller and mdistiller.
+    Weights have the same names as in RepDistiller and mdistiller.
 
     References
     ----------
@@ -106,10 +108,10 @@ class ShuffleNetV1(nn.Module):
 class ShuffleNetV2(nn.Module):
     """ShuffleNet V2, at the size of CIFAR.
 
-    A 1×1 convolution to 24 channels, three stages of 4, 8 and 4 units, each of which halves the image, and a
-    1×1 convolution [1]_. A unit works on half of the channels and shuffles them with the others. Against the
-    paper's network for ImageNet the first convolution has 1×1 pixels and does not halve the image, and there
-    is no pooling behind it: so RepDistiller has it.
+    The network has a 1×1 convolution to 24 channels, three stages of 4, 8 and 4 units, and a 1×1 convolution
+    [1]_. Each stage halves the image. A unit works on half of the channels and shuffles them with the others.
+    As in RepDistiller, and unlike the paper's network for ImageNet, the first convolution is 1×1, does not
+    halve the image, and is not followed by pooling.
 
     Inputs are pixels in [0, 1]. The network normalises them itself.
 
@@ -126,25 +128,27 @@ class ShuffleNetV2(nn.Module):
     Attributes
     ----------
     conv1, bn1 : Conv2d, BatchNorm2d
-        Before the stages.
+        The layers before the stages.
     layer1, layer2, layer3 : Sequential
-        The stages, of 1/2, 1/4 and 1/8 of the image's size. The first unit has ``conv1`` to ``conv5``, the
+        The stages, at 1/2, 1/4 and 1/8 of the image's size. The first unit has ``conv1`` to ``conv5``, the
         others ``conv1`` to ``conv3``: ``layer2.0.conv5``.
     conv2, bn2 : Conv2d, BatchNorm2d
-        Behind the stages.
+        The layers after the stages.
     linear : Linear
+        The last layer.
     normalize : PixelNormalization
+        The normalisation of the inputs.
 
     Raises
     ------
     ValueError
-        If ``width`` is none of the paper's, ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit each
-        other.
+        If ``width`` is not one of the paper's, ``n_classes`` is below 1, or ``mean`` and ``std`` differ in
+        length.
 
     Notes
     -----
-    The names of the weights are those of RepDistiller and mdistiller. The first stage of their width 2 has
-    224 channels, where the paper has 244.
+    Weights have the same names as in RepDistiller and mdistiller. At width 2, their first stage has 224
+    channels; the paper's has 244.
 
     References
     ----------
@@ -193,7 +197,7 @@ class ShuffleNetV2(nn.Module):
 
 
 def _shuffle(x: Tensor, groups: int) -> Tensor:
-    """Reorder the channels of shape (B, C, h, w) so that each new group has channels of all old ones."""
+    """Reorder the channels, shape (B, C, h, w), so that each new group has channels of all old groups."""
     return x.unflatten(1, (groups, -1)).transpose(1, 2).flatten(1, 2)
 
 
@@ -203,9 +207,9 @@ def _v1_stage(fan_in: int, fan_out: int, n_units: int, first_groups: int = _V1_G
 
 
 class _V1Unit(nn.Module):
-    """1×1 in groups, shuffle, 3×3 of each channel, 1×1 in groups, and a shortcut.
+    """1×1 convolution in groups, shuffle, 3×3 of each channel, 1×1 in groups, and a shortcut.
 
-    With a stride of 2 the shortcut is the pooled input, and its channels come behind those of the unit.
+    With a stride of 2, the shortcut is the pooled input, and its channels follow those of the unit.
     """
 
     def __init__(self, fan_in: int, fan_out: int, first_groups: int = _V1_GROUPS, stride: int = 1):
@@ -219,7 +223,7 @@ class _V1Unit(nn.Module):
         self.bn2 = nn.BatchNorm2d(middle)
         self.conv3 = convolution(middle, own, size=1, groups=_V1_GROUPS)
         self.bn3 = nn.BatchNorm2d(own)
-        self.relu = nn.ReLU()  # a module of its own, so that its input can be named
+        self.relu = nn.ReLU()  # a separate module, so that its input has a name
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the activated output of the unit, with its shortcut."""

@@ -13,8 +13,8 @@ from sklearn_kd.students._sizes import check_sizes
 
 _SMALLEST = 8  # height and width of images that leave a pixel after three poolings
 _CHANNELS = (64, 128, 256, 512, 512)
-# Convolutions of each block, by the number of layers in the name. The names count three linear layers, as the
-# paper has them; here there is one.
+# Convolutions of each block, by the number of layers in the name. The names count the paper's three linear
+# layers; the networks here have one.
 _CONVOLUTIONS = {
     8: (1, 1, 1, 1, 1),
     11: (1, 1, 2, 2, 2),
@@ -27,9 +27,9 @@ _CONVOLUTIONS = {
 class VGG(nn.Module):
     """VGG-8, 11, 13, 16 or 19 with batch normalisation, at the size of CIFAR.
 
-    Five blocks of 3×3 convolutions with 64, 128, 256, 512 and 512 channels, the mean over what is left of the
-    image, and one linear layer instead of three [1]_. Each of the first three blocks is followed by a 2×2
-    max-pooling, so that an image of 32×32 has 4×4 pixels in the last two blocks: so RepDistiller has it.
+    The network has five blocks of 3×3 convolutions with 64, 128, 256, 512 and 512 channels, and one linear
+    layer instead of three, after the mean over the image [1]_. As in RepDistiller, each of the first three
+    blocks is followed by a 2×2 max-pooling, so that an image of 32×32 has 4×4 pixels in the last two blocks.
 
     Inputs are pixels in [0, 1], of at least 8×8. The network normalises them itself.
 
@@ -46,19 +46,21 @@ class VGG(nn.Module):
     Attributes
     ----------
     block0, block1, block2, block3, block4 : Sequential
-        Convolutions with batch normalisation and ReLU, without the last ReLU: ``block0.0`` is a convolution.
+        Convolutions with batch normalisation and ReLU, without the last ReLU. ``block0.0`` is a convolution.
     classifier : Linear
+        The last layer.
     normalize : PixelNormalization
+        The normalisation of the inputs.
 
     Raises
     ------
     ValueError
-        If ``depth`` is none of the five, ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit each
-        other; at a call, if images are smaller than 8×8.
+        If ``depth`` is not one of the five, ``n_classes`` is below 1, or ``mean`` and ``std`` differ in
+        length. In a forward pass, if images are smaller than 8×8.
 
     Notes
     -----
-    The names of the weights are those of RepDistiller and mdistiller, for the networks that end in ``_bn``.
+    Weights have the same names as in RepDistiller's and mdistiller's networks that end in ``_bn``.
 
     References
     ----------
@@ -100,8 +102,8 @@ class VGG(nn.Module):
         x = self.normalize.pixels(x)
         if min(x.shape[2:]) < _SMALLEST:
             raise ValueError(
-                f"VGG halves images three times, so they have at least {_SMALLEST}×{_SMALLEST} pixels; got "
-                f"{x.shape[2]}×{x.shape[3]}. Give larger images, or a network without pooling, such as "
+                f"VGG halves images three times, so they must have at least {_SMALLEST}×{_SMALLEST} pixels; "
+                f"got {x.shape[2]}×{x.shape[3]}. Give larger images, or a network without pooling, such as "
                 "WideResNet."
             )
         for block in (self.block0, self.block1, self.block2):
@@ -111,7 +113,10 @@ class VGG(nn.Module):
 
 
 def _block(fan_in: int, fan_out: int, n_convolutions: int) -> nn.Sequential:
-    """Make convolutions with bias, as published weights have, and what follows each but the last ReLU."""
+    """Make convolutions with bias, as in published weights, each with its batch normalisation and ReLU.
+
+    The last ReLU is left out.
+    """
     layers: list[nn.Module] = []
     for k in range(n_convolutions):
         convolution = nn.Conv2d(fan_in if k == 0 else fan_out, fan_out, 3, padding=1)

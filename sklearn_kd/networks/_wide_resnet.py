@@ -1,4 +1,4 @@
-"""The wide residual networks for small images."""
+"""Wide residual networks for small images."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from sklearn_kd.students._sizes import check_sizes
 class WideResNet(nn.Module):
     """Wide residual network for small images: WRN-40-2, WRN-16-2, WRN-28-4, ...
 
-    A convolution, three stages of n residual blocks with 16, 32 and 64 times ``width`` channels, the second
-    and the third of which halve the image, batch normalisation, the mean over what is left of the image, and
-    one linear layer: 6n + 4 layers [1]_. In a block batch normalisation and ReLU come before the
+    The network has 6n + 4 layers [1]_: a convolution, three stages of n residual blocks with 16, 32 and 64
+    times ``width`` channels, batch normalisation, and a linear layer after the mean over the image. The
+    second and the third stage halve the image. In a block, batch normalisation and ReLU precede the
     convolutions. There is no dropout.
 
     Inputs are pixels in [0, 1]. The network normalises them itself.
@@ -27,7 +27,7 @@ class WideResNet(nn.Module):
     Parameters
     ----------
     depth : int
-        Layers: 6n + 4, so 10, 16, 22, 28, 34, 40, ...
+        Number of layers, 6n + 4: 10, 16, 22, 28, 34, 40, ...
     width : int
         Factor of the stages' channels.
     n_classes : int, default=100
@@ -39,22 +39,25 @@ class WideResNet(nn.Module):
     Attributes
     ----------
     conv1 : Conv2d
+        The layer before the stages.
     block1, block2, block3 : Sequential
-        The stages. Blocks have ``bn1``, ``conv1``, ``bn2``, ``conv2``, and ``convShortcut`` where the number
+        The stages. Blocks have ``bn1``, ``conv1``, ``bn2``, ``conv2``, and ``convShortcut`` if the number
         of channels changes: ``block2.layer.0.conv1``.
     bn1, fc : BatchNorm2d, Linear
+        The layers after the stages.
     normalize : PixelNormalization
+        The normalisation of the inputs.
 
     Raises
     ------
     ValueError
-        If ``depth`` is not 6n + 4, ``width`` or ``n_classes`` is below 1, or ``mean`` and ``std`` do not fit
-        each other.
+        If ``depth`` is not 6n + 4, ``width`` or ``n_classes`` is below 1, or ``mean`` and ``std`` differ in
+        length.
 
     Notes
     -----
-    The names of the weights are those of RepDistiller and mdistiller. The maps before the ReLU that DistPro's
-    paper compares are ``["block2.layer.0.bn1", "block3.layer.0.bn1", "bn1"]``.
+    Weights have the same names as in RepDistiller and mdistiller. The maps before ReLU that DistPro's paper
+    compares are ``["block2.layer.0.bn1", "block3.layer.0.bn1", "bn1"]``.
 
     References
     ----------
@@ -109,9 +112,9 @@ def _stage(fan_in: int, fan_out: int, n_blocks: int, stride: int) -> nn.Sequenti
 
 
 class _PreActivationBlock(nn.Module):
-    """Twice batch normalisation, ReLU and a convolution, and a shortcut.
+    """Batch normalisation, ReLU and a convolution, twice, and a shortcut.
 
-    Where the number of channels changes, the shortcut is a 1×1 convolution of the activated input.
+    If the number of channels changes, the shortcut is a 1×1 convolution of the activated input.
     """
 
     def __init__(self, fan_in: int, fan_out: int, stride: int = 1):

@@ -1,1 +1,1 @@
-"""Fitted estimators as files that run no code."""
+"""Save fitted estimators to files that run no code, and load them."""

@@ -1,8 +1,8 @@
-"""Encodes what estimators hold beside their weights: parameters, labels, tables and histories.
+"""Encode the content of estimators other than weights: parameters, labels, tables and histories.
 
-:mod:`sklearn_kd.files._values` says which values have a form at all; parameters may also be classes,
-strategies, losses and executions. Nothing that a file names is imported or called: a name is looked up among
-the classes of this library and the optimizers of torch.
+:mod:`sklearn_kd.files._values` defines which values can be encoded. Parameters may also be classes,
+strategies, losses and executions. No name in a file is imported or called: names are looked up among the
+classes of this library and the optimizers of torch.
 """
 
 from __future__ import annotations
@@ -55,25 +55,25 @@ _OBJECTS: dict[str, tuple[str, Collection[type[BaseEstimator]]]] = {
 
 # The types that parts of a sample may have.
 _PART_TYPES = ("float32", "int64", "bool")
-# A sample with more numbers is refused: the file wants to exhaust the memory.
+# A sample with more numbers is refused, because the file would exhaust the memory.
 _LARGEST_SAMPLE = 100_000_000
-# Labels are restored with the stated width up to this one: each row of a prediction is padded to it.
+# Labels are restored with the stated width up to this limit; each row of a prediction is padded to the width.
 _WIDEST = 1000
-# A larger integer is refused in parameters: none has a use for it, and torch does not take it.
+# A larger integer is refused in parameters: no parameter needs it, and torch does not accept it.
 _LARGEST_NUMBER = 2**63 - 1
 
-# The levels of a history, as the names of its tensors have them.
+# The levels of a history, as they appear in the names of its tensors.
 _LEVELS = ("epochs", "batches")
-# Python takes at least so many bytes for one more value in a dictionary.
+# Bytes that Python needs at least for one more value in a dictionary.
 _PER_VALUE = 64
 
-# Types of tensors that are arrays of numbers.
+# Types of tensors that can become arrays of numbers.
 _NUMPY_TYPES = {
     "bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64", "float16", "float32",
     "float64",
 }  # fmt: skip
 
-# Parameters whose names begin so may be classes.
+# Parameters whose names begin with these prefixes may be classes.
 _CLASSES = ("student", "optimizer", "meta")
 
 
@@ -81,9 +81,9 @@ _OF_THE_MACHINE = ("checkpoint_dir", "teacher_logits_dir", "meta__n_jobs", "para
 
 
 def is_machine_setting(name: str) -> bool:
-    """Return whether a parameter belongs to the machine that fits, and is neither saved nor loaded.
+    """Return whether a parameter depends on the machine, so that it is neither saved nor loaded.
 
-    A file could otherwise decide, unseen, where a later fit writes and how many processes read.
+    Otherwise a file could silently decide where a later fit writes and how many processes read.
     """
     return name in _OF_THE_MACHINE or name.endswith("__num_workers")
 
@@ -107,7 +107,7 @@ def _object_kind(name: str, classes: Iterable[type[BaseEstimator]]) -> Kind:
         cls, params = form
         if not isinstance(cls, str) or cls not in by_name:
             raise unknown(form)
-        # The number of processes depends on the machine that fits.
+        # The number of processes depends on the machine.
         return by_name[cls](**{key: decode(part) for key, part in params.items() if key != "n_jobs"})
 
     return Kind(name, includes, encode_object, decode_object)
@@ -149,7 +149,7 @@ def decode_parameter(name: str, form: Any) -> Any:
     Raises
     ------
     ContentError
-        If the form is unknown, or its value is of a kind that this parameter cannot have.
+        If the form is unknown, or this parameter cannot have a value of this kind.
     """
     value = PARAMETER_VALUES.decode(form)
     waiting = [value]
@@ -169,7 +169,7 @@ def decode_parameter(name: str, form: Any) -> Any:
 
 
 def _may_be(name: str, value: BaseEstimator, *, alone: bool) -> bool:
-    """Return whether a parameter may be this object, or, if it is not alone, have it in a list."""
+    """Return whether a parameter may be this object or, if not ``alone``, hold it in a list."""
     return (alone or name == "loss") and name in _OBJECTS and type(value) in _OBJECTS[name][1]
 
 
@@ -179,10 +179,10 @@ def finite_number(value: Any) -> float:
     Raises
     ------
     ContentError
-        If it is no number, or not finite.
+        If the value is not a number, or not finite.
     """
     if type(value) not in (int, float) or not np.isfinite(value):
-        raise ContentError(f"{str(value)[:100]!r} where a number should be")
+        raise ContentError(f"{str(value)[:100]!r} instead of a number")
     return float(value)
 
 
@@ -196,15 +196,15 @@ def encode_labels(classes: np.ndarray) -> dict[str, Any]:
     Raises
     ------
     TypeError
-        Naming y, if JSON has no form for them.
+        If the labels cannot be written as JSON. The message names y.
     """
     labels = classes.tolist()
     kind, known = classes.dtype.kind, (bool, int, float, str)
     if kind not in "biufUO" or not all(type(label) in known for label in labels):
         kinds = sorted({type(label).__name__ for label in labels})
         raise TypeError(
-            f"y had labels of dtype {classes.dtype} ({', '.join(kinds)}), for which JSON has no form. Fit "
-            "with labels that are strings or numbers, for example y.astype(str)."
+            f"y had labels of dtype {classes.dtype} ({', '.join(kinds)}), which cannot be written as JSON. "
+            "Fit with labels that are strings or numbers, for example y.astype(str)."
         )
     return {"dtype": "O" if kind == "O" else classes.dtype.str, "values": labels}
 
@@ -212,9 +212,10 @@ def encode_labels(classes: np.ndarray) -> dict[str, Any]:
 def labels_content(
     classes: np.ndarray, dtype: np.dtype | None, map_shape: tuple[int, ...] | None = None
 ) -> dict[str, Any]:
-    """Return what a file has of a classifier's labels.
+    """Return the entries of a file about a classifier's labels.
 
-    ``dtype`` is that of several labels, ``map_shape`` is (H, W) of maps; None where y had no such labels.
+    ``dtype`` is the dtype of several labels, and ``map_shape`` is (H, W) of maps. Each is None if y had no
+    such labels.
     """
     several = {} if dtype is None else {"label_dtype": dtype.newbyteorder("=").str}
     maps = {} if map_shape is None else {"map_shape": list(map_shape)}
@@ -227,7 +228,7 @@ def decode_map_shape(given: Any) -> tuple[int, ...]:
     Raises
     ------
     ContentError
-        If they are no two sizes, or so large that they can only be there to exhaust the memory.
+        If they are not two sizes, or so large that they would exhaust the memory.
     """
     shape = check_sample_shape(given)
     if len(shape) != 2 or not isinstance(given, list):
@@ -246,7 +247,7 @@ def label_attributes(about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _label_dtype(about: Any, classes: np.ndarray) -> np.dtype:
-    """Return the type of several labels, which are numbered; refuse any other than those of 0 and 1."""
+    """Return the dtype of several labels, given by its number. Refuse dtypes other than those of 0 and 1."""
     known = {np.dtype(kind).str for kind in "?bBhHiIlLqQefd"}
     if about not in known or classes.tolist() != list(range(len(classes))):
         raise ContentError(f"several labels of type {str(about)[:100]!r}")
@@ -265,7 +266,7 @@ def decode_labels(given: Mapping[str, Any]) -> np.ndarray:
     if not isinstance(kind, str) or not re.fullmatch(r"O|[<>|]?[biufU]\d{1,9}", kind):
         raise ContentError(f"labels of dtype {kind!r}")
     if not isinstance(labels, list) or not all(type(v) in (bool, int, float, str) for v in labels):
-        raise ContentError("labels that are no list of strings or numbers")
+        raise ContentError("labels that are not a list of strings or numbers")
     if "U" in kind:
         kind = kind[: kind.index("U") + 1] + str(_width(int(kind.rpartition("U")[2]), labels))
     classes = np.array(labels, dtype=np.dtype(kind))
@@ -275,12 +276,12 @@ def decode_labels(given: Mapping[str, Any]) -> np.ndarray:
 
 
 def _width(stated: int, labels: list[Any]) -> int:
-    """Return the width of the labels' dtype: as stated, or theirs where that is out of proportion.
+    """Return the width of the labels' dtype: the stated one, or the labels' own if that is too large.
 
     Raises
     ------
     ContentError
-        If one label is so much longer than the others that padding these takes the memory.
+        If one label is so much longer than the others that padding these would exhaust the memory.
     """
     lengths = [len(label) for label in labels if isinstance(label, str)]
     width = stated if stated <= _WIDEST else max([1, *lengths])
@@ -301,12 +302,12 @@ def encode_sample_shape(shape: tuple[Any, ...]) -> Any:
 
 
 def check_sample_shape(given: Any) -> tuple[Any, ...]:
-    """Return the shape of a sample from the form of :func:`encode_sample_shape`.
+    """Return the shape of a sample from the result of :func:`encode_sample_shape`.
 
     Raises
     ------
     ContentError
-        If it is no shape, or so large that it can only be there to exhaust the memory.
+        If it is not a shape, or so large that it would exhaust the memory.
     """
     if isinstance(given, dict):
         return (_checked_parts(given),)
@@ -337,12 +338,12 @@ def _checked_parts(given: dict[str, Any]) -> RowShape:
 
 
 def table_content(table: np.ndarray, name: str) -> Content:
-    """Return a structured array as one tensor for each column, ``name.COLUMN``, and the columns' order.
+    """Return a structured array as one tensor per column, ``name.COLUMN``, and the order of the columns.
 
     Parameters
     ----------
     table : structured array of shape (n_rows,)
-        Its columns may be subarrays: a tensor has shape (n_rows, ...).
+        Table whose columns may be subarrays: a tensor has shape (n_rows, ...).
     name : str
 
     Returns
@@ -355,7 +356,7 @@ def table_content(table: np.ndarray, name: str) -> Content:
 
 
 def tensor_of(array: np.ndarray) -> Tensor:
-    """Return a copy of an array as a tensor; torch cannot have the strides of a column."""
+    """Return a copy of an array as a tensor, because torch does not support the strides of a column."""
     return torch.from_numpy(np.array(array, order="C"))
 
 
@@ -385,7 +386,7 @@ def take_table(content: Content, name: str, dtype: np.dtype | None = None) -> np
     columns = {key: take_array(content.tensors, f"{name}.{key}") for key in names}
     if any(column.ndim == 0 for column in columns.values()) or len(set(map(len, columns.values()))) != 1:
         shapes = {key: column.shape for key, column in columns.items()}
-        raise ContentError(f"columns of {name} that are not of one length: {shapes}")
+        raise ContentError(f"columns of {name} with different lengths: {shapes}")
     found = np.dtype([(key, column.dtype, column.shape[1:]) for key, column in columns.items()])
     if dtype is not None and found != dtype:
         raise ContentError(f"a {name} with the columns {found}, not {dtype}")
@@ -403,7 +404,7 @@ def take_array(tensors: dict[str, Tensor], name: str, dtype: Any = None) -> np.n
     tensors : dict
     name : str
     dtype : dtype or None, default=None
-        The type that the array must have. None: any type of real numbers that NumPy has.
+        The dtype that the array must have. None: any dtype of real numbers in NumPy.
 
     Raises
     ------
@@ -415,24 +416,24 @@ def take_array(tensors: dict[str, Tensor], name: str, dtype: Any = None) -> np.n
         raise ContentError(f"no tensor {name!r}")
     kind = str(tensor.dtype).removeprefix("torch.")
     if kind not in _NUMPY_TYPES:
-        raise ContentError(f"a tensor {name!r} of {kind}, which is no type of real numbers in NumPy")
+        raise ContentError(f"a tensor {name!r} of {kind}, which is not a type of real numbers in NumPy")
     if dtype is not None and np.dtype(kind) != np.dtype(dtype):
         raise ContentError(f"a tensor {name!r} of {kind}, not of {np.dtype(dtype)}")
     return tensor.numpy().copy()
 
 
 def history_tensors(history: History | None, name: str, lost: set[str]) -> dict[str, Tensor]:
-    """Encode a history: its columns of numbers as tensors, all else as JSON in a tensor of bytes.
+    """Encode a history: columns of numbers as tensors, everything else as JSON in a tensor of bytes.
 
-    The JSON is no part of the header of the safetensors file, which has limited length.
+    The JSON is not in the header of the safetensors file, because the header's length is limited.
 
     Parameters
     ----------
     history : History or None
     name : str
-        The names of the tensors are this, and begin with it and a dot.
+        Name of a tensor, and prefix of the other tensors' names, followed by a dot.
     lost : set of str
-        Columns that have no form in JSON are added, in words.
+        Descriptions of columns that cannot be written as JSON are added.
     """
     about: dict[str, Any] | None = None
     tensors = {}
@@ -454,10 +455,10 @@ def take_history(tensors: dict[str, Tensor], name: str) -> History | None:
     Raises
     ------
     ContentError
-        If a tensor is missing, or they are no history.
+        If a tensor is missing, or the tensors do not form a history.
     """
     about = parsed_json(take_array(tensors, name, np.uint8).tobytes())
-    # A list of rows in files of format 1.
+    # In files of format 1, a history is a list of rows.
     rows = _rows_of_columns(about, tensors, name) if isinstance(about, dict) else about
     return None if rows is None else decode_history(rows, JSON_VALUES, name)
 
@@ -469,7 +470,7 @@ def _rows_of_columns(about: dict[str, Any], tensors: dict[str, Tensor], name: st
         layout_of_row = take_array(tensors, start[:-1], np.int64)
         arrays = {key: take_array(tensors, key) for key in list(tensors) if key.startswith(start)}
         if any(array.ndim != 1 for array in [layout_of_row, *arrays.values()]):
-            raise ContentError(f"a {name} with a column that is no column")
+            raise ContentError(f"a {name} with an invalid column")
         try:
             layouts, others = about[level]["layouts"], about[level]["others"]
             check_asked(_PER_VALUE * sum(len(layouts[k]) for k in layout_of_row), _n_bytes(arrays.values()))
@@ -479,7 +480,7 @@ def _rows_of_columns(about: dict[str, Any], tensors: dict[str, Tensor], name: st
             raise ContentError(f"a {name} of too many values: {error}") from error
         except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise ContentError(f"a {name} that is no list of epochs ({why})") from error
+            raise ContentError(f"a {name} that is not a list of epochs ({why})") from error
     try:
         return join_batches(*levels)
     except ValueError as error:

@@ -1,4 +1,4 @@
-"""Tensors of a file, compressed where that makes them smaller."""
+"""Tensors of a file, compressed if that makes them smaller."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from sklearn_kd.files._compression import CompressionError, compress_rows, decom
 from sklearn_kd.files._limits import check_asked
 from sklearn_kd.files._values import ContentError
 
-# A tensor is compressed if that takes a quarter of it away; weights stay readable as they are.
+# A tensor is compressed if that saves a quarter of its bytes, so weights stay readable without this library.
 _SMALLER = 0.75
-# So much is compressed, in bytes before it: less than a reader grants to any file.
+# Bytes that are compressed at most, counted before compression: less than a reader allows for any file.
 _MOST = 16 * 2**20
 
 _DTYPES: dict[str, torch.dtype] = {
@@ -28,12 +28,12 @@ _DTYPES: dict[str, torch.dtype] = {
 
 
 def compress_tensors(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return the tensors, some of them compressed to bytes, and the type and shape of these by name.
+    """Compress some tensors to bytes. Return all tensors, and type and shape of the compressed ones by name.
 
     Parameters
     ----------
     tensors : dict of Tensor
-        Dense, contiguous, on the CPU.
+        Dense, contiguous tensors on the CPU.
     """
     written, compressed, left = dict(tensors), {}, _MOST
     for name, tensor in tensors.items():
@@ -50,25 +50,25 @@ def compress_tensors(tensors: dict[str, Tensor]) -> tuple[dict[str, Tensor], dic
 
 
 def decompress_tensors(tensors: dict[str, Tensor], compressed: Any, length: int) -> dict[str, Tensor]:
-    """Return the tensors of :func:`compress_tensors`.
+    """Undo :func:`compress_tensors`, and return the tensors.
 
     Parameters
     ----------
     tensors : dict of Tensor
     compressed : dict
-        Types and shapes by name, as the file states them.
+        Types and shapes by name, as stated in the file.
     length : int
-        The length of the file, in bytes.
+        Length of the file in bytes.
 
     Raises
     ------
     TooLargeError
         If the stated sizes are out of proportion to the length of the file.
     ContentError
-        If the bytes of a tensor are not what is stated.
+        If the bytes of a tensor do not match its stated type and shape.
     """
     if not isinstance(compressed, dict):
-        raise ContentError("compressed tensors that are no dictionary")
+        raise ContentError("compressed tensors that are not a dictionary")
     stated = {name: _checked(name, form, tensors) for name, form in compressed.items()}
     check_asked(sum(dtype.itemsize * math.prod(shape) for dtype, shape in stated.values()), length)
     found = dict(tensors)
@@ -82,7 +82,7 @@ def decompress_tensors(tensors: dict[str, Tensor], compressed: Any, length: int)
 
 
 def _checked(name: str, form: Any, tensors: dict[str, Tensor]) -> tuple[torch.dtype, list[int]]:
-    """Return the type and the shape that the file states."""
+    """Return the type and the shape stated in the file."""
     data = tensors.get(name)
     if data is None or data.dtype != torch.uint8 or data.ndim != 1:
         raise ContentError(f"no bytes of the compressed tensor {name!r}")

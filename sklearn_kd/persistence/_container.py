@@ -1,8 +1,8 @@
-"""Packs the content of an estimator into a safetensors file with a digest; nothing in it can run.
+"""Pack the content of an estimator into a safetensors file with a digest. Nothing in the file can run.
 
 The metadata of the file have ``kind``, ``format_version``, ``about`` (the content without its tensors, as
 JSON, with the types and shapes of compressed tensors) and ``sha256``. The digest covers ``about`` and the
-tensors, since weights that a disk or a network has changed are still weights. It is no signature.
+tensors, because weights corrupted by a disk or a network would still load. It is not a signature.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ KIND = "sklearn_kd.estimator"
 FORMAT_VERSION = 2
 _READ_VERSIONS = ("1", "2")
 
-# Defaults of when format 1 was written that have changed since, for estimators and for an MLPStudent: a file
-# holds only what was set, and what the estimator of its time had.
+# Defaults at the time of format 1 that have changed since, for estimators and for an MLPStudent. A file holds
+# only the parameters that the estimator had in the version that wrote it.
 _FORMAT_1_DEFAULTS = {"standardize": False}
 _FORMAT_1_MLP_DEFAULTS = {"student__hidden": 32}
 
-# A file begins with the length of its header, in as many bytes; safetensors has the same limit.
+# A file begins with the length of its header, in this many bytes; the limit is that of safetensors.
 _LENGTH_BYTES, _LONGEST_HEADER = 8, 100_000_000
 
 _MEND = "Give a file that save has written."
@@ -44,7 +44,7 @@ class Content(NamedTuple):
     Attributes
     ----------
     about : dict
-        Values that JSON has a form for.
+        Values that can be written as JSON.
     tensors : dict of Tensor
     """
 
@@ -60,7 +60,7 @@ def packed(content: Content) -> bytes:
     ImportError
         If safetensors is not installed.
     TypeError
-        If a tensor is sparse or quantized, which safetensors has no form for.
+        If a tensor is sparse or quantized, which safetensors does not support.
     """
     safetensors = _safetensors("Saving an estimator")
     odd = [
@@ -70,10 +70,10 @@ def packed(content: Content) -> bytes:
     ]
     if odd:
         raise TypeError(
-            f"safetensors has no form for sparse and quantized tensors, which there are: {odd[:4]}. Make "
-            "them dense, for example by to_dense() or dequantize()."
+            f"safetensors does not support sparse and quantized tensors, such as {odd[:4]}. Make them "
+            "dense, for example with to_dense() or dequantize()."
         )
-    # Copied, because safetensors refuses tensors that share memory, as tied weights do.
+    # Copy them, because safetensors refuses tensors that share memory, such as tied weights.
     tensors = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
         for name, tensor in content.tensors.items()
@@ -95,14 +95,14 @@ def unpacked(data: bytes, name: str) -> Content:
     Parameters
     ----------
     data : bytes
-        May be anything.
+        Any bytes.
     name : str
-        What messages call the file.
+        Name of the file in messages.
 
     Raises
     ------
     ValueError
-        If it is no file of an estimator, or a damaged one.
+        If it is not a file of an estimator, or is damaged.
     ImportError
         If safetensors is not installed.
     """
@@ -110,17 +110,17 @@ def unpacked(data: bytes, name: str) -> Content:
     metadata = _metadata(data, name)
     try:
         tensors = safetensors.load(data)
-    except Exception as error:  # what an arbitrary file makes of the reader is not foreseeable
+    except Exception as error:  # an arbitrary file may cause any error in the reader
         raise ValueError(
             f"{name} is damaged: its tensors cannot be read ({type(error).__name__}: {error}). {_MEND}"
         ) from error
     text = metadata.get("about")
     if not isinstance(text, str) or metadata.get("sha256") != _digest(text, tensors):
         raise ValueError(
-            f"{name} is damaged: its content does not match its sha256. Copy it again from where it was "
-            "saved, or save the estimator again."
+            f"{name} is damaged: its content does not match its sha256. Copy the file again from its "
+            "source, or save the estimator again."
         )
-    about = _parsed(text, name, lambda error: f"has metadata that are no JSON ({error})")
+    about = _parsed(text, name, lambda error: f"has metadata that are not JSON ({error})")
     if not isinstance(about, dict):
         raise ValueError(f"{name} has a {type(about).__name__} as metadata, not a dictionary. {_MEND}")
     try:
@@ -133,7 +133,7 @@ def unpacked(data: bytes, name: str) -> Content:
 
 
 def _in_present_terms(about: dict[str, Any], version: str) -> dict[str, Any]:
-    """Return the values of a file as the present version writes them."""
+    """Return the values of a file in the form of the current version."""
     params = about.get("params")
     if version != "1" or not isinstance(params, dict):
         return about
@@ -146,7 +146,7 @@ def _safetensors(purpose: str) -> ModuleType:
 
 
 def _parsed(text: str | bytes, name: str, explain: Callable[[Exception], str]) -> Any:
-    """Parse JSON of the file; ``explain`` completes "the file ..." where it cannot be parsed."""
+    """Parse JSON of the file. If that fails, ``explain`` completes the message "the file ..."."""
     try:
         return parsed_json(text)
     except TooLargeError as error:
@@ -163,8 +163,8 @@ def _metadata(data: bytes, name: str) -> dict[str, Any]:
     if metadata.get("kind") != KIND:
         if {"classes", "input_shape", "sklearn_kd_version"} <= set(metadata):
             raise ValueError(
-                f"{name} has a student alone, as export_student writes it. Put it into a module by "
-                "safetensors.torch.load_model(module, path), or save the estimator by its method save."
+                f"{name} has only a student, as export_student writes it. Load it into a module with "
+                "safetensors.torch.load_model(module, path), or save the estimator with its method save."
             )
         raise ValueError(
             f"{name} is a safetensors file, but not of an estimator: its metadata have kind="
@@ -174,20 +174,20 @@ def _metadata(data: bytes, name: str) -> dict[str, Any]:
     if version not in _READ_VERSIONS:
         raise ValueError(
             f"{name} has format {version!r}; this version of sklearn-kd reads "
-            f"{' and '.join(_READ_VERSIONS)}. If it was saved by a later one, install that."
+            f"{' and '.join(_READ_VERSIONS)}. If a later version has saved it, install that version."
         )
     return metadata
 
 
 def _header(data: bytes, name: str) -> Any:
-    """Return the JSON that a safetensors file begins with."""
+    """Return the JSON at the beginning of a safetensors file."""
     length = int.from_bytes(data[:_LENGTH_BYTES], "little")
     fits = 2 <= length <= min(_LONGEST_HEADER, len(data) - _LENGTH_BYTES)
 
     def explain(error: Exception) -> str:
         if not fits and data[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{":
             return f"is truncated or damaged: it has {len(data)} bytes, its header alone should have {length}"
-        return f"is no safetensors file{_looks_like(data)}"
+        return f"is not a safetensors file{_looks_like(data)}"
 
     return _parsed(data[_LENGTH_BYTES : _LENGTH_BYTES + length] if fits else b"", name, explain)
 
@@ -195,8 +195,8 @@ def _header(data: bytes, name: str) -> Any:
 def _looks_like(data: bytes) -> str:
     if data[:1] == b"\x80" and data[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"):
         return (
-            ", but a pickle, which can run any code when it is loaded. If it is your own, load it by pickle "
-            "or joblib and save the estimator by its method save"
+            ", but a pickle, which can run any code when it is loaded. If it is your own, load it with "
+            "pickle or joblib and save the estimator with its method save"
         )
     if data[:2] == b"PK":
         return ", but a zip archive, as torch.save, numpy.savez and DistillationProcess.save write it"

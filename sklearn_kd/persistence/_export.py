@@ -1,4 +1,4 @@
-"""Writes the trained student to a file for other programs: safetensors or ONNX."""
+"""Write the trained student to a file for other programs: safetensors or ONNX."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ def write_student(
     sample_shape: tuple[Any, ...],
     output: str = "logits",
 ) -> None:
-    """Write a student to a file, in the format that the suffix of its name states.
+    """Write a student to a file, in the format given by the suffix of its name.
 
     Parameters
     ----------
     student : nn.Module
-        Stays as it is.
+        The student, which is not changed.
     path : str or path-like
-        Ends in one of ``WRITERS``.
+        Path that ends in one of ``WRITERS``.
     about : mapping
-        What the file keeps of the targets beside the shape of a sample, such as the classes: values of JSON.
+        Entries about the targets, such as the classes, as values of JSON. The file also holds the shape of a
+        sample.
     sample_shape : tuple of int
     output : str, default="logits"
         Name of the output of a graph.
@@ -42,14 +43,14 @@ def write_student(
     Raises
     ------
     ValueError
-        If the suffix is not known.
+        If the suffix is unknown.
     ImportError
         If a package that writes the format is not installed.
     TypeError
-        If JSON has no form for the labels.
+        If the labels cannot be written as JSON.
     """
     path = checked_path(path, list(WRITERS))
-    # A copy, in evaluation mode and on the CPU: the user's own module stays as it is.
+    # Use a copy, in evaluation mode and on the CPU, so that the user's own module does not change.
     student = copy.deepcopy(student).cpu().eval()
     write, metadata = WRITERS[path.suffix.lower()], _metadata(about, sample_shape)
     with replacing(path) as temporary:
@@ -57,7 +58,7 @@ def write_student(
 
 
 def _metadata(about: Mapping[str, Any], sample_shape: tuple[int, ...]) -> dict[str, str]:
-    """Return the information that a reader of the file needs beside the weights; every value is JSON."""
+    """Return the information that a reader needs besides the weights. Every value is JSON."""
     values = {
         **about,
         "input_shape": encode_sample_shape(sample_shape),

@@ -10,24 +10,24 @@ from types import ModuleType
 
 
 def checked_path(path: str | PathLike[str], suffixes: Sequence[str], hint: str = "") -> Path:
-    """Return the path of a file that is about to be written.
+    """Return the path of a file to be written.
 
     Parameters
     ----------
     path : str or path-like
     suffixes : sequence of str
-        The name must end in one of them, in capital or small letters.
+        Allowed suffixes of the name, in upper or lower case.
     hint : str, default=""
-        Is added to the message about another suffix.
+        Text added to the message about a wrong suffix.
 
     Raises
     ------
     TypeError
-        If it is no path.
+        If ``path`` is not a path.
     ValueError
-        If the suffix is another one.
+        If the suffix is wrong.
     FileNotFoundError
-        If there is no such folder.
+        If the folder does not exist.
     """
     if not isinstance(path, (str, PathLike)):
         raise TypeError(f"path={path!r} must be a str or a path.")
@@ -47,14 +47,14 @@ def import_package(module: str, purpose: str) -> ModuleType:
     Parameters
     ----------
     module : str
-        Its full name.
+        Full name of the module.
     purpose : str
-        The subject of the message, such as "Saving an estimator".
+        Subject of the message, such as "Saving an estimator".
 
     Raises
     ------
     ImportError
-        If it cannot be imported; the message names the extra that installs it.
+        If the module cannot be imported. The message names the extra that installs it.
     """
     try:
         return import_module(module)

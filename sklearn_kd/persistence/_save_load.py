@@ -1,4 +1,4 @@
-"""Saves a fitted estimator as a file of tensors and JSON, and loads it again."""
+"""Save a fitted estimator to a file of tensors and JSON, and load it again."""
 
 from __future__ import annotations
 
@@ -57,9 +57,9 @@ from sklearn_kd.students._structured import for_rows, without_structure
 
 # Attributes of the net that record how its training ended.
 _OUTCOMES = ("diverged_", "interrupted_", "collapsed_")
-# The student is first tried on the device "meta", at milliseconds per layer, if a sample has more numbers.
+# If a sample has more numbers, the student is first tried on the device "meta", at milliseconds per layer.
 _LARGE_SAMPLE = 100_000
-# Parameters whose values, if the caller gives them, are judged while the rest of the file is read.
+# Parameters that, if the caller gives them, are checked while the rest of the file is read.
 _JUDGED_IN_READING = {"meta", "loss", "execution", "transforms", "student_preprocessing"}
 
 
@@ -100,16 +100,16 @@ class SavedEstimator(Protocol):
 
 
 class StateFunctions(NamedTuple):
-    """Two functions that write and read what one kind of estimator has beside its student.
+    """Two functions that write and read the state of one kind of estimator, without its student.
 
     Attributes
     ----------
     to_content : callable ``(estimator, lost, history) -> Content``
-        Return the values and tensors to be added to the file; without records of the training where
-        ``history`` is False. Add to the set ``lost`` what cannot be saved, in words for the user.
+        Return the values and tensors to be added to the file, without records of the training if
+        ``history`` is False. Add descriptions of what cannot be saved to the set ``lost``.
     from_content : callable ``(estimator, content, student, given) -> dict``
-        Return the fitted attributes by name, ``net_`` with this student among them. Remove the tensors that
-        are used from the content. ``given``: the parameters that the caller of ``load`` gave. The estimator
+        Return the fitted attributes by name, including ``net_`` with this student. Remove the tensors that
+        are used from the content. ``given`` are the parameters from the caller of ``load``. The estimator
         already has its parameters and the fitted attributes that all estimators share. Raise
         :class:`ContentError` if the content is wrong.
     """
@@ -134,7 +134,7 @@ def save_estimator(
     ----------
     estimator : estimator
     path : str or path-like
-        Must end in ``.safetensors``.
+        Path that ends in ``.safetensors``.
     state : StateFunctions
         The functions of this kind of estimator.
     history : bool, default=True
@@ -143,49 +143,49 @@ def save_estimator(
     Raises
     ------
     NotFittedError, ValueError, TypeError, ImportError, OSError
-        As documented at the estimators' ``save``.
+        As documented for the estimators' ``save``.
     """
     if not isinstance(history, (bool, np.bool_)):
         raise ValueError(f"history={history!r} must be True or False.")
     check_is_fitted(estimator, "net_")
-    path = checked_path(path, [SUFFIX], " export_student writes the student alone, also as '.onnx'.")
+    path = checked_path(path, [SUFFIX], " export_student writes only the student, also as '.onnx'.")
     content, left_out, lost = _content_of(estimator, state, history)
     data = packed(content)
     _check_loads(estimator, data, left_out, path, state)
     needed = content.about.get("needed", [])
     if needed:
         warnings.warn(
-            f"The file does not hold {', '.join(needed)}, for which JSON has no form. Predictions need the "
-            f"fitted one: load(path, {', '.join(f'{name}=clf.{name}_' for name in needed)}).",
+            f"The file does not hold {', '.join(needed)}, which cannot be written as JSON. Predictions need "
+            f"the fitted object: load(path, {', '.join(f'{name}=clf.{name}_' for name in needed)}).",
             UserWarning,
             stacklevel=4,
         )
     unsaved = [*(name for name in left_out if name not in needed), *sorted(lost)]
     if unsaved:
         warnings.warn(
-            "Not saved, because JSON has no form for them or they belong to this machine: "
+            "Not saved, because they cannot be written as JSON or they belong to this machine: "
             f"{', '.join(unsaved)}. Predictions do not need them. To continue training, "
             "pass them to load().",
             UserWarning,
-            stacklevel=4,  # between here and the caller of save are the decorator and save
+            stacklevel=4,  # the decorator and save are between here and the caller of save
         )
     write_file(path, [data])
 
 
 def skops_content(estimator: SavedEstimator, state: StateFunctions) -> bytes:
-    """Return what a file of a fitted estimator would hold, for a file of skops.
+    """Return the bytes of a fitted estimator's file, to be stored in a file of skops.
 
     Raises
     ------
     TypeError
-        If ``student`` is a module, which skops cannot write beside it.
+        If ``student`` is a module, which skops cannot write.
     ImportError
         If safetensors is not installed.
     """
     if isinstance(estimator.student, nn.Module):
         raise TypeError(
-            f"skops has no form for tensors, and student={type(estimator.student).__name__}(...) holds some. "
-            "Fit with a class or a function as student, with student__NAME for its arguments; or use save, "
+            f"skops cannot write tensors, and student={type(estimator.student).__name__}(...) holds some. "
+            "Fit with a class or a function as student, and student__NAME for its arguments; or use save, "
             "which takes any student."
         )
     content, _, _ = _content_of(estimator, state, True)
@@ -195,7 +195,7 @@ def skops_content(estimator: SavedEstimator, state: StateFunctions) -> bytes:
 def _content_of(
     estimator: SavedEstimator, state: StateFunctions, history: bool
 ) -> tuple[Content, list[str], set[str]]:
-    """Return the content of the file, the parameters left out, and other losses in words."""
+    """Return the content of the file, the parameters left out, and descriptions of other losses."""
     params, left_out = _encoded_params(estimator)
     student = type(own_student(estimator.student_))
     about: dict[str, Any] = {
@@ -245,7 +245,7 @@ def _check_loads(
 ) -> None:
     """Refuse to write a file that could not be loaded again."""
     own = [name for name in left_out if name not in _still_missing(estimator)]
-    # What has been fitted, where a parameter is fitted: load is to be given that.
+    # If a parameter has been fitted, load needs the fitted object.
     given = {name: vars(estimator).get(f"{name}_", getattr(estimator, name)) for name in own}
     given["device"] = "cpu"
     try:
@@ -254,7 +254,7 @@ def _check_loads(
     except ValueError as error:
         raise ValueError(
             f"{path} was not written, because it could not be loaded again: {error} Set the parameters, "
-            "student above all, to those that the estimator was fitted with."
+            "student in particular, to those with which the estimator was fitted."
         ) from error
 
 
@@ -271,7 +271,7 @@ def load_estimator(
     student: nn.Module | Callable[..., nn.Module] | None = None,
     params: Mapping[str, Any],
 ) -> EstimatorT:
-    """Read a fitted estimator from a file, without running or importing code that the file names.
+    """Read a fitted estimator from a file, without running or importing code named in the file.
 
     Parameters
     ----------
@@ -282,7 +282,7 @@ def load_estimator(
     student : nn.Module class or instance, function, or None, default=None
         None: the class of this library that the file names.
     params : dict
-        Parameters that replace or complete those in the file.
+        Parameters that replace or supplement those in the file.
 
     Returns
     -------
@@ -292,23 +292,23 @@ def load_estimator(
     Raises
     ------
     OSError, ValueError, TypeError, ImportError
-        As documented at the estimators' ``load``.
+        As documented for the estimators' ``load``.
     """
     name = str(Path(path))
     return _restored(cls, unpacked(Path(path).read_bytes(), name), name, state, student, params)
 
 
 def restored_net(estimator: SavedEstimator, data: bytes, state: StateFunctions) -> Any:
-    """Return the net of an estimator, which has its parameters, from the content of a file.
+    """Return the net of an estimator that has its parameters, from the content of a file.
 
     Raises
     ------
     ValueError
-        If the content is wrong, or is that of another estimator.
+        If the content is wrong, or belongs to another estimator.
     """
     name, cls = "The net in the file of skops", type(estimator)
     content = unpacked(data, name)
-    # What has been fitted, where a parameter is fitted.
+    # Use the fitted object if a parameter has been fitted.
     left_out = content.about["left_out"]
     given = {name: vars(estimator).get(f"{name}_", getattr(estimator, name)) for name in left_out}
     return _restored(cls, content, name, state, estimator.student, given).net_
@@ -322,7 +322,7 @@ def _restored(
     student: Any,
     params: Mapping[str, Any],
 ) -> EstimatorT:
-    """Return the fitted estimator; ``name`` is how messages call the file."""
+    """Return the fitted estimator. ``name`` is the file's name in messages."""
     about, tensors = content
     with _blaming(name):
         _check_class(cls, about)
@@ -343,7 +343,7 @@ def _restored(
         for outcome in _OUTCOMES:
             setattr(estimator.net_, outcome, outcome in about.get("outcome", ()))
         if tensors:
-            raise ContentError(f"tensors that nothing here takes: {sorted(tensors)[:4]}")
+            raise ContentError(f"tensors that the estimator does not use: {sorted(tensors)[:4]}")
     estimator.net_.history_ = history or History()
     with _blaming(name):
         estimator._not_in_file = _values_in_place_of(estimator, about["left_out"], params)
@@ -353,15 +353,15 @@ def _restored(
 def _values_in_place_of(
     estimator: SavedEstimator, left_out: Sequence[str], given: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return by name the values of parameters that neither the file nor the caller gave."""
+    """Return, by name, the values of parameters that neither the file nor the caller gave."""
     values = estimator.get_params(deep=False)
     return {name: values.get(name) for name in left_out if name not in given and not is_machine_setting(name)}
 
 
 def _still_missing(estimator: Any) -> dict[str, Any]:
-    """Return by name the values that still stand for what the file of a loaded estimator did not hold."""
+    """Return, by name, the values used for parameters that the file of a loaded estimator did not hold."""
     missing = vars(estimator).get("_not_in_file", {})
-    values = estimator.get_params(deep=False) if missing else {}  # takes longer than all else here
+    values = estimator.get_params(deep=False) if missing else {}  # takes longer than everything else here
     return {name: value for name, value in missing.items() if values.get(name) is value}
 
 
@@ -371,15 +371,15 @@ def warn_not_in_file(estimator: Any) -> None:
     Parameters
     ----------
     estimator : estimator
-        Loaded or not.
+        An estimator, loaded or not.
     """
     missing = _still_missing(estimator)
     vars(estimator).pop("_not_in_file", None)
     if missing:
         used = ", ".join(f"{name}={value!r}" for name, value in missing.items())
         warnings.warn(
-            f"The file that this estimator was loaded from does not hold {list(missing)}; fit uses {used}. "
-            "Give load, or set_params, what the saved estimator had.",
+            f"The file from which this estimator was loaded does not hold {list(missing)}; fit uses {used}. "
+            "Give load or set_params the values of the saved estimator.",
             UserWarning,
             stacklevel=2,
         )
@@ -389,8 +389,8 @@ def warn_not_in_file(estimator: Any) -> None:
 def _blaming(name: str, only_content: bool = False) -> Iterator[None]:
     """Turn errors raised inside into ValueErrors that name the file.
 
-    Nobody can foresee which errors an arbitrary file causes. ``only_content``: convert only
-    :class:`ContentError`, because code of the caller's runs inside, whose errors should stay as they are.
+    An arbitrary file may cause any error. ``only_content``: convert only :class:`ContentError`, because the
+    caller's code runs inside and its errors should pass unchanged.
     """
     try:
         yield
@@ -410,11 +410,11 @@ def _check_class(cls: type, about: Mapping[str, Any]) -> None:
     """Refuse the file of another class."""
     saved = str(about["estimator"])[:200]
     if saved != cls.__name__:
-        raise ContentError(f"a {saved}, not a {cls.__name__}: load it by {saved}.load")
+        raise ContentError(f"a {saved}, not a {cls.__name__}: load it with {saved}.load")
 
 
 def _saved_params(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[str, Any]:
-    """Decode the parameters in the file, without the teacher and those about the machine."""
+    """Decode the parameters in the file, without the teacher and those of the machine."""
     saved = {
         name: decode_parameter(name, value)
         for name, value in about["params"].items()
@@ -422,7 +422,7 @@ def _saved_params(cls: type[SavedEstimator], about: Mapping[str, Any]) -> dict[s
     }
     unknown = [name for name in saved if not _is_parameter(cls, name)]
     if unknown:
-        raise ContentError(f"parameters that {cls.__name__} has not: {unknown[:4]}")
+        raise ContentError(f"parameters that {cls.__name__} does not have: {unknown[:4]}")
     if "student" in saved and saved["student"] not in STUDENTS.values():
         raise ContentError(f"{str(saved['student'])[:100]} as student")
     return saved
@@ -443,24 +443,24 @@ def _is_parameter(cls: type[SavedEstimator], name: str) -> bool:
 
 
 def _is_of_teacher(name: str) -> bool:
-    """Return whether a parameter is the teacher, or one of its own fit, which files do not hold."""
+    """Return whether a parameter is the teacher or belongs to its fit; files do not hold these."""
     return name.partition("__")[0] == "teacher"
 
 
 def _chosen_params(
     saved: dict[str, Any], given: Mapping[str, Any], student: Any, about: Mapping[str, Any], name: str
 ) -> dict[str, Any]:
-    """Return all parameters of the estimator: the caller's before those in the file."""
+    """Return all parameters of the estimator. The caller's take precedence over those in the file."""
     chosen = {"teacher": None} | saved | dict(given)
     if student is not None:
         chosen["student"] = student
     if "student" not in chosen:
         raise ValueError(
-            f"{name} has a student of class {str(about.get('student_class'))[:200]}, or was given an "
-            "instance of it or a function that makes it. Files name no code to import or to call: give "
-            "load the class, the function or an instance, student=..."
+            f"{name} has a student of class {str(about.get('student_class'))[:200]}, which is not the "
+            "library's or was given as an instance or a function. Loading does not import or call code named "
+            "in a file: give load the class, the function or an instance, student=..."
         )
-    if isinstance(chosen["student"], nn.Module):  # its sizes are settled
+    if isinstance(chosen["student"], nn.Module):  # its sizes are fixed
         chosen = {key: value for key, value in chosen.items() if not key.startswith("student__")}
     return chosen
 
@@ -475,7 +475,7 @@ def _shared_attributes(cls: type[SavedEstimator], about: Mapping[str, Any]) -> d
         "_sample_shape": shape,
         "n_iter_": n_iter,
     }
-    n_features = about.get("n_features", (plain_sizes(shape) or [None])[0])  # others behind preprocessing
+    n_features = about.get("n_features", (plain_sizes(shape) or [None])[0])  # differs with preprocessing
     if n_features is not None:
         if type(n_features) is not int or n_features < 1:
             raise ContentError(f"{str(n_features)[:100]!r} as a number of features")
@@ -496,7 +496,7 @@ def _shared_attributes(cls: type[SavedEstimator], about: Mapping[str, Any]) -> d
 def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: Any, name: str) -> nn.Module:
     """Build the student from the estimator's parameters and fill it with the weights of the file.
 
-    ``limit``: that of the layer which standardises; None if there is none in the file.
+    ``limit`` is that of the standardising layer, or None if the file has none.
     """
     params, shape, n_classes = estimator._student_params(), estimator._sample_shape, estimator._task.n_outputs
     of_library = estimator.student in STUDENTS.values()
@@ -508,24 +508,24 @@ def _student_of(estimator: SavedEstimator, weights: dict[str, Tensor], limit: An
         if limit is None:
             return built
         scaling = Standardization(shape[0], limit)
-        scaling.has_fit = True  # its numbers come with the weights
+        scaling.has_fit = True  # its numbers are loaded with the weights
         scaling.leave_as_they_are(code_columns(built))
         return behind_scaling(built, scaling)
 
     parts = row_shape_of(shape)
 
     def samples(device: str) -> Any:
-        # Expanded from one number: a small file may state large samples.
+        # Expand one number, because a small file may state large samples.
         if parts is not None:
             return parts.zeros(2, device)
         return torch.zeros((), device=device).expand(2, *shape)
 
-    # A class or function of the caller's that cannot take the parameters in the file is not what was saved.
+    # If the caller's class or function cannot take the parameters in the file, it is not the saved one.
     only_content = not (is_made and (of_library or bool(params)))
     with preserved_random_state(estimator._device()), _blaming(name, only_content):
         if limit is not None:
             check_scaling(limit, weights, shape)
-        if of_library:  # first without memory, so that sizes that do not fit cost none
+        if of_library:  # first without memory, so that wrong sizes do not allocate any
             check_sizes(params, weights, "student__ parameters")
             with torch.device("meta"):
                 sketch = build()

@@ -1,4 +1,4 @@
-"""The form of a fitted net in a file of skops, which has none for tensors: a file of ``save``, as bytes."""
+"""A fitted net in a file of skops, which cannot hold tensors: stored as the bytes of a ``save`` file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from typing import Any
 
 
 class NetForm:
-    """Stands for the net in the state of an estimator.
+    """Placeholder for the net in the state of an estimator.
 
-    Pickle and ``copy`` ask for ``__reduce_ex__``, and get the net itself. skops asks for ``__reduce__``, and
-    writes the arguments of the constructor that it names: bytes without code in them.
+    Pickle and ``copy`` call ``__reduce_ex__`` and get the net itself. skops calls ``__reduce__`` and writes
+    the arguments of the constructor that it names: bytes that contain no code.
 
     Parameters
     ----------
     data : bytes
-        The content of a file of ``save``; b"" beside a net.
+        The content of a file written by ``save``, or b"" if ``net`` is given.
     net : net or None, default=None
     write : callable or None, default=None
-        Returns the bytes for the net.
+        Function that returns the bytes for the net.
     """
 
     def __init__(self, data: bytes, net: Any = None, write: Callable[[], bytes] | None = None):

@@ -1,4 +1,4 @@
-"""Makes a graph of ONNX from a student, without a word of the packages that do it."""
+"""Convert a student to an ONNX graph, without warnings and logs of the packages that do it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from sklearn_kd.inputs._parts import row_shape_of
 from sklearn_kd.persistence._requirements import import_package
 from sklearn_kd.students._standardize import own_student
 
-# Warnings of these packages are about their own future versions. copyreg: torch copies its own objects by it.
+# Warnings of these packages are about their own future versions. torch copies its own objects with copyreg.
 _ABOUT_THEMSELVES = r"(torch|onnxscript|onnx_ir|copyreg)(\.|$)"
-# What these loggers say is about packages that no student needs, about conversions between versions, and of
-# attempts that fail, of which the exception says the same.
+# These loggers report packages that no student needs, conversions between versions, and failed attempts,
+# which the exception reports too.
 _LOGGERS = ("torch.onnx", "torch.export", "torch.fx", "onnxscript")
 
 
@@ -30,25 +30,25 @@ class StudentGraphError(ValueError):
 def student_graph(
     student: nn.Module, sample_shape: tuple[Any, ...], opset: int | None = None, output: str = "logits"
 ) -> Any:
-    """Return the whole network as a model of ONNX.
+    """Return the whole network as an ONNX model.
 
     Parameters
     ----------
     student : nn.Module
-        Stays as it is.
+        The student, which is not changed.
     sample_shape : tuple
         Sizes of a sample, or the shape of rows in parts.
     opset : int or None, default=None
-        Version of the operators; None: that of torch.
+        Version of the operators. None: torch's.
     output : str, default="logits"
         Name of the output.
 
     Returns
     -------
     onnx.ModelProto
-        Input ``X``, of shape (n_samples, ...) with any number of rows; for parts one input each, by their
-        names, or ``X0``, ``X1``, ...; one output of shape (n_samples, n_outputs). The weights are
-        inside.
+        Model with an input ``X`` of shape (n_samples, ...), for any number of rows, and one output of shape
+        (n_samples, n_outputs). If rows have parts, each part is an input with its own name, or ``X0``,
+        ``X1``, ... The model includes the weights.
 
     Raises
     ------
@@ -59,9 +59,9 @@ def student_graph(
     """
     import_package("onnx", "Writing .onnx")
     import_package("onnxscript", "Writing .onnx")
-    # A copy, in evaluation mode and on the CPU: the user's own module stays as it is.
+    # Use a copy, in evaluation mode and on the CPU, so that the user's own module does not change.
     student = copy.deepcopy(student).cpu().eval()
-    # Two rows: a dimension of size 1 may be taken for a constant.
+    # Use two rows, because a dimension of size 1 may be treated as a constant.
     args, kwargs = _example(sample_shape, n_rows=2)
     batch = torch.export.Dim("batch")
     dynamic = [{0: batch} for _ in (*args, *kwargs)]
@@ -105,7 +105,7 @@ def _main_opset(model: Any) -> int:
 
 
 def _reason(student: nn.Module, error: BaseException) -> str:
-    """Say why a student has no graph, in torch's words for it."""
+    """Return why a student cannot be converted to a graph, in torch's words."""
     cause = error
     while cause.__cause__ is not None:
         cause = cause.__cause__
@@ -113,13 +113,13 @@ def _reason(student: nn.Module, error: BaseException) -> str:
     return (
         f"Student {_name(student)} cannot be written as ONNX, a fixed graph of operators: {said} "
         f"({type(cause).__name__}). A forward pass must do the same for all values of X: use torch.where "
-        "in place of if, and operators that torch.onnx knows; or write the weights alone, to '.safetensors'."
+        "instead of if, and operators that torch.onnx supports; or write only the weights, to '.safetensors'."
     )
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence what the packages say about themselves: warnings of coming changes, and their logs."""
+    """Silence the packages' logs, and their warnings about future changes."""
     loggers = [logging.getLogger(name) for name in _LOGGERS]
     levels = [logger.level for logger in loggers]
     try:
@@ -128,7 +128,7 @@ def _quiet() -> Iterator[None]:
         with warnings.catch_warnings():
             for category in (FutureWarning, DeprecationWarning):
                 warnings.filterwarnings("ignore", category=category, module=_ABOUT_THEMSELVES)
-            # Of several inputs: they have as many rows.
+            # Several inputs have the same number of rows.
             warnings.filterwarnings("ignore", "# The axis name: batch will not be used", UserWarning)
             yield
     finally:

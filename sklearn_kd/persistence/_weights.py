@@ -1,4 +1,4 @@
-"""Writes the weights of modules as tensors, and loads them after checking that they fit."""
+"""Write the weights of modules as tensors, and load them after checking that they fit."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def module_tensors(module: nn.Module, name: str) -> dict[str, Tensor]:
     Raises
     ------
     TypeError
-        If a part of the state is no tensor.
+        If a part of the state is not a tensor.
     """
     state = module.state_dict()
     other = [key for key, value in state.items() if not isinstance(value, Tensor)]
     if other:
         raise TypeError(
-            f"{name} {type(module).__name__} has a state that is no tensor: {other}. A file without code can "
-            "hold tensors alone; keep such a state in buffers."
+            f"{name} {type(module).__name__} has state that is not a tensor: {other}. A file without code "
+            "can hold only tensors. Keep such state in buffers."
         )
     return {f"{name}.{key}": value for key, value in state.items()}
 
@@ -42,13 +42,13 @@ def take_weights(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
 def check_sizes(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
     """Refuse parameters too large for the weights in the file, before a module is built from them.
 
-    A width is the size of some tensor. A depth, or the length of a list of widths, is at most the number of
-    tensors.
+    A width must be the size of some tensor. A depth, or the length of a list of widths, is at most the number
+    of tensors.
 
     Raises
     ------
     ContentError
-        Naming the size, and the largest that the weights allow.
+        If a size is too large. The message names it and the largest size that the weights allow.
     """
     sizes = [size for tensor in weights.values() if tensor.numel() for size in tensor.shape]
     largest, most = max([len(weights), *sizes], default=0), len(weights)
@@ -65,18 +65,18 @@ def check_sizes(params: Any, weights: Mapping[str, Tensor], name: str) -> None:
                 if is_depth
                 else f"no tensor in the file is larger than {largest:,}"
             )
-            raise ContentError(f"{name} of size {size:,}, where {known}")
+            raise ContentError(f"{name} of size {size:,}, but {known}")
         if is_list:
             waiting.extend((key, part) for part in parts)
 
 
 def check_scaling(limit: Any, weights: Mapping[str, Tensor], sample_shape: tuple[Any, ...]) -> None:
-    """Refuse a layer that standardises other rows, before it takes memory.
+    """Refuse a layer that standardises rows of another shape, before it takes memory.
 
     Raises
     ------
     ContentError
-        If its limit is no number above 0, or it has not one number for each column.
+        If its limit is not a number above 0, or it does not have one number for each column.
     """
     if finite_number(limit) <= 0:
         raise ContentError(f"a limit of standardised values of {limit}, which must be above 0")
@@ -97,7 +97,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor], name: str) -> nn
     """
     check_fits(module, weights, name)
     if type(own_student(module)) in STUDENTS.values():
-        # load_state_dict looks through all weights for each layer: minutes for thousands of layers.
+        # load_state_dict searches all weights for each layer, which takes minutes for thousands of layers.
         for key, value in module.state_dict().items():
             value.copy_(weights[key])
     else:
@@ -114,7 +114,7 @@ def check_fits(module: nn.Module, weights: Mapping[str, Tensor], name: str) -> N
     Raises
     ------
     ContentError
-        Naming what is missing, unexpected, or of another shape or type.
+        If weights are missing, unexpected, or of another shape or type. The message names them.
     """
     state = {key: value for key, value in module.state_dict().items() if isinstance(value, Tensor)}
     wrong = [

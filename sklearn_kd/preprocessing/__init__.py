@@ -1,1 +1,1 @@
-"""Tables with words and missing values, turned into numbers for a student."""
+"""Conversion of tables with words and missing values to numbers for a student."""

@@ -1,4 +1,4 @@
-"""Read the columns of a table, and what has been learned about each of them."""
+"""Read, learn and convert the columns of a table."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# What a category may be; anything else that a pandas category holds is named by its text.
+# Types of categories. Any other object that a pandas category holds is named by its text.
 Category = str | int | float | bool
 
 
@@ -22,9 +22,9 @@ class NumberColumn:
     ----------
     name : str
     fill : float
-        Takes the place of missing values: the median of the others.
+        Replacement for missing values: the median of the others.
     has_missing : bool
-        Whether the rows of ``fit`` had missing values: a further column says where.
+        Whether the rows of ``fit`` had missing values. If so, a further column marks them.
     """
 
     name: str
@@ -40,11 +40,11 @@ class CategoryColumn:
     ----------
     name : str
     categories : tuple of str, int, float or bool
-        Those that have a place of their own.
+        The categories that are not grouped.
     has_rare : bool
-        Whether the rows of ``fit`` had others, which are one category together.
+        Whether the rows of ``fit`` had other categories, which are grouped into one.
     has_missing : bool
-        Whether they had missing values, which are a category.
+        Whether the rows of ``fit`` had missing values, which are a category.
     """
 
     name: str
@@ -55,12 +55,13 @@ class CategoryColumn:
 
 @dataclass(frozen=True)
 class OmittedColumn:
-    """A column that says nothing.
+    """A column that is left out.
 
     Attributes
     ----------
     name : str
     why : str
+        The reason, such as "has one value".
     """
 
     name: str
@@ -82,18 +83,19 @@ def iter_columns(X: Any) -> Iterator[Any]:
 
 
 def read_column(column: Any, name: str) -> np.ndarray:
-    """Return the values of a column: numbers as float64 with NaN where missing, else objects with None.
+    """Return the values of a column: numbers as float64 with NaN if missing, others as objects with None.
 
     Parameters
     ----------
     column : Series of pandas or polars, or ndarray of shape (n,)
     name : str
-        Of the column, for messages.
+        Name of the column in messages.
 
     Raises
     ------
     TypeError
-        If it holds dates, strings beside numbers, or anything else that is neither number nor category.
+        If the column holds dates, a mix of strings and numbers, or objects that are neither numbers nor
+        categories.
     ValueError
         If a number is infinite.
     """
@@ -104,7 +106,7 @@ def read_column(column: Any, name: str) -> np.ndarray:
     if kind is not None and kind in "mM":
         raise _dates(name)
     if kind is not None and kind in "biuf":
-        # pandas' own types have pd.NA; NumPy's need no value for it.
+        # pandas' own types have pd.NA; NumPy's do not need a value for it.
         values = column if isinstance(column, np.ndarray) else column.to_numpy(np.float64, na_value=np.nan)
         return _finite(np.asarray(values, dtype=np.float64), name)
     if hasattr(dtype, "is_numeric") and dtype.is_numeric():  # polars
@@ -114,7 +116,7 @@ def read_column(column: Any, name: str) -> np.ndarray:
 
 
 def _of_codes(codes: np.ndarray, categories: Sequence[Any]) -> np.ndarray:
-    """Return categories by their codes; −1 is a missing value."""
+    """Return the categories of the codes. Code −1 is a missing value."""
     named = [value if _is_number(value) or isinstance(value, str) else str(value) for value in categories]
     values = np.empty(len(named) + 1, dtype=object)
     values[: len(named)] = [value.item() if isinstance(value, np.generic) else value for value in named]
@@ -122,7 +124,7 @@ def _of_codes(codes: np.ndarray, categories: Sequence[Any]) -> np.ndarray:
 
 
 def _by_content(values: list[Any], name: str) -> np.ndarray:
-    """Return numbers as float64 and strings as objects, whichever there are."""
+    """Return numbers as float64, or strings as objects."""
     missing = [is_missing(value) for value in values]
     kinds = {type(value) for value, is_out in zip(values, missing, strict=True) if not is_out}
     if all(issubclass(kind, (Real, Decimal, np.bool_)) for kind in kinds) and kinds:
@@ -135,14 +137,14 @@ def _by_content(values: list[Any], name: str) -> np.ndarray:
     others = sorted({kind.__name__ for kind in kinds if not issubclass(kind, str)})
     if any(issubclass(kind, str) for kind in kinds):
         raise TypeError(
-            f"column {name!r} holds strings beside {', '.join(others)}. Make all of them strings or all "
-            "numbers."
+            f"column {name!r} holds both strings and {', '.join(others)}. Convert all values to strings or "
+            "all to numbers."
         )
     if any(_is_date(kind) for kind in kinds):
         raise _dates(name)
     raise TypeError(
         f"column {name!r} holds values of type {', '.join(others)}, which are neither numbers nor strings. "
-        "Turn them into either, or leave the column out."
+        "Convert them, or leave the column out."
     )
 
 
@@ -163,13 +165,13 @@ def _is_date(kind: type) -> bool:
 
 def _dates(name: str) -> TypeError:
     return TypeError(
-        f"column {name!r} holds dates or times, which can be numbers in many ways. Turn them into those that "
-        "matter, such as the days since a date or the month, or leave the column out."
+        f"column {name!r} holds dates or times, which can be converted to numbers in many ways. Convert them "
+        "to what matters, such as the days since a date or the month, or leave the column out."
     )
 
 
 def _finite(values: np.ndarray, name: str) -> np.ndarray:
-    """Return the numbers if none is infinite as float32."""
+    """Return the numbers; raise ValueError if one is infinite as float32."""
     with np.errstate(over="ignore"):
         if np.isinf(values.astype(np.float32)).any():
             raise ValueError(
@@ -184,7 +186,7 @@ def _finite(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def learn_column(values: np.ndarray, name: str, max_categories: int, min_rows: int) -> Column:
-    """Return what there is to know about a column of :func:`read_column`."""
+    """Learn a column that :func:`read_column` returned: how to convert it, or why it is left out."""
     if values.dtype == np.float64:
         missing = np.isnan(values)
         known = values[~missing]
@@ -216,17 +218,17 @@ def learn_column(values: np.ndarray, name: str, max_categories: int, min_rows: i
 
 
 def numbers_of(values: np.ndarray, column: NumberColumn) -> np.ndarray:
-    """Return a column of numbers, NaN where missing.
+    """Return a column of numbers, with NaN for missing values.
 
     Raises
     ------
     TypeError
-        If it holds strings now.
+        If the column now holds strings.
     """
     if values.dtype == np.float64:
         return values
     if any(isinstance(value, str) for value in values.tolist()):
-        raise TypeError(f"column {column.name!r} holds strings; when fitted it held numbers.")
+        raise TypeError(f"column {column.name!r} holds strings; in fit it held numbers.")
     return np.array([np.nan if value is None else value for value in values.tolist()], dtype=np.float64)
 
 
@@ -236,7 +238,7 @@ def codes_of(values: np.ndarray, column: CategoryColumn) -> np.ndarray:
     Raises
     ------
     TypeError
-        If the column held strings when it was fitted, and holds numbers now, or the other way round.
+        If the column held strings in ``fit`` and now holds numbers, or vice versa.
     """
     found = values.tolist()
     if values.dtype == np.float64:
@@ -246,6 +248,6 @@ def codes_of(values: np.ndarray, column: CategoryColumn) -> np.ndarray:
     kinds = {isinstance(value, str) for value in set(found) if value is not None}
     if kinds and kinds.isdisjoint({isinstance(category, str) for category in column.categories}):
         now, before = ("strings", "numbers") if True in kinds else ("numbers", "strings")
-        raise TypeError(f"column {column.name!r} holds {now}; when fitted it held {before}.")
+        raise TypeError(f"column {column.name!r} holds {now}; in fit it held {before}.")
     codes = (n_known + 1 if value is None else known.get(value, 0) for value in found)
     return np.fromiter(codes, dtype=np.int64, count=len(found))

@@ -26,23 +26,23 @@ def form_of(table: TablePreprocessing) -> dict[str, Any]:
 
 
 def table_of(form: Any, n_features: int, names: np.ndarray | None, n_outputs: int) -> TablePreprocessing:
-    """Return the fitted transformer of a form.
+    """Return the fitted transformer that a form describes.
 
     Parameters
     ----------
     form : object
-        As a file has it.
+        The form, as read from a file.
     n_features : int
-        The number of columns that it must take.
+        Number of columns that the transformer must take.
     names : ndarray of str or None
-        Their names, if they have any.
+        Names of these columns, if they have any.
     n_outputs : int
-        The number of columns that it must make.
+        Number of columns that the transformer must make.
 
     Raises
     ------
     ContentError
-        If it is no form, or not one of such a transformer.
+        If the object is not a form, or not the form of such a transformer.
     """
     if not isinstance(form, dict) or form.keys() != {"params", "columns"}:
         raise ContentError(f"{str(form)[:100]} as student_preprocessing")
@@ -63,7 +63,7 @@ def table_of(form: Any, n_features: int, names: np.ndarray | None, n_outputs: in
         table.feature_names_in_ = names
         expected = names.tolist()
     if len(table.columns_) != n_features or [column.name for column in table.columns_] != expected:
-        raise ContentError(f"a student_preprocessing of other columns than the {n_features} of X")
+        raise ContentError(f"a student_preprocessing with other columns than the {n_features} of X")
     if len(table.get_feature_names_out()) != n_outputs:
         made = len(table.get_feature_names_out())
         raise ContentError(f"a student_preprocessing that makes {made} columns, not {n_outputs}")
@@ -71,7 +71,7 @@ def table_of(form: Any, n_features: int, names: np.ndarray | None, n_outputs: in
 
 
 def _column_of(form: Any) -> Column:
-    """Return the column of a form, each of whose values has the type that it should have."""
+    """Return the column that a form describes, after checking the type of each value."""
     kind = _KINDS.get(str(form.get("kind"))) if isinstance(form, dict) else None
     if kind is None or form.keys() != {"kind", *(field.name for field in fields(kind))}:
         raise ContentError(f"{str(form)[:100]} as a column of student_preprocessing")

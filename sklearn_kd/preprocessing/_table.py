@@ -32,45 +32,46 @@ if TYPE_CHECKING:
 
 
 class TablePreprocessing(TransformerMixin, BaseEstimator):
-    """Make numbers of a table with words and missing values.
+    """Convert a table with words and missing values to numbers.
 
-    Numbers, booleans among them, stay as they are; the median takes the place of missing ones, and a further
-    column says where they were, if the rows of ``fit`` had any. Categories (strings, and what pandas or
-    polars call categorical) become one column each, or a code. Rare ones are grouped, and unknown ones count
-    as rare; a missing value is a category. Columns with one value, without values, and of categories that
-    are all rare, as identifiers are, are left out, with a warning.
+    - Numbers and booleans are kept. Missing numbers are replaced by the median. If the rows of ``fit`` had
+      any, a further column marks them.
+    - Categories (strings, and the categorical types of pandas and polars) become one column each, or a code.
+      Rare categories are grouped, unknown ones count as rare, and a missing value is a category.
+    - Columns with a single value, without values, or with rare categories only, such as identifiers, are left
+      out with a warning.
 
-    Scaling is left to the student: see ``standardize`` of :class:`DistilledClassifier`.
+    Columns are not scaled: see ``standardize`` of :class:`DistilledClassifier`.
 
     Parameters
     ----------
     categories : {"onehot", "ordinal"}, default="onehot"
         "onehot": a column of 0 and 1 for each category. "ordinal": one column of codes, for a student that
-        looks them up in an embedding: 0 for rare and unknown categories, 1 … K for the others and, where the
-        rows of ``fit`` had missing values, K + 1 for these.
+        looks them up in an embedding. The codes are 0 for rare and unknown categories, 1 … K for the others
+        and, if the rows of ``fit`` had missing values, K + 1 for these.
     max_categories : int, default=100
-        Of a column with more categories the most frequent keep a place of their own.
+        Largest number of categories per column. Less frequent categories are grouped as rare.
     min_rows : int, default=5
-        So many rows of ``fit`` must have a category that is to keep one.
+        Least number of rows of ``fit`` with a category. Categories with fewer rows are grouped as rare.
 
     Attributes
     ----------
     columns_ : list of objects
-        What was learned about each column of X, in their order. Each has a ``name``. One of numbers has
-        ``fill`` and ``has_missing``; one of categories has ``categories``, ``has_rare`` and
-        ``has_missing``; one that is left out has ``why``.
+        What was learned about each column of X, in order. Each object has a ``name``. A column of numbers has
+        ``fill`` and ``has_missing``; a column of categories has ``categories``, ``has_rare`` and
+        ``has_missing``; a column that is left out has ``why``.
     categorical_columns_ : list of int
-        Which columns of the output are codes; [] for "onehot".
+        Indices of the output's columns that hold codes; [] for "onehot".
     cardinalities_ : list of int
-        The number of codes of each of these.
+        Number of codes in each of these columns.
     n_features_in_ : int
         Number of columns of X.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Column names, where X has names that are all strings.
+        Column names of X. Defined only if X has names that are all strings.
 
     See Also
     --------
-    DistilledClassifier : Its ``student_preprocessing`` takes one; "auto" is this with its defaults.
+    DistilledClassifier : Takes it as ``student_preprocessing``; "auto" is this class with its defaults.
 
     Examples
     --------
@@ -105,7 +106,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         self.min_rows = min_rows
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Learn what there is to know about each column.
+        """Learn the categories, medians and missing values of each column.
 
         Parameters
         ----------
@@ -117,11 +118,12 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         Returns
         -------
         self
+            The fitted transformer.
 
         Raises
         ------
         TypeError
-            If a column holds dates, strings beside numbers, or other objects.
+            If a column holds dates, a mix of strings and numbers, or other objects.
         ValueError
             If a number is infinite, or no column is left.
         """
@@ -136,21 +138,22 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
-        """Return the table as numbers.
+        """Convert the table to numbers.
 
         Parameters
         ----------
         X : DataFrame or array-like of shape (n_samples, n_features)
-            With the columns of ``fit``.
+            Table with the columns of ``fit``.
 
         Returns
         -------
         ndarray of shape (n_samples, n_features_out), float32
+            The columns of numbers, with the names of :meth:`get_feature_names_out`.
 
         Raises
         ------
         TypeError
-            If a column of numbers holds strings now, or the other way round.
+            If a column of numbers now holds strings, or vice versa.
         ValueError
             If X has other columns, or a number is infinite.
         """
@@ -171,11 +174,12 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         Parameters
         ----------
         input_features : array-like of str or None, default=None
-            Must be the names of the columns of X, if given.
+            The names of the columns of X, checked if given.
 
         Returns
         -------
         ndarray of str
+            Names such as ``age``, ``age_missing`` and ``job_cook``.
         """
         check_is_fitted(self)
         known = [column.name for column in self.columns_]
@@ -211,15 +215,15 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         return self.categories == "onehot"
 
     def _checked(self, X: Any, *, reset: bool) -> Any:
-        """Return X as a table; compare its columns with those of ``fit``, or note them."""
+        """Return X as a table. Compare its columns with those of ``fit``, or with ``reset`` record them."""
         if sparse.issparse(X):
             raise TypeError(
-                "X is a sparse matrix, which holds numbers alone, and TablePreprocessing makes dense rows of "
-                "tables. Use it as it is, or its toarray()."
+                "X is a sparse matrix. TablePreprocessing converts tables to dense rows, and a sparse matrix "
+                "already holds numbers. Use X without preprocessing, or give X.toarray()."
             )
         is_table = hasattr(X, "columns") and hasattr(X, "shape")
         if not is_table:
-            # Lists of strings beside numbers would become strings.
+            # NumPy would convert lists with both strings and numbers to strings.
             dtype = None if hasattr(X, "dtype") else object
             X = check_array(X, dtype=dtype, ensure_all_finite=False, estimator=self)
         elif 0 in X.shape:
@@ -232,12 +236,12 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         omitted = [column for column in self.columns_ if isinstance(column, OmittedColumn)]
         said = "; ".join(f"{column.name!r} {column.why}" for column in omitted)
         if len(omitted) == len(self.columns_):
-            raise ValueError(f"X has no column that says anything in its n_samples={n_rows} rows: {said}.")
+            raise ValueError(f"X has no column with information in its n_samples={n_rows} rows: {said}.")
         if omitted:
             warnings.warn(f"Columns are left out: {said}.", UserWarning, stacklevel=3)
 
     def _names(self, column: Column) -> list[str]:
-        """Return the names of the columns that are made of a column."""
+        """Return the names of the output's columns made from a column."""
         if isinstance(column, OmittedColumn):
             return []
         missing = [f"{column.name}_missing"] * column.has_missing
@@ -252,7 +256,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         return len(self._names(column))
 
     def _fill(self, out: np.ndarray, values: np.ndarray, column: NumberColumn | CategoryColumn) -> None:
-        """Write what is made of a column into its part of the output, which is zero."""
+        """Write the result for a column into its part of the output, which is zero before."""
         if isinstance(column, NumberColumn):
             numbers = numbers_of(values, column)
             missing = np.isnan(numbers)
@@ -263,7 +267,7 @@ class TablePreprocessing(TransformerMixin, BaseEstimator):
         codes, n_known = codes_of(values, column), len(column.categories)
         is_missing = codes > n_known
         if not self._is_onehot:
-            # Missing values that fit has not seen are unknown.
+            # If fit has seen no missing values, they are unknown.
             out[:, 0] = codes if column.has_missing else np.where(is_missing, 0, codes)
             return
         known = np.flatnonzero((codes > 0) & ~is_missing)

@@ -1,1 +1,1 @@
-"""The report on a distilled student: what it cost, and whether it was worth it."""
+"""Report on a distilled student: its costs, and whether distillation was worth them."""

@@ -1,4 +1,4 @@
-"""The same student without a teacher: trained on the labels alone, with the other parameters as they were."""
+"""The same student without a teacher: trained on the labels only, with otherwise the same parameters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sklearn_kd.estimators._classifier_net import search_epochs_of
 from sklearn_kd.estimators._regressor import DistilledRegressor
 from sklearn_kd.report._models import Distilled
 
-# What belongs to the teacher, or to the learning of metaparameters.
+# Parameters of the teacher, or of learning metaparameters.
 _LEFT_OUT = (
     "teacher", "teacher_classes", "lambda1", "temperature", "meta", "e1", "e2", "keep_teacher", "max_epochs",
     "teacher_logits_dtype", "teacher_logits_dir", "checkpoint_dir", "warm_start",
@@ -24,15 +24,15 @@ _LEFT_OUT = (
 
 
 def student_alone(distilled: Distilled, X: Any, y: Any, fit_params: Mapping[str, Any]) -> Any:
-    """Train the student alone, on all rows, and return it: an estimator as the distilled one is.
+    """Train the student alone on all rows, and return it as a fitted estimator.
 
     Parameters
     ----------
     distilled : Distilled
     X, y
-        The training data, as they were given to the distilled estimator.
+        The training data that the distilled estimator was given.
     fit_params : mapping
-        Further arguments of its ``fit``.
+        Further arguments of ``fit``.
     """
     alone = _without_teacher(distilled.estimator)
     whole = alone
@@ -44,12 +44,12 @@ def student_alone(distilled: Distilled, X: Any, y: Any, fit_params: Mapping[str,
 
 
 def epochs_of(estimator: Any) -> int:
-    """Return the epochs of the distilled student, with those of a search after which it went on."""
+    """Return the epochs of the distilled student, including those of a search that it continued."""
     return estimator.max_epochs + (search_epochs_of(estimator) if _went_on(estimator) else 0)
 
 
 def note_on_alone(estimator: Any) -> str:
-    """Return what the reader must know about the student alone that was trained here."""
+    """Return a note on the student alone that was trained here."""
     n_epochs, way = epochs_of(estimator), _way_to_retrain(estimator)
     searched = n_epochs - estimator.max_epochs
     as_many = f", as the distilled student in its search ({searched}) and after it" if searched else ""
@@ -63,7 +63,7 @@ _AVERAGED = ("continue", "average")
 
 
 def _way_to_retrain(estimator: Any) -> str | None:
-    """Return how the student of the retraining began and ended; None: there is no search, or no record."""
+    """Return how the student of the retraining began and ended, or None without a search or a record."""
     if estimator._teacher_is_trained or estimator.process is not None or estimator.search_epochs is None:
         return None
     process = getattr(estimator, "process_", None)
@@ -75,7 +75,7 @@ def _went_on(estimator: Any) -> bool:
 
 
 def _without_teacher(estimator: Any) -> DistilledClassifier | DistilledRegressor:
-    """Return an unfitted estimator of the same student, optimizer, batches and seed; ``meta="none"``."""
+    """Return an unfitted estimator with the same student, optimizer, batches and seed; ``meta="none"``."""
     kind: Any = DistilledRegressor if is_regressor(estimator) else DistilledClassifier
     known = kind(None, None).get_params(deep=False)
     kept = {

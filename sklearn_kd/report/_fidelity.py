@@ -20,24 +20,24 @@ _FEW_NAMED = 12
 # Groups of rows along the teacher's predictions, and the quantiles of their thin lines.
 N_GROUPS = 10
 _ENDS = (0.1, 0.9)
-# Markers of the models of one group stand in a column of this height, in which a group has 1.
+# Height of the markers of one group's models, where a group has height 1.
 _HEIGHT = 0.5
 
 
 class GroupFidelity(NamedTuple):
-    """How near a model is to the teacher in each group of answers.
+    """The fidelity of a model to the teacher in each group of answers.
 
     Attributes
     ----------
     names : tuple of str
-        Of the groups: classes, labels or targets.
+        Names of the groups: classes, labels or targets.
     values, errors : ndarray of shape (n_groups,)
-        Agreement with the teacher, or distance to it, and standard errors over the rows, NaN where they are
-        not known. NaN in a group without rows.
+        Agreement with the teacher or distance to it, and standard errors over the rows. NaN if unknown, or
+        for a group without rows.
     label : str
-        What the values are.
+        Description of the values.
     grouped_by : str
-        What a group is.
+        Description of a group.
     """
 
     names: tuple[str, ...]
@@ -48,7 +48,7 @@ class GroupFidelity(NamedTuple):
 
     @classmethod
     def of_shares(cls, names: Any, same: np.ndarray, n_rows: Any, grouped_by: str) -> GroupFidelity:
-        """Return the shares of rows that have the teacher's answer.
+        """Return the shares of rows with the teacher's answer.
 
         Parameters
         ----------
@@ -66,7 +66,7 @@ class GroupFidelity(NamedTuple):
 
     @staticmethod
     def draw_all(ax: Axes, by_role: Mapping[str, GroupFidelity]) -> dict[str, Line2D]:
-        """Draw a row of markers for each group, or a curve for each model where there are many groups."""
+        """Draw a row of markers for each group, or a curve for each model if there are many groups."""
         first = next(iter(by_role.values()))
         n_groups, looks = len(first.names), looks_of(by_role)
         is_named = n_groups <= MOST_NAMED
@@ -106,16 +106,16 @@ def _draw_sorted(ax: Axes, found: GroupFidelity, look: Look, role: str, place: f
 
 
 class PredictionFidelity(NamedTuple):
-    """How far a model's predictions are from the teacher's, in groups of rows of similar predictions.
+    """Differences between a model's and the teacher's predictions, in groups of similar predictions.
 
     Attributes
     ----------
     teacher : ndarray of shape (n_groups,)
         Mean prediction of the teacher in each group.
     difference : ndarray of shape (n_groups,)
-        Mean of the model's prediction minus the teacher's.
+        Mean difference, model minus teacher.
     low, high : ndarray of shape (n_groups,)
-        The 10th and 90th percentile of these differences.
+        The 10th and the 90th percentile of these differences.
     """
 
     teacher: np.ndarray
@@ -125,7 +125,7 @@ class PredictionFidelity(NamedTuple):
 
     @classmethod
     def of(cls, answers: np.ndarray, of_teacher: np.ndarray) -> PredictionFidelity:
-        """Group rows by the teacher's predictions; both have shape (n,)."""
+        """Group rows by the teacher's predictions. Both arguments have shape (n,)."""
         order, apart = np.argsort(of_teacher, kind="stable"), answers - of_teacher
         groups = np.array_split(order, min(N_GROUPS, len(order)))
         means = (np.array([values[rows].mean() for rows in groups]) for values in (of_teacher, apart))
@@ -134,7 +134,7 @@ class PredictionFidelity(NamedTuple):
 
     @staticmethod
     def draw_all(ax: Axes, by_role: Mapping[str, PredictionFidelity]) -> dict[str, Line2D]:
-        """Draw the mean differences of each model, between thin lines that hold four fifths of the rows."""
+        """Draw each model's mean differences, and thin lines that enclose four fifths of the rows."""
         ax.axhline(0, color=ink(), alpha=0.5, linewidth=1)
         lines, looks = {}, looks_of(by_role)
         for role, found in by_role.items():

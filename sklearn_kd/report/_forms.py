@@ -1,4 +1,4 @@
-"""The forms of y in a report: one for each kind of target, which nothing else of the report knows."""
+"""The forms of y in a report, one for each kind of target. The rest of the report is independent of it."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _OVER_ROWS = (
 
 
 class Form(Protocol):
-    """Everything that a report asks about one kind of target."""
+    """Everything that a report needs for one kind of target."""
 
     task: Any
     words: Words
-    network: type  # scikit-learn's, of which a peer is
+    network: type  # scikit-learn's class of a peer
 
     def check(self, targets: np.ndarray) -> None:
         """Raise ValueError if the measures are not defined for these targets of test rows."""
@@ -46,13 +46,13 @@ class Form(Protocol):
         """Return the numbers of the table that are read from the panel."""
 
     def agreement(self, answers: np.ndarray, of_teacher: np.ndarray) -> float:
-        """Return how near a model is to the teacher."""
+        """Return the fidelity of a model to the teacher, as one number."""
 
     def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> Fidelity:
-        """Return the same by class, by label or along the teacher's predictions."""
+        """Return the fidelity by class, by label or along the teacher's predictions."""
 
     def notes(self) -> list[str]:
-        """Return what the reader must know about the columns."""
+        """Return the notes on the columns of the table."""
 
     # ----------------------------------------------------------------------------------
     # Other models
@@ -61,16 +61,16 @@ class Form(Protocol):
         """Return the answers of a fitted estimator of any library, and the call that is timed."""
 
     def from_outputs(self, outputs: Any) -> np.ndarray:
-        """Return the answers that a teacher's logits, or standardised predictions, stand for."""
+        """Return the answers of a teacher from its logits or standardised predictions."""
 
     def peer(self, **settings: Any) -> BaseEstimator:
-        """Return scikit-learn's network with these settings, unfitted."""
+        """Return an unfitted network of scikit-learn with these settings."""
 
     def answers_of_peer(self, peer: Any) -> tuple[Answers, Callable[[Any], Any]]:
-        """Return the answers of such a network, which may have been trained on the teacher's answers."""
+        """Return the answers of a peer, which may have been trained on the teacher's answers."""
 
     def taught(self, answers: np.ndarray) -> np.ndarray:
-        """Return the targets that a peer learns in place of y: the teacher's."""
+        """Return the targets that a taught peer learns instead of y: the teacher's answers."""
 
 
 def form_of(task: Any) -> Form:
@@ -79,15 +79,15 @@ def form_of(task: Any) -> Form:
     Raises
     ------
     ValueError
-        If its targets are maps.
+        If the targets are maps.
     TypeError
-        If it is a task of another kind.
+        If the task is of another kind.
     """
     refuse_maps(task, "distillation_report")
-    for kind in type(task).__mro__:  # users may vary a task
+    for kind in type(task).__mro__:  # users may subclass a task
         if kind in _FORMS:
             return _FORMS[kind](task)
-    raise TypeError(f"distillation_report knows no {type(task).__name__}: it scores labels and numbers.")
+    raise TypeError(f"distillation_report cannot score a {type(task).__name__}, only labels and numbers.")
 
 
 class ClassForm:
@@ -111,7 +111,7 @@ class ClassForm:
         )
 
     def check(self, targets: np.ndarray) -> None:
-        """Accept labels as they are."""
+        """Accept all labels."""
 
     def panel(self, targets: np.ndarray, answers: np.ndarray) -> Bins:
         right = self.task.row_scores(targets, answers).rows["accuracy"]
@@ -124,7 +124,7 @@ class ClassForm:
         return float((answers.argmax(axis=1) == of_teacher.argmax(axis=1)).mean())
 
     def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> GroupFidelity:
-        """Return the agreement among the rows of each class of y."""
+        """Return the agreement with the teacher among the rows of each class of y."""
         codes, n = np.searchsorted(self.task.classes, targets), self.task.n_outputs
         same = codes[answers.argmax(axis=1) == of_teacher.argmax(axis=1)]
         n_same, n_rows = (np.bincount(rows, minlength=n) for rows in (same, codes))
@@ -138,18 +138,18 @@ class ClassForm:
         ]
 
     def answers_of(self, model: Any, name: str) -> tuple[Answers, Callable[[Any], Any]]:
-        """Return its probabilities, in the order of the classes.
+        """Return the model's probabilities, in the order of the classes.
 
         Raises
         ------
         ValueError
-            If it knows other classes.
+            If the model was trained on other classes.
         """
         check_classes(model.classes_, self.task.classes, name)
         return model.predict_proba, model.predict_proba
 
     def answers_of_peer(self, peer: Any) -> tuple[Answers, Callable[[Any], Any]]:
-        """Return its probabilities; 0 for classes that the teacher has never named."""
+        """Return the peer's probabilities, 0 for classes that the teacher never predicts."""
         places = np.searchsorted(self.task.classes, peer.classes_)
 
         def ask(X: Any) -> np.ndarray:
@@ -191,7 +191,7 @@ class LabelForm:
         )
 
     def check(self, targets: np.ndarray) -> None:
-        """Accept labels as they are."""
+        """Accept all labels."""
 
     def panel(self, targets: np.ndarray, answers: np.ndarray) -> Bins:
         return Bins.of(answers.ravel(), np.asarray(targets == 1).ravel())
@@ -203,20 +203,20 @@ class LabelForm:
         return float(((answers > 0.5) == (of_teacher > 0.5)).all(axis=1).mean())
 
     def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> GroupFidelity:
-        """Return the agreement about each label, among all rows."""
+        """Return the agreement with the teacher on each label, among all rows."""
         same = ((answers > 0.5) == (of_teacher > 0.5)).sum(axis=0)
         return GroupFidelity.of_shares(range(self.task.n_outputs), same, len(answers), "label")
 
     def notes(self) -> list[str]:
         return [
-            f"Subset accuracy: share of rows of which all labels are right, ± {_OVER_ROWS}",
+            f"Subset accuracy: share of rows whose labels are all right, ± {_OVER_ROWS}",
             "Macro F1 and log loss: means over the labels. ECE: expected calibration error of the labels' "
             f"probabilities, {N_BINS} bins of equal width. Agreement: share of rows with all of the "
             "teacher's labels.",
         ]
 
     def answers_of(self, model: Any, name: str) -> tuple[Answers, Callable[[Any], Any]]:
-        """Return its probabilities of the labels; it must predict a matrix of labels."""
+        """Return the model's probabilities of the labels. The model must predict a matrix of labels."""
         n_labels = self.task.n_outputs
 
         def ask(X: Any) -> np.ndarray:
@@ -239,7 +239,7 @@ class LabelForm:
 
 
 class NumberForm:
-    """Numbers for each row, one or several."""
+    """One or several numbers for each row."""
 
     network = MLPRegressor
 
@@ -264,12 +264,12 @@ class NumberForm:
         Raises
         ------
         ValueError
-            Naming y_test.
+            If all targets are the same. The message names y_test.
         """
         if (np.ptp(targets, axis=0) == 0).any():
             raise ValueError(
-                f"y_test has the same number in all of its {len(targets)} rows, of which R² is not defined. "
-                "Give rows whose targets differ."
+                f"y_test has the same number in all of its {len(targets)} rows, so R² is undefined. Give "
+                "rows whose targets differ."
             )
 
     def panel(self, targets: np.ndarray, answers: np.ndarray) -> ErrorCurve:
@@ -287,7 +287,7 @@ class NumberForm:
         return float(np.sqrt((apart**2).mean(axis=0)).mean())
 
     def fidelity(self, targets: np.ndarray, answers: np.ndarray, of_teacher: np.ndarray) -> Fidelity:
-        """Return the differences along the teacher's predictions; of several targets the distance in each."""
+        """Return the differences along the teacher's predictions, or the distance in each of many targets."""
         if self.task.single:
             return PredictionFidelity.of(np.ravel(answers), np.ravel(of_teacher))
         distance = np.sqrt(((answers - of_teacher) ** 2).mean(axis=0)) / self.task.scale
@@ -306,17 +306,17 @@ class NumberForm:
         several = "" if self.task.single else ", means over the targets"
         return [
             f"{measure[0]} ± {_OVER_ROWS}",
-            f"{measure[1]} in the units of y{several}. RMSE to teacher: of the differences to its "
+            f"{measure[1]} in the units of y{several}. RMSE to teacher: RMSE of the differences to its "
             "predictions.",
         ]
 
     def answers_of(self, model: Any, name: str) -> tuple[Answers, Callable[[Any], Any]]:
-        """Return its predictions; asked, it must give as many finite numbers for each row as y has.
+        """Return the model's predictions. Each row must get as many finite numbers as y has.
 
         Raises
         ------
         TypeError
-            If it is a classifier.
+            If the model is a classifier.
         """
         if is_classifier(model):
             raise TypeError(f"{name} is a classifier, {type(model).__name__}. Give a fitted regressor.")
@@ -326,7 +326,7 @@ class NumberForm:
             if found.size != len(found) * n_targets or not np.isfinite(found).all():
                 raise ValueError(
                     f"{name} predicts numbers of shape {found.shape}, {np.isfinite(found).sum()} of them "
-                    f"finite, and y has {n_targets} for each row. Give a regressor that was fitted on the "
+                    f"finite, but y has {n_targets} for each row. Give a regressor that was fitted on the "
                     "same y."
                 )
             return found.reshape(len(found), *[] if self.task.single else [n_targets])
@@ -340,16 +340,16 @@ class NumberForm:
         return self.task.decode(np.asarray(outputs))
 
     def peer(self, **settings: Any) -> BaseEstimator:
-        """Return the network, of standardised targets.
+        """Return the network, which learns standardised targets.
 
         Raises
         ------
         ValueError
-            If the estimator estimates a quantile, which MLPRegressor does not.
+            If the estimator estimates a quantile, which MLPRegressor cannot.
         """
         if "d2" in self.words.measures:
             raise ValueError(
-                "peers='train': MLPRegressor estimates the mean of y, and the estimator a quantile. Give "
+                "peers='train': MLPRegressor estimates the mean of y, but the estimator a quantile. Give "
                 "fitted peers={name: regressor}, or peers=None."
             )
         return TransformedTargetRegressor(MLPRegressor(**settings), transformer=StandardScaler())
@@ -366,9 +366,9 @@ _FORMS: dict[type, Callable[[Any], Form]] = {
 
 
 def check_classes(own: Any, classes: np.ndarray, name: str) -> None:
-    """Raise ValueError if a model knows other classes than the student."""
+    """Raise ValueError if a model was trained on other classes than the student."""
     if not np.array_equal(own, classes):
         raise ValueError(
-            f"{name}: it was trained on the classes {np.asarray(own).tolist()[:10]}, and the distilled "
+            f"{name} was trained on the classes {np.asarray(own).tolist()[:10]}, but the distilled "
             f"student on {classes.tolist()[:10]}. Train both on rows of the same classes."
         )

@@ -1,4 +1,4 @@
-"""The models of a report: what answers about rows, what is timed, and what is counted."""
+"""The models of a report: their answers, the calls to time, and their sizes."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ class Model:
     Attributes
     ----------
     kind : str
-        Name of its class, for the table.
+        Name of the model's class, for the table.
     answers : callable(X) -> ndarray
-        Probabilities of shape (n, K), columns in the order of the student's outputs; of numbers predictions.
+        Probabilities of shape (n, K), with columns in the order of the student's outputs, or predictions.
     call : callable(X) or None
-        What is timed; None where the answers were given.
+        The call to time. None if the answers were given.
     size : Size
     seconds : float or None
-        Of its training, if known.
+        Training time, if known.
     """
 
     kind: str
@@ -50,16 +50,16 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class Distilled:
-    """A fitted estimator of the library, taken apart.
+    """The parts of a fitted estimator of the library.
 
     Attributes
     ----------
     whole : estimator
-        What predicts: a Pipeline, or the student's estimator.
+        The object that predicts: a Pipeline, or the student's estimator.
     transformers : Pipeline or None
-        What stands before it.
+        The steps before the student's estimator.
     estimator : DistilledClassifier, DistilledRegressor or DistProClassifier
-        Fitted.
+        The student's fitted estimator.
     """
 
     whole: Any
@@ -68,26 +68,26 @@ class Distilled:
 
     @property
     def task(self) -> Any:
-        """The kind of target that y was."""
+        """The task: the kind of target in y."""
         return self.estimator._task
 
     def transformed(self, X: Any) -> Any:
-        """Return rows as the student's estimator sees them."""
+        """Return rows in the form that the student's estimator gets."""
         return X if self.transformers is None else self.transformers.transform(X)
 
     def before_the_student(self) -> list[Any]:
-        """Return the fitted transformers that prediction by the student needs."""
+        """Return the fitted transformers that the student's predictions need."""
         own = getattr(self.estimator, "student_preprocessing_", None)
         return [part for part in (self.transformers, own) if part is not None]
 
 
 def taken_apart_fitted(estimator: Any) -> Distilled:
-    """Take a fitted estimator apart; a search gives its best one.
+    """Take a fitted estimator apart. For a search, take its best estimator.
 
     Raises
     ------
     TypeError
-        If it ends in no estimator of this library.
+        If it does not end in an estimator of this library.
     NotFittedError
         If it has not been fitted.
     """
@@ -108,20 +108,20 @@ def student_model(distilled: Distilled) -> Model:
 
 
 def fitted_model(model: Any, distilled: Distilled, form: Form, name: str) -> Model:
-    """Return another fitted estimator, of this library or another, as a row of the report.
+    """Return another fitted estimator, of this library or not, as a row of the report.
 
     Raises
     ------
     NotFittedError
         If it has not been fitted.
     TypeError
-        If it has no method that gives the answers, or is of another kind.
+        If it has no method for the answers, or is of another kind.
     ValueError
         If it was fitted on other classes or on another kind of y.
     """
     try:
         own = taken_apart_fitted(model)
-    except TypeError:  # of another library
+    except TypeError:  # an estimator of another library
         own = None
     if own is not None:
         _check_same_targets(own.task, distilled.task, name)
@@ -130,9 +130,7 @@ def fitted_model(model: Any, distilled: Distilled, form: Form, name: str) -> Mod
     if not hasattr(model, method):
         kind = "regressor" if distilled.task.numeric else "classifier"
         train = ', "train"' if name == "student_alone" else ""
-        raise TypeError(
-            f"{name}={short_repr(model)} must be None{train}, or a fitted {kind} that has {method}."
-        )
+        raise TypeError(f"{name}={short_repr(model)} must be None{train}, or a fitted {kind} with {method}.")
     check_is_fitted(model)
     answers, call = form.answers_of(model, name)
     return Model(type(model).__name__, answers, call, size_of([model]), training_seconds(model))
@@ -143,7 +141,7 @@ def _check_same_targets(own: Any, task: Any, name: str) -> None:
         check_classes(own.classes, task.classes, name)
     elif type(own) is not type(task) or own.n_targets != task.n_targets:
         raise ValueError(
-            f"{name}: it was fitted on {own.n_targets} {own.outputs_noun}, and the distilled student on "
+            f"{name} was fitted on {own.n_targets} {own.outputs_noun}, but the distilled student on "
             f"{task.n_targets} {task.outputs_noun}. Train both on the same y."
         )
 
@@ -153,7 +151,7 @@ def _check_same_targets(own: Any, task: Any, name: str) -> None:
 
 
 def training_seconds(model: Any) -> float | None:
-    """Return the seconds of a model's training if it has a record of them, else None."""
+    """Return the seconds of a model's training, or None if it has no record of them."""
     recorded = getattr(model, "_student_seconds", None)
     if recorded is not None:
         return recorded
@@ -169,7 +167,7 @@ def training_seconds(model: Any) -> float | None:
 
 
 def _seconds_of_trials(model: Any) -> float:
-    """Return the seconds of trials before the training; those of a population are its epochs'."""
-    strategy = getattr(model, "strategy_", None)  # loaded files may not know it
+    """Return the seconds of trials before the training. A population's trials count in its epochs."""
+    strategy = getattr(model, "strategy_", None)  # loaded files may lack it
     before = hasattr(model, "trials_") and not getattr(strategy, "trains_population", True)
     return float(model.trials_["seconds"].sum()) if before else 0.0

@@ -29,7 +29,7 @@ class Bins(NamedTuple):
     n_rows : ndarray of shape (N_BINS,)
         Answers in the bin: rows, or rows × labels.
     confidence, accuracy : ndarray of shape (N_BINS,)
-        Mean probability, and share of answers that are right; NaN in an empty bin.
+        Mean probability, and share of right answers; NaN in an empty bin.
     """
 
     n_rows: np.ndarray
@@ -51,20 +51,20 @@ class Bins(NamedTuple):
 
     @property
     def calibration_error(self) -> float:
-        """The mean distance of probability and share, weighted by the answers in the bins."""
+        """The mean distance between probability and share, weighted by the number of answers in the bins."""
         filled = self.n_rows > 0
         distance = np.abs(self.accuracy - self.confidence)[filled]
         return float(np.average(distance, weights=self.n_rows[filled]))
 
     @staticmethod
     def draw_frame(ax: Axes, panels: Mapping[str, Any]) -> None:
-        """Draw the diagonal, on which probabilities are what they say."""
+        """Draw the diagonal of perfect calibration."""
         ax.plot([0, 1], [0, 1], color=ink(), alpha=0.4, linewidth=1)
         ax.set_xlim(0, 1.02)
         ax.set_ylim(-0.02, 1.04)
 
     def draw(self, ax: Axes, role: str, look: Look) -> Line2D:
-        """Draw a dot for each bin, and a line through those of enough answers; return the line."""
+        """Draw a dot for each bin, and a line through those with enough answers; return the line."""
         shares = self.n_rows / self.n_rows.sum()
         clear = (self.n_rows >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
         label = f"{shown_name(role)} (ECE {self.calibration_error:.3f})"
@@ -79,14 +79,14 @@ class Bins(NamedTuple):
 
 
 class ErrorCurve(NamedTuple):
-    """Sizes of errors: the share of rows whose error is at most so large.
+    """Distribution of the sizes of errors: the share of rows whose error is at most a given size.
 
     Attributes
     ----------
     errors : ndarray of shape (101,)
-        Quantiles of the errors' sizes, in steps of a hundredth.
+        Quantiles of the errors' sizes, in steps of 0.01.
     median : str
-        What the median of these sizes is called.
+        Name of the median of these sizes.
     """
 
     errors: np.ndarray
@@ -105,7 +105,7 @@ class ErrorCurve(NamedTuple):
         ax.set_ylim(0, 1.02)
 
     def draw(self, ax: Axes, role: str, look: Look) -> Line2D:
-        """Draw the curve: the higher, the more rows have small errors. Return it."""
+        """Draw the curve and return it. The higher it is, the more rows have small errors."""
         label = f"{shown_name(role)} ({self.median} {self.errors[50]:.3g})"
         shares, every = np.linspace(0, 1, len(self.errors)), 20
         (line,) = ax.plot(

@@ -28,16 +28,15 @@ from sklearn_kd.students._architectures import MLPStudent
 from sklearn_kd.students._standardize import own_student
 
 _SAME = (
-    " In all of X_train the teacher's answers are those of y_train, as they often are where it was fitted on "
-    "these rows: both peers learned the same, and have the same scores if the estimator's random_state is a "
-    "number."
+    " In all of X_train, the teacher's answers equal y_train, as they often do if it was fitted on these "
+    "rows: both peers learned the same, and have the same scores if the estimator's random_state is a number."
 )
-# Roles of the report's own models, which no peer may have.
+# Roles of the report's own models, which peers may not use.
 _ROLES = ("teacher", "student", "student alone")
 
 
 def given_peers(peers: Mapping[str, Any], distilled: Distilled, form: Form) -> dict[str, Model]:
-    """Return fitted estimators of the user as rows of the report, by their names.
+    """Return the user's fitted estimators as rows of the report, by name.
 
     Raises
     ------
@@ -53,23 +52,23 @@ def given_peers(peers: Mapping[str, Any], distilled: Distilled, form: Form) -> d
 def trained_peers(
     distilled: Distilled, form: Form, X: Any, y: Any, teacher: Model | None, n_epochs: int
 ) -> tuple[dict[str, Model], str]:
-    """Train the peers on all rows; return them by role, and a note on them.
+    """Train the peers on all rows. Return them by role, and a note on them.
 
     Parameters
     ----------
     distilled : Distilled
     form : Form
     X, y
-        The training data, as they were given to the distilled estimator.
+        The training data that the distilled estimator was given.
     teacher : Model or None
-        Where it is None, or was not asked but given, there is no "taught peer".
+        Without a teacher, or if only its answers were given, there is no "taught peer".
     n_epochs : int
     """
     same = False
     with error_context("peers"):
         X = from_torch(X, "X_train")
         targets = distilled.task.check_targets(from_torch(y, "y_train"), count_rows(X), "y_train", "X_train")
-        distilled.task.encode(targets, "y_train")  # refuses labels that the student does not know
+        distilled.task.encode(targets, "y_train")  # refuses labels unknown to the student
         rows = _matrix(distilled, X)
         settings = _settings(distilled.estimator, rows, n_epochs)
         models = {"peer": _trained(distilled, form, rows, targets, settings)}
@@ -87,7 +86,7 @@ def trained_peers(
 
 
 def _matrix(distilled: Distilled, X: Any) -> Any:
-    """Return the rows as a table of numbers, as the student is given them."""
+    """Return the rows as the table of numbers that the student gets."""
     rows = distilled.transformed(X)
     own = getattr(distilled.estimator, "student_preprocessing_", None)
     rows = rows if own is None else own.transform(rows)
@@ -101,12 +100,12 @@ def _matrix(distilled: Distilled, X: Any) -> Any:
 
 
 def check_peers(peers: Any, X: Any) -> None:
-    """Refuse peers of another kind, and rows that none can be trained on.
+    """Refuse peers of another kind, and rows on which peers cannot be trained.
 
     Raises
     ------
     TypeError
-        If ``peers`` is neither None, "train" nor a dict, or X_train is no array.
+        If ``peers`` is neither None, "train" nor a dict, or X_train is not an array.
     """
     if peers is not None and not isinstance(peers, (str, Mapping)):
         raise TypeError(f'peers={peers!r} must be None, "train", or a dict of names and fitted estimators.')
@@ -118,7 +117,7 @@ def check_peers(peers: Any, X: Any) -> None:
 
 
 def _settings(estimator: Any, rows: Any, n_epochs: int) -> dict[str, Any]:
-    """Return the parameters of a peer: the student's, as far as there are such."""
+    """Return the parameters of a peer: those of the student that scikit-learn's networks have too."""
     n_rows = rows.shape[0]
     seed = estimator.random_state
     settings = {
@@ -135,7 +134,7 @@ def _settings(estimator: Any, rows: Any, n_epochs: int) -> dict[str, Any]:
 
 
 def _hidden_sizes(student: nn.Module, n_inputs: int) -> tuple[int, ...]:
-    """Return an MLPStudent's widths; of another student one layer, of about as many weights."""
+    """Return the widths of an MLPStudent, or of one layer with about as many weights as another student."""
     if isinstance(student, MLPStudent):
         linear = [layer for layer in student.modules() if isinstance(layer, nn.Linear)]
         return tuple(layer.out_features for layer in linear[:-1])

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 # Students that cost the same would hide each other: these are shifted by so many points.
 _SHIFT = {"student alone": 7.0, "taught peer": 7.0}
-# Ticks within a power of ten, where the largest cost is less than so many times the smallest: the labels of
-# more would touch.
+# Ticks within a power of ten, by the ratio of the largest to the smallest cost below which they are drawn;
+# the labels of more ticks would touch.
 _TICKS = {10: (1, 2, 5), 100: (1, 3)}
 # About so many inches of the legend are an entry's line, and a character of its text.
 _LINE, _CHARACTER = 0.6, 0.075
@@ -31,7 +31,7 @@ COSTS = {
 
 
 def draw(models: dict[str, dict[str, Any]], panels: dict[str, Panel], words: Words) -> Figure:
-    """Return a figure of two panels.
+    """Return a figure with two panels.
 
     Parameters
     ----------
@@ -69,7 +69,7 @@ def draw_answers(ax: Axes, panels: Mapping[str, Panel], words: Words) -> dict[st
 
 
 def draw_fidelity(ax: Axes, fidelity: Mapping[str, Fidelity]) -> dict[str, Line2D]:
-    """Draw how near the models are to the teacher; return the line of each."""
+    """Draw the models' fidelity to the teacher; return the line of each."""
     first: Any = next(iter(fidelity.values()))
     style_axes(ax)
     return first.draw_all(ax, fidelity)
@@ -78,7 +78,7 @@ def draw_fidelity(ax: Axes, fidelity: Mapping[str, Fidelity]) -> dict[str, Line2
 def draw_costs(ax: Axes, models: Mapping[str, dict[str, Any]], measure: str, cost: str) -> dict[str, Line2D]:
     """Draw a measure of each model against one of ``COSTS``; return the marker of each model.
 
-    A model of which the cost is not known is a horizontal line.
+    A model with unknown cost is a horizontal line.
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
     from matplotlib.transforms import ScaledTranslation

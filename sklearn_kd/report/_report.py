@@ -1,4 +1,4 @@
-"""The function that makes a report."""
+"""The function ``distillation_report``."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _NO_TEACHER = (
     "No row for the teacher: the estimator has not kept it. Fit with keep_teacher=True, or give the report "
-    "teacher= (fitted) or its answers to the test rows."
+    "the fitted teacher or its answers to the test rows."
 )
 
 
@@ -50,84 +50,88 @@ def distillation_report(
     peers: Literal["train"] | Mapping[str, Any] | None = None,
     timing: bool = True,
 ) -> DistillationReport:
-    """Compare a distilled student with its teacher, and with the same student trained without one.
+    """Compare a distilled student with its teacher, and with the same student trained without a teacher.
 
     Parameters
     ----------
     estimator : DistilledClassifier, DistilledRegressor, DistProClassifier, DistProRegressor, Pipeline, search
-        Fitted. A Pipeline ends in one of the first four. A search gives its ``best_estimator_``.
+        Fitted estimator. A Pipeline must end in one of the first four. For a search, its ``best_estimator_``
+        is used.
     X_test : array-like of shape (n_samples, n_features) or (n_samples, ...), or Dataset
-        Rows that neither the student nor the teacher was trained on, in the form that ``estimator``
-        predicts for. A Dataset is read once, into memory.
+        Rows on which neither the student nor the teacher was trained, in the form that ``estimator.predict``
+        takes. A Dataset is read once, into memory.
     y_test : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        Labels or numbers, as ``fit`` was given them. None: those in the items of a Dataset.
+        Labels or numbers, in the form given to ``fit``. None: those in the items of a Dataset.
     teacher : object, default=None
-        The trained teacher, of a kind that ``estimator`` takes. None: the one that ``estimator`` has kept
-        (``keep_teacher=True``), or was given trained. It sees what the classifier sees: in a Pipeline
-        the transformed rows.
+        The trained teacher, of a kind that ``estimator`` takes. None: the teacher that ``estimator`` has kept
+        (``keep_teacher=True``) or was given trained. In a Pipeline, the teacher gets the transformed rows, as
+        the last step does.
     teacher_logits : array-like of shape (n_samples, n_classes), default=None
-        The teacher's logits of the test rows, in place of ``teacher``; then its speed and size are unknown.
+        The teacher's logits for the test rows, instead of ``teacher``. Its speed and size are then unknown.
     teacher_predictions : array-like of shape (n_samples,) or (n_samples, n_outputs), default=None
-        The same of a DistilledRegressor: numbers in the units of y.
+        The teacher's predictions for the test rows, in the units of y, instead of ``teacher``; for a
+        DistilledRegressor.
     student_alone : "train", fitted estimator or None, default=None
-        "train": train the same student on the labels of ``X_train``, ``y_train`` alone: the parameters and
-        the ``random_state`` of ``estimator``, with ``meta="none"``, for the epochs of the distilled student:
-        with those of the search where that student went on after it (``retrain``). Of a DistProClassifier
-        it trains for the epochs of the retraining. Or the student alone, already fitted. None: it is left
-        out, and nothing is said about whether distillation helped.
+        The same student trained without a teacher. "train": train it on ``X_train`` and ``y_train`` with the
+        parameters and the ``random_state`` of ``estimator``, ``meta="none"``, and as many epochs as the
+        distilled student. These include the epochs of a search if the student continued after it
+        (``retrain``); for a DistProClassifier they are the epochs of the retraining. None: leave the student
+        alone out. The verdict then does not say whether distillation helped.
     X_train, y_train : array-like, default=None
-        For ``student_alone="train"`` and ``peers="train"``: all the labeled rows that ``estimator`` was
-        fitted on.
+        For ``student_alone="train"`` and ``peers="train"``: all labeled rows on which ``estimator`` was
+        fitted.
     fit_params : mapping or None, default=None
-        For ``student_alone="train"``: further arguments of its ``fit``, such as
-        ``{"sample_weight": weight}``, with the step's name in front in a Pipeline.
+        For ``student_alone="train"``: further arguments of ``fit``, such as ``{"sample_weight": weight}``.
+        In a Pipeline, put the step's name in front.
     peers : "train", dict of fitted estimators or None, default=None
-        Further rows. "train": scikit-learn's MLPClassifier or MLPRegressor with the student's hidden units,
-        epochs, batches and, if it is trained by Adam, learning rate, on standardised rows: "peer", trained on
-        y, and "taught peer", on the teacher's labels or predictions in place of y. For tables alone. A dict
-        has estimators that users have fitted, by names of their own.
+        Further models to compare. "train": train scikit-learn's MLPClassifier or MLPRegressor on standardised
+        rows, with the student's hidden units, epochs, batches and, if the student is trained with Adam,
+        learning rate. The "peer" learns y; the "taught peer" learns the teacher's labels or predictions
+        instead. For tables only. A dict maps names of your choice to fitted estimators.
     timing : bool, default=True
         Whether to time predictions, which takes about a second.
 
     Returns
     -------
     DistillationReport
+        The numbers, a verdict and a picture.
 
     Raises
     ------
     NotFittedError
         If ``estimator``, ``teacher`` or ``student_alone`` has not been fitted.
     TypeError
-        If one of them is of another kind.
+        If one of these is of another kind.
     ValueError
-        If rows and labels do not fit together or the student, a label is unknown, the training data are
+        If rows and labels do not match each other or the student, a label is unknown, the training data are
         missing, or ``estimator`` predicts maps.
 
     See Also
     --------
-    ReportDisplay : Draws the report.
-    compare_methods : Fits over folds and seeds, for differences that hold beyond one fit.
+    ReportDisplay : Draw the report.
+    compare_methods : Compare methods over folds and seeds, for differences that hold beyond one fit.
 
     Notes
     -----
     ``agreement`` is the share of rows for which a model predicts the teacher's label. ``ece`` is the expected
     calibration error of the top label in 15 bins of equal width [1]_; with few rows it is biased upwards. The
-    log loss raises probabilities to at least 1.2e-7, the resolution of float32, for all models alike.
+    log loss raises probabilities to at least 1.2e-7, the resolution of float32, for all models.
 
-    Of several labels the table has the subset accuracy (all labels of the row are right), macro F1 and the
-    mean log loss of the labels; of numbers R², the root mean square error, the mean absolute error, and the
-    root mean square of the differences to the teacher. Of a regressor with ``loss="quantile"`` it has the
-    pinball loss and D², which is 1 minus its ratio to that of the quantile of ``y_test``.
+    For several labels, the table has the subset accuracy (all labels of the row are right), macro F1 and the
+    mean log loss of the labels. For numbers it has R², the root mean square error, the mean absolute error,
+    and the root mean square of the differences to the teacher. For a regressor with ``loss="quantile"`` it
+    has the pinball loss and D², which is 1 minus the ratio of this loss to that of ``y_test``'s quantile.
 
-    Predictions are timed by the clock, by the public ``predict_proba`` or ``predict`` (of a whole Pipeline
-    where there is one), the models in turn, on one machine with whatever else it does. Bytes are those of the
-    parameters and buffers of networks, of the files of ONNX teachers, and of pickles of anything else.
-    ``train_seconds`` are those of the student's training, without the teacher's, and of the teacher's where
-    it was trained in the same ``fit`` or has a record of them.
+    Calls of the public ``predict_proba`` or ``predict``, or of those of the whole Pipeline, are timed by the
+    clock. The models take turns on one machine, which may run other programs too. The size of a model is the
+    bytes of its parameters and buffers if it is a network, of its file if it is an ONNX teacher, and
+    otherwise of its pickle. ``train_seconds`` of the student do not include the teacher's training. For the
+    teacher they are known if it was trained in the same ``fit`` or has a record of them.
 
     The verdict says that accuracies differ if McNemar's exact test on the test rows has p < .05, and that log
-    losses differ beyond two paired standard errors. Numbers are compared by a paired t-test of the squared
-    errors. All of this holds for this one fit of each model: another seed may give another verdict.
+    losses differ if the difference exceeds two paired standard errors. Numbers are compared by a paired
+    t-test of the squared errors. All of this is about this one fit of each model: another seed may give
+    another verdict.
 
     References
     ----------
@@ -160,7 +164,7 @@ def distillation_report(
     if taught is not None:
         models["teacher"] = taught
     models["student"] = student_model(distilled)
-    # Asked before others are trained, so that rows that cannot be used are refused first.
+    # Predict before training other models, so that unusable rows are refused first.
     asked = {role: _asked(model, rows) for role, model in models.items()}
     if student_alone is not None:
         alone = student_alone
@@ -180,7 +184,7 @@ def distillation_report(
 
 
 class _TestRows(NamedTuple):
-    """The test rows as the models are asked about them, and their targets."""
+    """The test rows in the form that the models get, and their targets."""
 
     X: Any
     targets: np.ndarray
@@ -195,7 +199,7 @@ def _report(
     notes: list[str],
     timing: bool,
 ) -> DistillationReport:
-    """Score the answers, time the models, and put all numbers together."""
+    """Score the answers, time the models, and collect all numbers."""
     n_rows = len(rows.targets)
     calls = {role: model.call for role, model in models.items() if model.call is not None}
     times: dict[str, Latency] = latencies(calls, rows.X, n_rows) if timing else {}
@@ -234,7 +238,7 @@ def _asked(model: Model, rows: _TestRows) -> np.ndarray:
 def _teacher(
     distilled: Distilled, form: Form, teacher: Any, answers: Any, rows: _TestRows
 ) -> tuple[Model | None, list[str]]:
-    """Return the teacher's row, or None and a note that says why there is none."""
+    """Return the teacher's row, or None and a note with the reason."""
     if answers is not None:
         return answers_model(answers, rows.X, len(rows.targets), distilled, form), []
     found = teacher_of(distilled.estimator, teacher)
@@ -246,7 +250,7 @@ def _teacher(
         model = teacher_model(found, distilled, form)
         model.answers(rows_at(rows.X, np.array([0])))
     except (ValueError, TypeError) as error:  # a network may have no answers, only feature maps
-        return None, [f"No row for the teacher, of which only feature maps were used: {error}"]
+        return None, [f"No row for the teacher, whose feature maps alone were used: {error}"]
     return model, []
 
 
@@ -255,13 +259,13 @@ def _teacher(
 
 
 def _given_answers(distilled: Distilled, teacher_logits: Any, teacher_predictions: Any) -> Any:
-    """Return the teacher's given answers, under the name that they have for this estimator."""
+    """Return the teacher's given answers; raise ValueError if their name is wrong for this estimator."""
     given = {"teacher_logits": teacher_logits, "teacher_predictions": teacher_predictions}
     own = given.pop(distilled.estimator._answers)
     for other, value in given.items():
         if value is not None:
             raise ValueError(
-                f"{other} is given, and estimator is a {type(distilled.estimator).__name__}: give its "
+                f"{other} is given, but estimator is a {type(distilled.estimator).__name__}. Give its "
                 f"teacher's answers as {distilled.estimator._answers}."
             )
     return own
@@ -280,8 +284,8 @@ def _check_arguments(
     kind = "regressor" if distilled.task.numeric else "classifier"
     if teacher is not None and answers is not None:
         raise ValueError(
-            f"teacher and {distilled.estimator._answers} are both given, and each would make the "
-            "teacher's row. Give one of them."
+            f"teacher and {distilled.estimator._answers} are both given, but the report has one row for "
+            "the teacher. Give one of them."
         )
     check_peers(peers, X_train)
     if isinstance(student_alone, str) and student_alone != "train":
@@ -300,8 +304,8 @@ def _check_arguments(
         )
         fitted = "student_alone" if alone_trains else "peers"
         raise ValueError(
-            f"{trained}, but {missing} is missing. Give X_train and y_train, the labeled rows that the "
-            f"estimator was fitted on, or give fitted {fitted}."
+            f"{trained}, but {missing} is missing. Give X_train and y_train, the labeled rows on which the "
+            f"estimator was fitted, or give fitted {fitted}."
         )
     given = {"X_train": X_train, "y_train": y_train, "fit_params": fit_params}
     unused = [name for name, value in given.items() if value is not None]
@@ -312,7 +316,7 @@ def _check_arguments(
         )
     if fit_params is not None and not alone_trains:
         raise ValueError(
-            'fit_params are given, but peers="train" takes none: scikit-learn\'s networks are trained '
+            'fit_params are given, but peers="train" does not use them: scikit-learn\'s networks are trained '
             'without weights. Set student_alone="train", or leave fit_params out.'
         )
 
@@ -336,7 +340,7 @@ def _checked_rows(distilled: Distilled, X: Any, y: Any) -> tuple[Any, np.ndarray
     with error_context("X_test"):
         n_rows = count_rows(X)
     if n_rows == 0:
-        raise ValueError("X_test has 0 rows: there is nothing to report on. Give at least one, better 1,000.")
+        raise ValueError("X_test has 0 rows. Give at least one row, preferably 1,000 or more.")
     targets = task.check_targets(y, n_rows, "y_test", "X_test")
-    task.encode(targets, "y_test")  # refuses labels that the student does not know
+    task.encode(targets, "y_test")  # refuses labels unknown to the student
     return indexable(X), targets

@@ -1,4 +1,4 @@
-"""The report itself: numbers, a verdict, text, HTML and a picture."""
+"""The report: numbers, a verdict, text, HTML and a picture."""
 
 from __future__ import annotations
 
@@ -22,27 +22,27 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _UNKNOWN = "—"
-# Share of the processor below which times are not those of the models.
+# Share of the processor below which the times are not reliable.
 _BUSY = 0.8
 
 
 class DistillationReport:
-    """The costs and gains of a distilled student, beside its teacher and the same student without one.
+    """The costs and gains of a distilled student, compared with its teacher and the same student alone.
 
-    Made by :func:`distillation_report`. Printed, it is a table with a verdict; a notebook shows it as
-    HTML. It holds numbers only, no model and no rows, so that it is small when it is pickled.
+    Made by :func:`distillation_report`. It prints as a table with a verdict, and a notebook shows it as
+    HTML. It holds only numbers, no models and no rows, so its pickle is small.
 
     Attributes
     ----------
     verdict : str
-        What the numbers say, in sentences. :doc:`/guide/report` has the thresholds.
+        The conclusions from the numbers, in sentences. :doc:`/guide/report` has the thresholds.
     n_samples : int
-        Test rows.
+        Number of test rows.
 
     See Also
     --------
-    distillation_report : Makes it, with an example.
-    ReportDisplay : Draws it, panel by panel.
+    distillation_report : Make a report, with an example.
+    ReportDisplay : Draw a report, panel by panel.
     MethodComparison : Fits of several methods over folds and seeds.
 
     Examples
@@ -59,9 +59,7 @@ class DistillationReport:
 
     verdict: str
     n_samples: int
-    _fidelity: Mapping[str, Fidelity] = MappingProxyType(
-        {}
-    )  # of reports that were pickled before there was one
+    _fidelity: Mapping[str, Fidelity] = MappingProxyType({})  # reports pickled by older versions lack it
 
     def __init__(
         self,
@@ -86,16 +84,19 @@ class DistillationReport:
         Returns
         -------
         dict
-            ``n_samples``; ``n_classes``, ``n_labels`` or ``n_targets``; ``models``, by role ("teacher",
-            "student", "student alone", "peer", "taught peer") the numbers of the table: ``model``,
-            ``accuracy``, ``accuracy_standard_error``, ``log_loss``, ``ece``, ``agreement``,
-            ``us_single``, ``us_single_p99``, ``us_batch`` (microseconds per row), ``n_bytes``,
-            ``bytes_of``, ``train_seconds``, None where a number is not known; ``differences``, the
-            student's to the others on the same rows: ``accuracy``, ``standard_error``, ``p_value``
-            (McNemar's exact test), ``log_loss``, ``log_loss_standard_error``; ``verdict``. Of several
-            labels there are ``subset_accuracy`` and ``macro_f1`` in place of ``accuracy``; of numbers
-            ``r2``, ``rmse``, ``mae`` and ``rmse_to_teacher``; ``differences`` have ``r2`` and ``mae``, and
-            ``p_value`` is that of a paired t-test of the squared errors.
+            - ``n_samples``; ``n_classes``, ``n_labels`` or ``n_targets``.
+            - ``models``: the numbers of the table by role ("teacher", "student", "student alone", "peer",
+              "taught peer"): ``model``, ``accuracy``, ``accuracy_standard_error``, ``log_loss``, ``ece``,
+              ``agreement``, ``us_single``, ``us_single_p99``, ``us_batch`` (microseconds per row),
+              ``n_bytes``, ``bytes_of``, ``train_seconds``. Unknown numbers are None.
+            - ``differences``: the student minus each other model on the same rows: ``accuracy``,
+              ``standard_error``, ``p_value`` (McNemar's exact test), ``log_loss``,
+              ``log_loss_standard_error``.
+            - ``verdict``.
+
+            For several labels, ``subset_accuracy`` and ``macro_f1`` replace ``accuracy``. For numbers the
+            measures are ``r2``, ``rmse``, ``mae`` and ``rmse_to_teacher``; ``differences`` have ``r2`` and
+            ``mae``, and ``p_value`` is that of a paired t-test of the squared errors.
 
         Examples
         --------
@@ -126,7 +127,7 @@ class DistillationReport:
             import pandas as pd
         except ImportError:
             raise ImportError(
-                "to_frame needs pandas, which is not installed: pip install pandas. Without it, to_dict() "
+                "to_frame needs pandas, which is not installed: pip install pandas. Or use to_dict(), which "
                 "has the same numbers."
             ) from None
         return pd.DataFrame.from_dict(self._models, orient="index")
@@ -134,18 +135,19 @@ class DistillationReport:
     def plot(self) -> Figure:
         """Draw accuracy against the cost of a row, and the reliability of the probabilities.
 
-        The left panel has the accuracy, with its standard error, over the microseconds of a single row
-        or, without timing, over the bytes. A dot in the right panel is the accuracy of the rows whose
-        confidence is in one bin; its area grows with their number, and lines leave out bins of fewer than 10
-        rows or 1 % of them. On the diagonal confidence is accuracy. Of several labels there is the subset
-        accuracy, and the bins hold the probabilities of all labels.
+        The left panel shows the accuracy, with its standard error, against the microseconds of a single row
+        or, without timing, against the bytes. In the right panel, a dot is the accuracy of the rows whose
+        confidence is in one bin. Its area grows with the number of rows, and lines skip bins with fewer than
+        10 rows or 1 % of them. On the diagonal, confidence equals accuracy. For several labels, the left
+        panel shows the subset accuracy, and the bins hold the probabilities of all labels.
 
-        Of numbers the left panel has R², and the right one the share of the rows whose error is at most so
-        large: the higher the curve, the better the model.
+        For numbers, the left panel shows R², and the right panel the share of the rows whose error is at most
+        a given size: the higher the curve, the better the model.
 
         Returns
         -------
         matplotlib Figure
+            A figure with the two panels.
         """
         return draw(self._models, self._panels, self._words)
 
@@ -169,7 +171,7 @@ class DistillationReport:
         return f"{self.n_samples:,} test rows, {n} {counted if n > 1 else counted.rstrip('s')}"
 
     def _table(self) -> list[tuple[str, ...]]:
-        """Header and rows of strings."""
+        """Return the header and the rows of the table as strings."""
         cells = _columns(self._words)
         columns: dict[str, list[str]] = {"model": [], **{head: [] for head in cells}}
         for role, numbers in self._models.items():
@@ -187,7 +189,7 @@ def numbers_of(
     latency: Latency | None,
     seconds: float | None,
 ) -> dict[str, Any]:
-    """Return the numbers of a model, plain and None where they are not known; ``measures`` come first."""
+    """Return the numbers of a model as plain values, None if unknown. ``measures`` come first."""
     return {
         "model": kind,
         **measures,
@@ -201,7 +203,7 @@ def numbers_of(
 
 
 def notes_on(latency: Mapping[str, Latency], sizes: Mapping[str, Size], where: str) -> list[str]:
-    """Return what the reader must know about the columns of costs."""
+    """Return notes on the columns of costs."""
     notes = []
     if latency:
         calls = ", ".join(f"{role} {found.n_single} and {found.n_batch}" for role, found in latency.items())
@@ -212,7 +214,7 @@ def notes_on(latency: Mapping[str, Latency], sizes: Mapping[str, Size], where: s
         waited = min(found.processor_share for found in latency.values())
         if where.startswith("the CPU") and waited < _BUSY:
             notes.append(
-                "The machine was busy with other programs: the calls of a model had a processor for only "
+                "The machine was busy with other programs: a model's calls had a processor for only "
                 f"{waited:.0%} of their time. Do not trust the times; repeat the report on an idle machine."
             )
     counted = ", ".join(f"{role}: {size.counted}" for role, size in sizes.items() if size.counted)
@@ -254,7 +256,7 @@ _UNITS = {1_000_000_000: "GB", 1_000_000: "MB", 1000: "kB"}
 
 
 def _columns(words: Words) -> dict[str, Cell]:
-    """Return how the cells of each column are made, by the column's heading."""
+    """Return the functions that make the cells of each column, by the column's heading."""
     first, *others = words.measures
     agreement, title = words.agreement
     return {

@@ -1,4 +1,4 @@
-"""Test rows in the user's container: counted, picked, and made the student's inputs."""
+"""Test rows in the user's container: count them, pick some, and convert them to the student's inputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def count_rows(X: Any) -> int:
 
 
 def indexable(X: Any) -> Any:
-    """Return X, or an array of it if it is a list, whose rows cannot be picked."""
+    """Return X, or an array if X is a list, from which rows cannot be picked."""
     return X if hasattr(X, "shape") or is_structure(X) else np.asarray(X)
 
 
@@ -33,7 +33,7 @@ def rows_at(X: Any, places: np.ndarray) -> Any:
 
 
 def input_batches(classifier: Any, X: Any, device: torch.device) -> Iterator[torch.Tensor | Parts]:
-    """Yield the student's inputs, float32 on the device, as a network teacher is given them in ``fit``."""
+    """Yield the student's inputs, float32 on the device, as a network teacher gets them in ``fit``."""
     rows = validate_predict_inputs(classifier, X, classifier._sample_shape, "X_test")
     for start in range(0, len(rows), PREDICTION_BATCH):
         part = rows[start : start + PREDICTION_BATCH]
@@ -48,7 +48,7 @@ def read_dataset(dataset: Any, settings: dict[str, Any], labelled: bool) -> tupl
     ----------
     dataset : Dataset
     settings : dict
-        Of the DataLoader.
+        Settings of the DataLoader.
     labelled : bool
     """
     rows = DatasetRows(dataset, settings.get("collate_fn"), "X_test")

@@ -19,9 +19,9 @@ class PairedDifference(NamedTuple):
     mean, error : float
         Difference, and its standard error over the rows.
     p_value : float
-        Of rows that are right or wrong McNemar's exact test that both models are right equally often; of
-        other values of rows a paired t-test that their mean difference is 0. 1 where no row tells the
-        models apart.
+        If rows are right or wrong, of McNemar's exact test that both models are right equally often. For
+        other values, of a paired t-test that the mean difference is 0. 1 if the models do not differ in
+        any row.
     """
 
     mean: float
@@ -30,7 +30,7 @@ class PairedDifference(NamedTuple):
 
     @classmethod
     def between(cls, one: np.ndarray, other: np.ndarray) -> PairedDifference:
-        """Return ``one`` minus ``other``, values of rows of shape (n,)."""
+        """Return the difference ``one`` minus ``other`` of the rows' values, shape (n,)."""
         difference = one.astype(np.float64) - other
         mean, error = float(difference.mean()), math.nan
         if len(difference) > 1:
@@ -51,14 +51,14 @@ def _t_test(mean: float, error: float, n: int) -> float:
 
 
 def error_of_mean(values: np.ndarray) -> float:
-    """Return the standard error of a mean over rows; of a share a it is √(a (1 − a) / n)."""
+    """Return the standard error of a mean over rows. For a share a it is √(a (1 − a) / n)."""
     return float(values.std(dtype=np.float64)) / math.sqrt(len(values))
 
 
 def difference_between(one: RowScores, other: RowScores) -> dict[str, float]:
     """Return the paired differences of two models as plain numbers.
 
-    Those of the first measure are ``standard_error`` and ``p_value``; others have the name in front.
+    The first measure has ``standard_error`` and ``p_value``. For other measures, the name comes in front.
     """
     found: dict[str, float] = {}
     for place, name in enumerate(one.rows):

@@ -18,20 +18,20 @@ from sklearn_kd.teachers._logit_checks import thawed
 
 
 class Size(NamedTuple):
-    """Bytes, and what was counted, such as "weights"."""
+    """Number of bytes, and a word for what was counted, such as "weights"."""
 
     n_bytes: int | None
     counted: str
 
 
 def size_of(parts: Sequence[Any]) -> Size:
-    """Return the size of what a prediction needs, such as transformers and a student's network.
+    """Return the size of the objects that a prediction needs, such as transformers and a student's network.
 
     Parameters
     ----------
     parts : sequence of objects
-        Of a network the bytes of its parameters and buffers count, of an ONNX file its own, of anything else
-        those of its pickle; of several teachers their sum.
+        For a network, count the bytes of its parameters and buffers; for an ONNX file, its size; for any
+        other object, its pickle; for several teachers, their sum.
     """
     sizes = [_size_of_part(own) for part in parts for own in _content(part)]
     counted = " + ".join(dict.fromkeys(size.counted for size in sizes))
@@ -40,7 +40,7 @@ def size_of(parts: Sequence[Any]) -> Size:
 
 
 def _content(part: Any) -> Iterator[Any]:
-    """Yield what a part consists of: teachers of a list, and a function or a file that stands for itself."""
+    """Yield the objects of which a part consists: the teachers of a list, or the part itself."""
     part = thawed(part)
     if isinstance(part, (list, tuple, TeacherEnsemble)):
         for member in part.teachers if isinstance(part, TeacherEnsemble) else part:
@@ -55,13 +55,13 @@ def _size_of_part(part: Any) -> Size:
     if isinstance(part, bytes):
         return Size(len(part), "file")
     if isinstance(part, (str, PurePath)):
-        files = [Path(part), Path(f"{part}.data")]  # torch writes large weights beside the file
+        files = [Path(part), Path(f"{part}.data")]  # torch writes large weights to a second file
         return Size(sum(file.stat().st_size for file in files if file.is_file()) or None, "file")
     network = part.module_ if isinstance(part, NeuralNet) else part
     if isinstance(network, nn.Module):
         tensors = chain(network.parameters(), network.buffers())
         return Size(sum(tensor.numel() * tensor.element_size() for tensor in tensors), "weights")
-    if isroutine(part) or isinstance(part, partial):  # a pickle has its name alone
+    if isroutine(part) or isinstance(part, partial):  # a pickle holds only its name
         return Size(None, "unknown size")
     counter = _ByteCounter()
     try:
@@ -72,7 +72,7 @@ def _size_of_part(part: Any) -> Size:
 
 
 class _ByteCounter:
-    """A file that counts what is written, and keeps nothing."""
+    """A file that counts the bytes written to it and discards them."""
 
     def __init__(self) -> None:
         self.n_bytes = 0

@@ -1,4 +1,4 @@
-"""The teacher of a report: which one it is, and its answers in the form of the student's."""
+"""The teacher of a report, and its answers in the same form as the student's."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Asked = tuple[Callable[[Any], np.ndarray], Callable[[Any], Any]]
 
 
 def teacher_of(classifier: Any, given: Any) -> Any:
-    """Return the trained teacher: the given one, the one kept, the one that came trained, or None."""
+    """Return the trained teacher: the one given here, kept by ``fit`` or given to it trained; or None."""
     if given is not None:
         return given
     kept = getattr(classifier, "teacher_", None)
@@ -46,12 +46,15 @@ def teacher_of(classifier: Any, given: Any) -> Any:
 
 
 def learns_from_maps_alone(estimator: Any) -> bool:
-    """Return True for pathways without a term of the teacher's answers: it may have others, or none."""
+    """Return True if the student learns from feature maps and not from the teacher's answers.
+
+    The teacher may then have other answers, or none.
+    """
     return estimator._teacher_is_trained and estimator._teacher_term().weight == 0
 
 
 def answers_model(answers: Any, X: Any, n_rows: int, distilled: Distilled, form: Form) -> Model:
-    """Return a teacher of which only the answers to the test rows are known: logits, or predictions."""
+    """Return a teacher known only by its answers to the test rows: logits or predictions."""
     task, name = distilled.task, distilled.estimator._answers
     checked: Any = Answers(task, _stated_columns(distilled)).checked(answers, n_rows, X, name)
     found = checked if task.numeric else form.from_outputs(checked)
@@ -64,14 +67,14 @@ def _stated_columns(distilled: Distilled) -> list[Any] | None:
 
 
 def teacher_model(teacher: Any, distilled: Distilled, form: Form) -> Model:
-    """Return a trained teacher as a row of the report; it sees rows as the student's estimator does.
+    """Return a trained teacher as a row of the report. It gets the same rows as the student's estimator.
 
     Raises
     ------
     NotFittedError
         If it has not been fitted.
     TypeError, ValueError
-        If it can be no teacher, or does not know the student's classes.
+        If it cannot be a teacher, or was not trained on the student's classes.
     """
     estimator = distilled.estimator
     is_own = teacher is getattr(estimator, "teacher_", None)
@@ -95,16 +98,17 @@ def teacher_model(teacher: Any, distilled: Distilled, form: Form) -> Model:
 
 
 def _columns_found_in_fit(teacher: Any, classifier: Any) -> Any:
-    """Return the labels of the columns, as ``fit`` found them, if it asked this teacher; else None."""
+    """Return the labels that ``fit`` found for the columns if it used this teacher, else None."""
     kept = getattr(classifier, "teacher_", None)
     own = classifier.teacher if kept is None and comes_trained(classifier.teacher) else kept
     return getattr(classifier, "_teacher_columns", None) if teacher is own else None
 
 
 def _frozen(teacher: Any) -> Any:
-    """Return a teacher that is asked as it is and not trained; of several, each of them.
+    """Return a frozen copy of a teacher, or of each of several teachers: it is used without training.
 
-    One whose answers are stored is asked itself: it is to be timed, and no row of the report stored.
+    A teacher with stored answers is called directly, because it is to be timed and no row of the report
+    should be stored.
     """
     if isinstance(teacher, StoredAnswers):
         return _frozen(teacher.teacher)
@@ -118,8 +122,9 @@ def _frozen(teacher: Any) -> Any:
         check_is_fitted(teacher)
     except NotFittedError:
         raise NotFittedError(
-            f"teacher={short_repr(teacher)} has not been fitted, and the report trains no teacher. Give "
-            "the one that the student learned from, or fit with keep_teacher=True and leave teacher out."
+            f"teacher={short_repr(teacher)} has not been fitted, and the report does not train teachers. "
+            "Give the teacher from which the student learned, or fit with keep_teacher=True and leave "
+            "teacher out."
         ) from None
     except (TypeError, AttributeError):  # a classifier without scikit-learn's base
         pass
@@ -127,9 +132,9 @@ def _frozen(teacher: Any) -> Any:
 
 
 def _asked(adapter: TeacherAdapter, estimator: Any, form: Form, known: Any) -> Asked:
-    """Return functions of rows: the teacher's answers, and the call that is timed.
+    """Return two functions of rows: the teacher's answers, and the call that is timed.
 
-    ``known`` are the labels of its columns, some of the student's, where ``fit`` has found them; or None.
+    ``known`` are the labels of its columns, a subset of the student's, if ``fit`` has found them; or None.
     """
     task = estimator._task
     labels, device, who = task.output_labels, estimator._device(), adapter.name
@@ -161,7 +166,7 @@ def _asked(adapter: TeacherAdapter, estimator: Any, form: Form, known: Any) -> A
 
 
 def _asked_for_probabilities(adapter: TeacherAdapter, classes: np.ndarray, known: Any) -> Asked:
-    """Return the same functions for a classifier, whose probabilities are taken as they are."""
+    """Return the same functions for a classifier, whose probabilities are used unchanged."""
     inner = adapter.teacher
     if isinstance(adapter, TrainedObjectTeacher):
         return lambda X: _with_sum_1(adapter.probabilities(X, count_rows(X), classes)), inner.predict_proba
@@ -188,7 +193,7 @@ def _with_sum_1(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _labels_of(teacher: Any, classes: np.ndarray) -> np.ndarray:
-    """Return the label of each column of a classifier, which may have been trained on codes of the labels."""
+    """Return the label of each column of a classifier, which may have been trained on codes of labels."""
     own = np.asarray(teacher.classes_)
     codes = np.arange(len(classes))
     if not set(classes.tolist()) <= set(own.tolist()) and np.array_equal(own, codes):

@@ -1,4 +1,4 @@
-"""The time that models take for a row: rows one by one, and many at once."""
+"""Prediction times per row, for single rows and for many at once."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from sklearn_kd.report._rows import rows_at
 
 # Rows of a batch.
 BATCH = 1000
-# Different rows that are asked about one by one.
+# Number of different rows that are predicted one by one.
 _N_SINGLE = 50
-# Calls of each model, at least and at most, and the seconds after which no more than the least are made.
+# Calls of each model, at least and at most, and the seconds after which only the least number is made.
 _CALLS_SINGLE, _CALLS_BATCH = (10, 300), (3, 30)
 _SECONDS = 0.15
 
@@ -29,10 +29,10 @@ class Latency(NamedTuple):
     batch : float
         Median of calls with 1,000 rows, divided by 1,000.
     n_single, n_batch : int
-        Calls that were timed.
+        Number of timed calls.
     processor_share : float, default=1.0
-        Time of the processor that the calls had, of their time by the clock; above 1 with several threads.
-        On a CPU, less means that the calls waited for other programs.
+        Processor time of the calls divided by their wall-clock time; above 1 with several threads. On a CPU,
+        less than 1 means that the calls waited for other programs.
     """
 
     single: float
@@ -44,15 +44,15 @@ class Latency(NamedTuple):
 
 
 def latencies(calls: Mapping[str, Callable[[Any], Any]], X: Any, n_rows: int) -> dict[str, Latency]:
-    """Time models in turn, in random order, so that what slows the machine down meets all of them alike.
+    """Time models in turn, in random order, so that disturbances of the machine affect all models equally.
 
     Parameters
     ----------
     calls : mapping of str to callable
-        What predicts for rows of the form of X.
+        Functions that predict for rows in the form of X.
     X : array-like
     n_rows : int
-        Rows of X.
+        Number of rows of X.
     """
     places = np.unique(np.linspace(0, n_rows - 1, min(n_rows, _N_SINGLE)).astype(int))
     singles = [rows_at(X, np.array([place])) for place in places]
@@ -76,14 +76,14 @@ def latencies(calls: Mapping[str, Callable[[Any], Any]], X: Any, n_rows: int) ->
 def _timed_in_turn(
     calls: Mapping[str, Callable[[Any], Any]], inputs: list[Any], least: int, most: int
 ) -> dict[str, np.ndarray]:
-    """Return the microseconds of each call of each model: by the clock, and of the processor."""
+    """Return the microseconds of each call of each model, in wall-clock and in processor time."""
     for call in calls.values():  # the first calls import, allocate and fill caches
         call(inputs[0])
         call(inputs[-1])
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in calls}
     names, rng = list(calls), np.random.default_rng(0)
     for k in range(most):
-        # After a long call of one model the system lets other programs run, at the cost of the next model.
+        # After a long call of one model, the system lets other programs run at the expense of the next model.
         rng.shuffle(names)
         for name in names:
             if k < least or sum(clock for clock, _ in spent[name]) < _SECONDS:

@@ -1,4 +1,4 @@
-"""The verdict in words, which says no more than the test rows do."""
+"""The verdict in words, which claims no more than the test rows support."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 from sklearn_kd.report._words import Words
 from sklearn_kd.tasks._measures import MEASURES
 
-# A difference in the first measure counts below this p, one in log loss beyond so many standard errors.
+# A difference counts in the first measure below this p, and in log loss beyond this many standard errors.
 P_VALUE = 0.05
 N_ERRORS = 2.0
 
@@ -20,11 +20,11 @@ def verdict_of(
     Parameters
     ----------
     models : dict of dict
-        Scores by the role of the model: "student", and perhaps "teacher", "student alone" and peers.
+        Scores by role of the model: "student", and possibly "teacher", "student alone" and peers.
     differences : dict of dict
-        Paired differences of the student to the others, by their role.
+        Paired differences between the student and each other model, by the other's role.
     n : int
-        Test rows.
+        Number of test rows.
     words : Words
     """
     said = []
@@ -65,12 +65,12 @@ def _beside_the_student_alone(
 
 
 def _first(words: Words) -> tuple[str, str]:
-    """Return the name and the title of the measure that the verdict goes by."""
+    """Return the name and the title of the measure on which the verdict is based."""
     return words.measures[0], MEASURES[words.measures[0]].title
 
 
 def _pair(student: dict[str, Any], other: dict[str, Any], words: Words) -> str:
-    """Return both values of the first measure, with its title where it is not plain."""
+    """Return both values of the first measure, with its title unless it is the accuracy."""
     measure, title = _first(words)
     pair = f"{share(student[measure])} against {share(other[measure])}"
     return pair if measure == "accuracy" else f"{title} {pair}"
@@ -81,7 +81,7 @@ def _p_shown(p_value: float) -> str:
 
 
 def _change_of_probabilities(difference: dict[str, float], words: Words) -> float:
-    """Return the difference in their measure, 0 where it is within two standard errors."""
+    """Return the difference in the measure of probabilities, or 0 if it is within two standard errors."""
     if words.probabilities is None:
         return 0.0
     change, error = difference[words.probabilities], difference[f"{words.probabilities}_standard_error"]
@@ -135,7 +135,7 @@ def _beside_a_peer(
 
 
 def _costs(student: dict[str, Any], teacher: dict[str, Any]) -> str:
-    """Return how the student's speed and size compare with the teacher's, as far as both are known."""
+    """Return how the student's speed and size compare with the teacher's, if both are known."""
     parts = []
     if student["us_single"] and teacher["us_single"]:
         single, batch = (teacher[key] / student[key] for key in ("us_single", "us_batch"))
@@ -146,15 +146,15 @@ def _costs(student: dict[str, Any], teacher: dict[str, Any]) -> str:
 
 
 def share(value: float) -> str:
-    """Return a number with three decimals; a share of 1 without the zero before the point."""
+    """Return a number with three decimals, without the zero before the point if it is below 1."""
     return f"{value:.3f}".replace("0.", ".", 1) if abs(value) < 1 else f"{value:.3f}"
 
 
 def signed(value: float) -> str:
-    """Return a difference with its sign; what is 0 when rounded has none."""
+    """Return a difference with its sign, or without a sign if it rounds to 0."""
     return f"{'−' if value < 0 else '+'}{share(abs(value))}" if round(value, 3) else ".000"
 
 
 def times(ratio: float) -> str:
-    """Return a ratio with two digits, or as it is beyond 100."""
+    """Return a ratio with two digits, or as a whole number from 100 on."""
     return f"{ratio:,.0f}" if ratio >= 9.95 else f"{ratio:.2g}"

@@ -1,4 +1,4 @@
-"""The words of a report for one kind of target, which it keeps to be printed and drawn."""
+"""The words for one kind of target in a report's text and pictures."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ class Words(NamedTuple):
         Name of the kinds of targets in y: "classes".
     n_counted : int
     measures : tuple of str
-        Names of the measures; the verdict goes by the first.
+        Names of the measures. The verdict is based on the first.
     agreement : tuple of str
-        Name and title of the column that compares with the teacher.
+        Name and title of the column that compares a model with the teacher.
     y : str
-        What a student alone learns from.
+        Name of the targets that a student alone learns.
     better, worse, as_good : str
-        What a student is that has a larger or a smaller first measure than another model, or as large a one
-        as its teacher.
+        Phrases for a student whose first measure is larger or smaller than another model's, or not below its
+        teacher's.
     panel : tuple of str
         Labels of the axes of the right panel.
     probabilities : str or None
-        The measure of the probabilities, which the verdict names beside the first. None: there are none.
+        Measure of the probabilities, which the verdict names in addition. None: there are no probabilities.
     """
 
     counted: str

@@ -1,1 +1,1 @@
-"""Control the state of torch and of the machine: generators, modes, devices, memory, processes."""
+"""Control of torch's state and of the machine: generators, modes, devices, memory, processes."""

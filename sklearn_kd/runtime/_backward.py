@@ -1,10 +1,10 @@
 """Backward passes from given gradients of the outputs.
 
 ``torch.autograd.backward`` and ``torch.autograd.grad`` first compare the shapes of outputs and gradients
-symbolically. For that they import SymPy, which takes half a second in each process, and 40 µs in each pass.
-Here shapes are compared as numbers, and the engine behind both functions is called, which torch itself and
-other libraries call in the same way. It is no documented part of torch. When it is first needed it is tried
-on a known derivative; where it does not give that, the documented functions are called.
+symbolically. This imports SymPy, which takes half a second in each process, and 40 µs in each pass. Here
+shapes are compared as numbers, and the engine behind both functions is called directly, as torch itself and
+other libraries do. The engine is not a documented part of torch. Before its first use it is tried on a known
+derivative; if the result is wrong, the documented functions are called instead.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ def backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
     Parameters
     ----------
     outputs : sequence of Tensor
-        They require gradients.
+        Tensors that require gradients.
     gradients : sequence of Tensor
-        r, one of the same shape for each output.
+        r: one tensor for each output, with its shape.
     """
     engine = _engine() if _have_same_shapes(outputs, gradients) else None
     if outputs[0].is_cuda:
@@ -39,12 +39,12 @@ def backward(outputs: Sequence[Tensor], gradients: Sequence[Tensor]) -> None:
 def gradient_by(
     inputs: Sequence[Tensor], output: Tensor, r: Tensor, retain_graph: bool = False
 ) -> tuple[Tensor | None, ...]:
-    """Return Jᵀ r by each of ``inputs``; None by one that the output does not depend on.
+    """Return Jᵀ r with respect to each of ``inputs``, or None if the output does not depend on it.
 
     Parameters
     ----------
     inputs : sequence of Tensor
-        They require gradients.
+        Tensors that require gradients.
     output : Tensor
     r : Tensor of the output's shape
     retain_graph : bool, default=False
@@ -78,11 +78,11 @@ def _derive(
 
 @functools.cache
 def _start_thread(device: torch.device) -> None:
-    """Let torch's thread for the backward passes of a CUDA device launch a kernel, once per process.
+    """Launch a kernel in torch's thread for the backward passes of a CUDA device, once per process.
 
-    The first kernel makes the device's context the thread's own. If the thread begins with a matrix product,
-    cuBLAS finds no context, and torch warns of it. A backward pass from a loss begins with the gradient of
-    the loss; from given gradients of logits it begins with the product of the last layer.
+    The first kernel gives the thread the device's context. If the thread begins with a matrix product, cuBLAS
+    finds no context, and torch warns. A backward pass from a loss begins with the gradient of the loss; from
+    given gradients of logits it begins with the product of the last layer.
     """
     engine = _engine()
     if engine is None:
@@ -94,7 +94,7 @@ def _start_thread(device: torch.device) -> None:
 
 @functools.cache
 def _engine() -> Callable[..., Any] | None:
-    """Return the engine's backward pass, or None where this torch has none that is called in this way."""
+    """Return the engine's backward pass, or None if this version of torch has none with this signature."""
     try:
         engine = torch.autograd.Variable._execution_engine.run_backward
         with torch.enable_grad():

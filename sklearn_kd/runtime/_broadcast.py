@@ -1,4 +1,4 @@
-"""Send what many tasks of joblib share to each worker once, and not with each task."""
+"""Send an object that many joblib tasks share to each worker once, instead of with each task."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def calls(
 ) -> Iterator[Any]:
     """Yield the calls ``function(shared, task)`` for joblib's ``Parallel``, one per task.
 
-    In other processes each call has a copy of ``shared`` of its own, but for its NumPy arrays: those are the
-    worker's, for all of its calls, and may be read-only.
+    In other processes, each call gets its own copy of ``shared``, except for its NumPy arrays: all calls in a
+    worker share these, and they may be read-only.
 
     Parameters
     ----------
     function : callable(shared, task)
     shared : object
-        Pickled once. In this process it is passed as it is.
+        Pickled once. In this process it is passed unchanged.
     tasks : iterable
-        Sent each with its call, so small.
+        Each task is sent with its call, so it should be small.
     n_processes : int
-        1: the calls are made in this process.
+        1: make the calls in this process.
     """
     if n_processes == 1:
         yield from (delayed(function)(shared, task) for task in tasks)
@@ -47,9 +47,9 @@ def _call(function: Callable[[Any, Task], Result], task: Task, sent: list[np.nda
 
 
 def _as_arrays(shared: Any) -> list[np.ndarray]:
-    """Return the pickle of an object, and behind it the memory of the NumPy arrays in it, without a copy.
+    """Return the pickle of an object, followed by the memory of the NumPy arrays in it, without a copy.
 
-    loky maps arrays into the workers' memory, and ray puts the list into its store, each once.
+    loky maps each array into the workers' memory once, and ray puts the list into its store once.
     """
     buffers: list[pickle.PickleBuffer] = []
     pickled = cloudpickle.dumps(shared, protocol=5, buffer_callback=buffers.append)
@@ -57,10 +57,10 @@ def _as_arrays(shared: Any) -> list[np.ndarray]:
 
 
 def _sent(arrays: list[np.ndarray]) -> Any:
-    """Return what stands for the arrays in all calls: a future of them where dask is the backend.
+    """Return the object that replaces the arrays in all calls: a future if dask is the backend.
 
-    joblib alone would scatter them to one worker, with which they would be lost. As the result of a task
-    they are made again, from what the scheduler has. Each worker takes them from another, once.
+    joblib itself would scatter them to a single worker and lose them together with it. As the result of a
+    task, they can be computed again from the scheduler's data. Each worker gets them from another, once.
     """
     backend, _ = get_active_backend()
     if type(backend).__name__ != "DaskDistributedBackend":

@@ -1,4 +1,4 @@
-"""Choose a device, set the precision of its products, and avoid waiting for its numbers."""
+"""Choose a device, set its precision, and avoid waiting for its numbers."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from sklearn_kd.errors._did_you_mean import did_you_mean
 
 
 def checked_device(device: str | torch.device | int) -> torch.device:
-    """Return the device to work on.
+    """Return the device to use.
 
     Parameters
     ----------
     device : str, torch.device or int
-        "auto" is CUDA, else MPS, else the CPU; a number is a CUDA device.
+        "auto" is CUDA, else MPS, else the CPU. A number is a CUDA device.
 
     Raises
     ------
     ValueError
-        If torch does not know the device or cannot see it; the message lists the devices present.
+        If torch does not know the device or cannot see it. The message lists the devices present.
     """
     if device == "auto":
         return torch.device(present_devices()[-1].partition(":")[0])
@@ -38,10 +38,10 @@ def checked_device(device: str | torch.device | int) -> torch.device:
         return torch.device("cpu")
     if known.type == "meta":
         raise ValueError(
-            f"device={device!r} holds shapes and no numbers: nothing can be trained on it.{_choice()}"
+            f"device={device!r} holds shapes but no numbers, so nothing can be trained on it.{_choice()}"
         )
     if known.type == "cuda" and not 0 <= (known.index or 0) < torch.cuda.device_count():
-        found = f"CUDA devices 0 to {torch.cuda.device_count() - 1} alone"
+        found = f"only CUDA devices 0 to {torch.cuda.device_count() - 1}"
         found = found if torch.cuda.is_available() else "no CUDA device"
         raise ValueError(f"device={device!r}, but torch sees {found}.{_choice()}")
     if known.type == "mps" and not torch.backends.mps.is_available():
@@ -63,7 +63,7 @@ def check_has_numbers(module: nn.Module, name: str) -> None:
     ----------
     module : nn.Module
     name : str
-        Names the network in the message, such as "student".
+        Name of the network in the message, such as "student".
 
     Raises
     ------
@@ -74,26 +74,26 @@ def check_has_numbers(module: nn.Module, name: str) -> None:
     if empty:
         raise ValueError(
             f"{name} {type(module).__name__} has weights on the device 'meta', which hold no numbers, such "
-            f"as {empty[0]!r}. Make it outside torch.device('meta'), or load its weights with assign=True."
+            f"as {empty[0]!r}. Create it outside torch.device('meta'), or load its weights with assign=True."
         )
 
 
 def present_devices() -> list[str]:
-    """List the devices present: the CPU, then MPS, or the CUDA devices in falling order."""
+    """List the devices present: the CPU, then MPS, or the CUDA devices in descending order."""
     if torch.cuda.is_available():
         return ["cpu", *(f"cuda:{k}" for k in reversed(range(torch.cuda.device_count())))]
     return ["cpu", "mps"] if torch.backends.mps.is_available() else ["cpu"]
 
 
 def _choice() -> str:
-    return f" There are {present_devices()}. Set device='auto' for the fastest."
+    return f" The devices present are {present_devices()}. Set device='auto' for the fastest."
 
 
 def reading_is_free(tensor: Tensor) -> bool:
     """Return whether a tensor's numbers can be read without waiting for a device.
 
-    On a CPU Python's numbers are the fastest to calculate with. On any other device reading a number
-    waits until the device has finished all that was launched before.
+    On a CPU, calculating with Python's numbers is fastest. On any other device, reading a number waits
+    until the device has finished all work launched before.
     """
     return tensor.is_cpu
 
@@ -104,7 +104,7 @@ def as_number(tensor: Tensor) -> float | Tensor:
 
 
 def all_finite(vector: Tensor) -> bool | Tensor:
-    """Return whether all numbers of a short vector are finite; as a tensor where reading them is not free."""
+    """Return whether all numbers of a short vector are finite, as a tensor if reading them is not free."""
     if reading_is_free(vector):
         return all(map(math.isfinite, vector.tolist()))
     return torch.isfinite(vector).all()
@@ -112,7 +112,7 @@ def all_finite(vector: Tensor) -> bool | Tensor:
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Switch autocast and TF32 off inside: their errors exceed small differences of logits."""
+    """Switch autocast and TF32 off inside, because their errors exceed small differences of logits."""
     as_it_is = device.type == "cpu" and torch.get_float32_matmul_precision() == "highest"
     if as_it_is and not torch.is_autocast_enabled("cpu"):
         yield  # the usual case, without the time that a stack takes

@@ -1,10 +1,10 @@
-"""Make and use optimizers of torch without importing torch's compiler.
+"""Make and use torch optimizers without importing torch's compiler.
 
-Torch wraps methods of its optimizers so that its compiler leaves them alone. The wrappers import the compiler
+Torch wraps methods of its optimizers so that its compiler skips them. The wrappers import the compiler
 (``torch._dynamo``) when they are first called, which takes a second. In a process that has not imported the
-compiler nothing can be traced, so that the wrappers have no other effect: there the functions inside them are
-called. Nothing of torch is changed. Where the compiler has been imported, where a method is not wrapped as it
-is in the versions known here, and for methods that others have replaced, the method is called as it is.
+compiler, nothing can be traced and the wrappers have no other effect, so the functions inside them are
+called. Torch itself is not changed. If the compiler has been imported, a method is wrapped in an unknown way,
+or someone has replaced it, the method is called unchanged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import torch
 from torch.optim import Optimizer
 from torch.optim import optimizer as optimizer_module
 
-# All that torch's wrapper of ``step`` does beside calling it. With others it is not taken off.
+# All that torch's wrapper of ``step`` does besides calling it. A wrapper that does more is not removed.
 _NAMES_IN_STEP_WRAPPER = {
     "torch._dynamo", "_dynamo", "cast", "Optimizer", "is_grad_enabled", "set_grad_enabled", "defaults",
     "graph_break",
@@ -57,7 +57,7 @@ def _compiler_is_imported() -> bool:
 
 @functools.lru_cache(maxsize=64)
 def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that does the same without the compiler, or ``function`` itself."""
+    """Return an equivalent function without the compiler, or ``function`` itself."""
     if _is_made_by(getattr(torch, "_disable_dynamo", None), function):
         return inspect.unwrap(function, stop=lambda inner: inner is not function)
     if not _is_made_by(Optimizer.profile_hook_step, function):
@@ -73,18 +73,18 @@ def _unwrapped(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _is_made_by(decorator: Callable[..., Any] | None, function: Callable[..., Any]) -> bool:
-    """Return whether the decorator, and no other, has made this function of another."""
+    """Return whether this decorator, and no other, has made this function from another."""
     if decorator is None or not isinstance(function, FunctionType) or not hasattr(function, "__wrapped__"):
         return False
     return decorator(_unwrapped_example).__code__ is function.__code__
 
 
 def _unwrapped_example() -> None:
-    """Do nothing: decorators are tried on it."""
+    """Do nothing. Decorators are tried on this function."""
 
 
 def _with_gradients_as_asked(step: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the step of an optimizer as torch does, but for the breaks in a compiled graph."""
+    """Wrap the step of an optimizer as torch does, but without the breaks in a compiled graph."""
 
     @functools.wraps(step)
     def eager_step(self: Optimizer, *args: Any, **kwargs: Any) -> Any:

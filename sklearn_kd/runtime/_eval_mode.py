@@ -20,13 +20,13 @@ def eval_mode(
 ) -> Iterator[None]:
     """Set evaluation mode inside.
 
-    Holds the lock of torch's state: another thread that shares a module, such as a teacher, would set it
-    back to training mode meanwhile.
+    Hold the lock of torch's state, because another thread that shares a module, such as a teacher, could
+    set it back to training mode.
 
     Parameters
     ----------
     modules : iterable of nn.Module
-        Such as ``module.modules()``; the mode of each is set alone, without its submodules.
+        Modules such as ``module.modules()``. The mode of each is set without its submodules.
     but : type or tuple of types, default=()
         Modules of these types keep their mode.
     """
@@ -46,7 +46,7 @@ def eval_mode(
 def isolated_eval_mode(network: nn.Module, device: torch.device) -> Iterator[None]:
     """Set evaluation mode without gradients inside; restore the random generators on leaving.
 
-    The passes inside are over a few rows and get the threads for that, unless the caller sets others inside.
+    Passes inside have few rows, and get few threads accordingly unless the caller sets another number inside.
     """
     with (
         threads_of_trial(network),
@@ -61,5 +61,5 @@ def _set_mode(module: nn.Module, training: bool) -> None:
     if isinstance(module, ScriptModule):  # only its own assignment changes how it runs
         module.training = training
         return
-    # nn.Module's own assignment looks for parameters and modules, which takes ten times as long.
+    # nn.Module's own assignment checks for parameters and modules, which takes ten times as long.
     object.__setattr__(module, "training", training)

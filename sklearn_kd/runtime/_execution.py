@@ -1,4 +1,4 @@
-"""The execution of a student's passes: eager, compiled, in bfloat16, as CUDA graphs, in micro-batches."""
+"""Execution of a student's passes: eager, compiled, in bfloat16, as CUDA graphs, in micro-batches."""
 
 from __future__ import annotations
 
@@ -14,45 +14,46 @@ from sklearn.base import BaseEstimator
 class Execution(BaseEstimator):
     """Execution of the student's passes, for ``DistilledClassifier(execution=...)``.
 
-    The names "eager", "compiled", "bfloat16" and "cuda_graph" stand for the defaults and for one of the
-    parameters alone.
+    The name "eager" means the defaults. "compiled", "bfloat16" and "cuda_graph" set one parameter each:
+    ``compile``, ``autocast`` or ``cuda_graph``.
 
     Parameters
     ----------
     compile : bool, default=False
-        ``torch.compile`` the student's forward pass.
+        Compile the student's forward pass with ``torch.compile``.
     autocast : bool, default=False
-        The student's ordinary passes in bfloat16. Iterations with a hypergradient, D_val's part in them,
-        and predictions stay in float32.
+        Run the student's ordinary passes in bfloat16. Iterations with a hypergradient, including their passes
+        on D_val, and predictions stay in float32.
     cuda_graph : bool, default=False
-        Launch each training iteration as one CUDA graph, for students so small that the GPU waits for its
-        operations to be launched. Adam and AdamW need ``optimizer__capturable=True`` for it. Where it
-        cannot be done, such as on a CPU or with dropout, the fit goes on as usual and the logger
-        "sklearn_kd" says why, at level INFO.
+        Launch each training iteration as one CUDA graph, for students so small that the GPU waits for
+        operations to be launched. Adam and AdamW then need ``optimizer__capturable=True``. If a graph cannot
+        be used, for example on a CPU or with dropout, the fit continues without it and the logger
+        "sklearn_kd" reports the reason at level INFO.
     micro_batches : int, default=1
-        Gradient accumulation ("accumulate_grad_batches"): each batch goes through the student in so
-        many micro-batches, one after another. Their gradients add up, and the optimizer takes one step.
-        ``batch_size`` stays that of the step; the student's activations take the memory of one micro-batch.
-        In iterations with a hypergradient all passes are divided, those on D_val too. A small batch, such as
-        the last one of an epoch, is divided into fewer, of two rows or more. With ``parallel`` each process
-        divides its own share of the batch.
+        Number of micro-batches per batch, for gradient accumulation ("accumulate_grad_batches"). The student
+        processes them one after another. Their gradients add up, and the optimizer takes one step.
+        ``batch_size`` is still that of the step, but the student's activations take the memory of one
+        micro-batch. In iterations with a hypergradient all passes are divided, including those on D_val. A
+        small batch, such as the last one of an epoch, is divided into fewer micro-batches of at least two
+        rows. With ``parallel``, each process divides its own share of the batch.
 
     Notes
     -----
-    Training in micro-batches ends where training in whole batches does, but for rounding, if the loss is a
-    mean over rows: each micro-batch counts as much as it has rows. Another training it is with
+    Except for rounding, training in micro-batches gives the same result as training in whole batches if the
+    loss is a mean over rows: micro-batches are weighted by their numbers of rows. The result differs with
 
-    - batch normalisation, in the student or in transforms of pathways: it sees one micro-batch at a time, on
+    - batch normalisation, in the student or in transforms of pathways: it gets one micro-batch at a time, on
       D_val too;
-    - dropout, which draws a mask for each micro-batch; hypergradients repeat them;
+    - dropout, which draws a mask for each micro-batch; hypergradients repeat the masks;
     - losses that relate rows to each other ("similarity", "rkd", "correlation", the correlation over rows of
-      "dist"): they relate those of a micro-batch;
+      "dist"): they relate the rows of a micro-batch;
     - rows or pixels without a label: some losses are means over the labelled ones of a micro-batch, and then
       over micro-batches.
 
-    The teacher is asked for feature maps by micro-batch. An iteration with a hypergradient keeps those of the
-    whole batch. With ``augment`` a teacher is asked for the outputs of the whole batch, without a graph.
-    ``meta="forward"`` refuses micro-batches, and iterations are not captured in CUDA graphs.
+    The teacher computes feature maps by micro-batch. An iteration with a hypergradient keeps the maps of the
+    whole batch. With ``augment``, a teacher computes outputs for the whole batch, without a graph.
+    ``meta="forward"`` refuses micro-batches, and iterations with micro-batches are not captured in CUDA
+    graphs.
 
     Examples
     --------
@@ -60,7 +61,7 @@ class Execution(BaseEstimator):
     >>> Execution.named("bfloat16")
     Execution(autocast=True)
 
-    A batch in four micro-batches leads to the same student, but for rounding:
+    Four micro-batches per batch give the same student, except for rounding:
 
     >>> import numpy as np
     >>> from sklearn.datasets import load_iris
@@ -90,7 +91,7 @@ class Execution(BaseEstimator):
 
     @classmethod
     def named(cls, name: str) -> Execution:
-        """Return the execution of one of the names in ``EXECUTIONS``."""
+        """Return the execution with this name, one of ``EXECUTIONS``."""
         return cls(**EXECUTIONS[name])
 
     def check(self) -> None:
@@ -106,13 +107,13 @@ class Execution(BaseEstimator):
             raise ValueError(f"micro_batches={n!r} must be at least 1, for whole batches.")
 
     def precision(self, device: torch.device, *, full: bool = False) -> AbstractContextManager[Any]:
-        """Return a context of bfloat16, or of nothing where it was not asked for or ``full`` is."""
+        """Return a context with autocast to bfloat16; an empty one without ``autocast`` or with ``full``."""
         if full or not self.autocast:
             return nullcontext()
         return torch.autocast(device.type, dtype=torch.bfloat16)
 
 
-# The parameters that the names stand for.
+# The parameters that each name sets.
 EXECUTIONS: dict[str, dict[str, bool]] = {
     "eager": {},
     "compiled": {"compile": True},

@@ -1,12 +1,12 @@
 """A lock for the state that the threads of one process share.
 
-torch's global generators, from which initial weights and dropout masks are drawn, its flags for TF32, and
-the mode, weights and hooks of a teacher that several fits are given belong to the whole process. A thread
-holds the lock while it seeds, sets or changes them, and during all that depends on them, such as a training.
-Prediction depends on none of them and does not take the lock.
+Some state belongs to the whole process: torch's global generators, which draw initial weights and dropout
+masks, its flags for TF32, and the mode, weights and hooks of a teacher that several fits share. A thread
+holds the lock while it seeds, sets or changes this state, and while it depends on it, as in training.
+Prediction does not depend on it and does not take the lock.
 
-The lock is not held while a scikit-learn teacher is fitted or asked, nor while trials or methods wait for
-each other: these may run in threads that need the lock themselves. Each process has a lock of its own.
+The lock is not held while a scikit-learn teacher is fitted or predicts, nor while trials or methods wait for
+each other, because these may run in threads that need the lock themselves. Each process has its own lock.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def torch_state_lock() -> Any:
 
 
 def _replace_lock() -> None:
-    # A thread that held the lock when this process was forked does not exist here to release it.
+    # A thread that held the lock during the fork does not exist in this process and cannot release it.
     global _lock
     _lock = RLock()
 

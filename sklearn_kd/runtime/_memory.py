@@ -23,7 +23,7 @@ _TEXTS: dict[str, type[Exception]] = {
 
 
 def _kind(error: BaseException) -> type[Exception] | None:
-    """Return the exception type to raise for lack of memory; None for any other error."""
+    """Return the exception type to raise for lack of memory, or None for any other error."""
     for kind in (torch.cuda.OutOfMemoryError, MemoryError):
         if isinstance(error, kind):
             return kind
@@ -33,7 +33,7 @@ def _kind(error: BaseException) -> type[Exception] | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Return whether a device or the host had too little memory."""
+    """Return whether a device or the host ran out of memory."""
     return _kind(error) is not None
 
 
@@ -41,17 +41,17 @@ def is_out_of_memory(error: BaseException) -> bool:
 def explain_out_of_memory(doing: str, situation: Callable[[], str], advice: str) -> Iterator[None]:
     """Re-raise out-of-memory errors with the operation, the memory in use and ways to use less.
 
-    The error keeps its type, so that it is caught as before; a RuntimeError of torch's allocator on the CPU
-    becomes a MemoryError. An error that has been explained further inside passes unchanged.
+    The error keeps its type, so that existing handlers still catch it. A RuntimeError of torch's allocator on
+    the CPU becomes a MemoryError. An error that has already been explained passes unchanged.
 
     Parameters
     ----------
     doing : str
         The operation, as in "Out of memory while ...".
     situation : callable() -> str
-        Describes batch size and memory in use; called only when memory has run out.
+        Function that describes batch size and memory in use. Called only when memory has run out.
     advice : str
-        From :func:`memory_advice`.
+        Result of :func:`memory_advice`.
     """
     try:
         yield
@@ -59,7 +59,7 @@ def explain_out_of_memory(doing: str, situation: Callable[[], str], advice: str)
         kind = _kind(error)
         if kind is None or getattr(error, "explained_", False):
             raise
-        # The error is kept beside the new one; the tensors of the calls it came out of are not.
+        # Keep the error with the new one, but not the tensors of the calls that raised it.
         traceback.clear_frames(error.__traceback__)
         message = f"Out of memory while {doing}, with {situation()}. {advice} ({_first_line(error)})"
         explained: Any = kind(message)
@@ -67,11 +67,11 @@ def explain_out_of_memory(doing: str, situation: Callable[[], str], advice: str)
         try:
             raise explained from error
         finally:
-            del explained  # its traceback holds this frame, and all that the frame holds
+            del explained  # its traceback holds this frame and all its objects
 
 
 def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {(str(error).strip() or 'no more is known').splitlines()[0]}"
+    return f"{type(error).__name__}: {(str(error).strip() or 'without a message').splitlines()[0]}"
 
 
 # --------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""A context manager that restores what a forward pass assigns to attributes of modules."""
+"""A context manager that restores attributes of modules that a forward pass assigns."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch import nn
 
 @contextmanager
 def preserved_attributes(network: nn.Module) -> Iterator[None]:
-    """Give all modules the attributes again that they had, on leaving.
+    """Restore the attributes of all modules on leaving.
 
-    A forward pass on smaller images may set a size for good, such as the window of a Swin of transformers.
-    Objects that a pass changes in place, such as tensors, stay changed.
+    A forward pass on smaller images may permanently set a size, such as the window of transformers' Swin.
+    Objects that a pass changes in place, such as tensors, are not restored.
     """
     before = [(part, dict(vars(part))) for part in network.modules()]
     try:

@@ -37,8 +37,8 @@ _PRODUCTS = {
 def largest_operation(run: Callable[[], Result], modules: Iterable[nn.Module]) -> tuple[Result, float]:
     """Return the result of ``run()``, and the multiply-adds of its largest operation.
 
-    An element that an operation makes counts as ``PER_ELEMENT`` multiply-adds. Operations of TorchScript, of
-    compiled and of recurrent modules are not seen: they count as infinitely large.
+    An element that an operation makes counts as ``PER_ELEMENT`` multiply-adds. Operations in TorchScript,
+    compiled and recurrent modules cannot be observed and count as infinitely large.
 
     Parameters
     ----------
@@ -52,20 +52,20 @@ def largest_operation(run: Callable[[], Result], modules: Iterable[nn.Module]) -
     try:
         with _Counter() as counter:
             return run(), counter.largest
-    except Exception:  # such as of torch.cond, which compiles; what fails by itself fails again
+    except Exception:  # such as from torch.cond, which compiles; other errors will be raised again
         return run(), math.inf
 
 
 def operations_of(run: Callable[[], object], modules: Iterable[nn.Module]) -> float:
-    """Return the multiply-adds of the largest operation of a forward pass that serves nothing else.
+    """Return the multiply-adds of the largest operation of a forward pass that is run only to count them.
 
-    Infinity where the operations are not seen, for which nothing is run, and where the pass fails: what is
-    run afterwards says what is wrong, if it meets it too.
+    Return infinity if the operations cannot be observed, without a pass, or if the pass fails. Code that runs
+    later reports the failure if it meets it too.
 
     Parameters
     ----------
     run, modules
-        As of :func:`largest_operation`.
+        As in :func:`largest_operation`.
     """
     if any(_is_opaque(module) for module in modules):
         return math.inf
@@ -85,9 +85,9 @@ def largest_weight(modules: Iterable[nn.Module]) -> float:
 
 
 def threads_of_trial(network: nn.Module) -> threads_for:
-    """Return a context with as many threads as a pass of a few rows pays for, by the largest weight.
+    """Return a context with as many threads as a pass over a few rows can use, by the largest weight.
 
-    Such as the checks before a training, which are made before operations are counted.
+    It is for checks before training, when operations have not been counted.
     """
     return threads_for(largest_weight([network]))
 
@@ -98,7 +98,7 @@ def _is_opaque(module: nn.Module) -> bool:
 
 
 class _Counter(TorchFunctionMode):
-    """Sees the calls of torch's functions inside."""
+    """Record the multiply-adds of the largest call of a torch function inside."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class _Counter(TorchFunctionMode):
 
 
 def _tensors(values: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among the values, and in their tuples and lists."""
+    """Yield the tensors among the values, including those in tuples and lists."""
     for value in values:
         if isinstance(value, Tensor):
             yield value

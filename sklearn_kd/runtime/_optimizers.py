@@ -1,4 +1,4 @@
-"""Optimizers as users give them: a class, or the name of one of torch's."""
+"""Optimizers given by the user: a class, or the name of one of torch's."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OPTIMIZER_KINDS = [type, str, callable, Optimizer]
 
 
 def named_optimizers() -> dict[str, type[Optimizer]]:
-    """Return torch's optimizers by their names in lower case."""
+    """Return torch's optimizers by lower-case name."""
     return {
         name.lower(): kind
         for name, kind in vars(torch.optim).items()
@@ -24,7 +24,7 @@ def named_optimizers() -> dict[str, type[Optimizer]]:
 
 
 def clear_gradients(optimizer: Optimizer) -> None:
-    """Set the gradients of an optimizer's weights to None, as ``zero_grad`` does, but in less time."""
+    """Set the gradients of an optimizer's weights to None, faster than ``zero_grad``."""
     if type(optimizer).zero_grad is not Optimizer.zero_grad:
         optimizer.zero_grad()
         return
@@ -34,9 +34,9 @@ def clear_gradients(optimizer: Optimizer) -> None:
 
 
 def uncount_steps(optimizer: Optimizer, n_undone: int) -> None:
-    """Take steps that the device has undone off the counts that are on the host.
+    """Subtract the steps undone on the device from the step counts on the host.
 
-    Adam and its like count the steps of weights on CUDA there, unless they are ``capturable``.
+    Adam and similar optimizers count the steps of CUDA weights on the host unless they are ``capturable``.
     """
     for w, state in optimizer.state.items():
         n_steps = state.get("step")
@@ -45,7 +45,7 @@ def uncount_steps(optimizer: Optimizer, n_undone: int) -> None:
 
 
 def plain_rate(optimizer: Optimizer) -> float | None:
-    """Return the learning rate if a step is w − lr · g and no more, as of plain SGD; else None."""
+    """Return the learning rate if a step is exactly w − lr · g, as in plain SGD, else None."""
     group = optimizer.param_groups[0]
     plain = type(optimizer) is torch.optim.SGD and len(optimizer.param_groups) == 1
     more = any(group.get(name) for name in ("momentum", "weight_decay", "maximize"))
@@ -53,18 +53,18 @@ def plain_rate(optimizer: Optimizer) -> float | None:
 
 
 def optimizer_class(optimizer: Any, *, of_metaparameters: bool = False) -> type[Optimizer]:
-    """Return the optimizer class, given itself or its name in :mod:`torch.optim`, in whatever case.
+    """Return the optimizer class for a class or a name in :mod:`torch.optim`, in upper or lower case.
 
     Parameters
     ----------
     optimizer : class or str
     of_metaparameters : bool, default=False
-        Whether it is to move metaparameters, not weights.
+        Whether the optimizer updates metaparameters instead of weights.
 
     Raises
     ------
     ValueError
-        If no optimizer of torch has this name, or it cannot take steps here.
+        If torch has no optimizer with this name, or the optimizer cannot be used here.
     TypeError
         If it is neither a name nor a class of optimizers.
     """
@@ -72,8 +72,8 @@ def optimizer_class(optimizer: Any, *, of_metaparameters: bool = False) -> type[
         known = named_optimizers()
         if optimizer.lower() not in known:
             raise ValueError(
-                f"optimizer={optimizer!r} is not known.{did_you_mean(optimizer.lower(), known)} It is one of "
-                f"{sorted(kind.__name__ for kind in known.values())}, or a class of optimizers."
+                f"optimizer={optimizer!r} is not known.{did_you_mean(optimizer.lower(), known)} Give one of "
+                f"{sorted(kind.__name__ for kind in known.values())}, or an optimizer class."
             )
         _refuse_unsuitable(known[optimizer.lower()], optimizer, of_metaparameters)
         return known[optimizer.lower()]
@@ -85,14 +85,14 @@ def optimizer_class(optimizer: Any, *, of_metaparameters: bool = False) -> type[
     arguments = "optimizer_params={...}" if of_metaparameters else "optimizer__NAME"
     example = "{'weight_decay': 1e-4}" if of_metaparameters else "optimizer__weight_decay=1e-4"
     raise TypeError(
-        f"optimizer={f'an instance of {kind}' if made else given} must be a class of optimizers, or the name "
-        f"of one: its weights and its lr are not known before fit. Give optimizer=torch.optim.{kind} and its "
+        f"optimizer={f'an instance of {kind}' if made else given} must be an optimizer class or its name, "
+        f"because its weights and its lr are not known before fit. Give optimizer=torch.optim.{kind} and its "
         f"arguments as {arguments}, such as {example}."
     )
 
 
 def _refuse_unsuitable(kind: type[Optimizer], given: Any, of_metaparameters: bool) -> None:
-    """Raise ValueError for an optimizer of torch's that would fail when it is made or in its first step."""
+    """Raise ValueError for a torch optimizer that would fail in its constructor or its first step."""
     is_muon = kind is getattr(torch.optim, "Muon", None)
     if kind is torch.optim.SparseAdam:
         reason = "it takes sparse gradients only, and gradients are dense here. Give 'Adam'"

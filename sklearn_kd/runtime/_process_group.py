@@ -1,4 +1,4 @@
-"""Join the processes that torchrun, ``accelerate launch`` or this library has started, for one fit."""
+"""Join the processes started by torchrun, ``accelerate launch`` or this library, for one fit."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from sklearn_kd.runtime._ranks import ALONE, LostRanks, Ranks
 
 Result = TypeVar("Result")
 
-# How long the other ranks wait for work that the first does alone, such as the teacher's training, in
-# seconds. A rank that has ended is noticed at once.
+# Seconds that the other ranks wait for work that the first rank does alone, such as training the teacher.
+# The end of a rank is noticed at once.
 PATIENCE = 7 * 24 * 3600.0
-# How long a rank that has failed waits for the others to hear of it.
+# Seconds that a failed rank waits for the others to learn of its failure.
 FAREWELL = 20.0
 
 
 class RankError(RuntimeError):
-    """Another rank has failed; the message has its number and its error."""
+    """Another rank has failed. The message has its number and its error."""
 
 
 def count_launched() -> int:
-    """Return how many processes the environment or torch.distributed says were launched; 1 without either."""
+    """Return the number of launched processes from torch.distributed or the environment; 1 without either."""
     if dist.is_available() and dist.is_initialized():
         return dist.get_world_size()
     size = os.environ.get("WORLD_SIZE", "1")
@@ -36,15 +36,15 @@ def count_launched() -> int:
 
 
 def join(device: torch.device) -> None:
-    """Make this process one of torch.distributed, by the environment, unless it is one already.
+    """Join torch.distributed with the settings in the environment, unless this process has joined already.
 
-    It stays one until it ends: torch cannot join the same launch twice. On CUDA the process gets the GPU of
-    its ``LOCAL_RANK``.
+    The process stays a member until it ends, because torch cannot join the same launch twice. On CUDA, the
+    process gets the GPU with the number of its ``LOCAL_RANK``.
 
     Raises
     ------
     ValueError
-        If the environment does not say where the first process is, or there are fewer GPUs than processes.
+        If the environment lacks the address of the first process, or there are fewer GPUs than processes.
     """
     if dist.is_initialized():
         return
@@ -54,18 +54,18 @@ def join(device: torch.device) -> None:
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
     except ValueError as error:
         raise ValueError(
-            f"parallel='ddp' joins the processes that torchrun or accelerate launch has started, and {error}"
+            f"parallel='ddp' joins the processes started by torchrun or accelerate launch, but {error}"
         ) from error
     atexit.register(_leave)
 
 
 def _take_gpu() -> None:
-    """Let "cuda" mean the GPU of this process's number on its machine."""
+    """Make "cuda" mean the GPU with this process's number on its machine."""
     local, n_gpus = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if local >= n_gpus:
         raise ValueError(
-            f"parallel='ddp': this is process {local + 1} on a machine that has {n_gpus} GPUs. Start at most "
-            "one process for each GPU (torchrun --nproc-per-node), or set device='cpu'."
+            f"parallel='ddp': this is process {local + 1} on a machine with {n_gpus} GPUs. Start at most "
+            "one process per GPU (torchrun --nproc-per-node), or set device='cpu'."
         )
     torch.cuda.set_device(local)
 
@@ -76,18 +76,18 @@ def _leave() -> None:
 
 
 def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
-    """Return what ``work`` returns on the first rank, which alone does it while the others wait.
+    """Call ``work`` on the first rank while the others wait, and return the result on all ranks.
 
     Parameters
     ----------
     ranks : Ranks
     work : callable()
-        Returns an object that can be pickled.
+        Function that returns an object that can be pickled.
 
     Raises
     ------
     RankError
-        On the others, if the first's work fails.
+        On the other ranks, if ``work`` fails.
     """
     if ranks.size == 1:
         return work()
@@ -107,15 +107,15 @@ def by_first(ranks: Ranks, work: Callable[[], Result]) -> Result:
 
 @contextmanager
 def ranked_fit(device: torch.device) -> Iterator[Ranks]:
-    """Join the launched processes for one fit; :data:`ALONE` if there is one only.
+    """Join the launched processes for one fit. Give :data:`ALONE` if there is only one process.
 
-    An error of one rank ends all: it leaves, so that others that wait for it end too, and all tell each other
-    what has happened.
+    An error on one rank ends all ranks: it leaves, so that ranks waiting for it end too, and all exchange the
+    error.
 
     Raises
     ------
     RankError
-        If another rank has failed by an error of its own, and this one has not.
+        If another rank has failed with an error of its own, and this one has not.
     KeyboardInterrupt
         If another rank was interrupted.
     """
@@ -131,21 +131,21 @@ def ranked_fit(device: torch.device) -> Iterator[Ranks]:
         _close(groups)
         _part(outcomes, error)
         raise
-    _part(outcomes, None)  # first: another may still wait for this one's last message
+    _part(outcomes, None)  # do this first, because another rank may still wait for this one's last message
     _close(groups)
 
 
 def _met() -> tuple[Ranks, Ranks]:
-    """Wait until all processes are here; return their ranks, and those that tell how the fit went."""
+    """Wait until all processes are here. Return their ranks, and the ranks that exchange outcomes."""
     try:
-        if "gloo" in str(dist.get_backend_config()):  # which notices one that has gone, as new groups do not
+        if "gloo" in str(dist.get_backend_config()):  # it notices a rank that has ended; new groups do not
             dist.all_reduce(torch.zeros(()))
         ranks, outcomes = Ranks.joined(), Ranks.joined(timeout=PATIENCE)
         ranks.patient = Ranks.joined(timeout=PATIENCE)
     except RuntimeError as error:
         raise RankError(
-            f"Rank {dist.get_rank()} of {dist.get_world_size()} ends: another did not come to fit, or has "
-            f"ended ({str(error).splitlines()[0]:.200}). Call fit with parallel='ddp' in all processes."
+            f"Rank {dist.get_rank()} of {dist.get_world_size()} ends because another rank did not call fit "
+            f"or has ended ({str(error).splitlines()[0]:.200}). Call fit with parallel='ddp' in each process."
         ) from error
     return ranks, outcomes
 
@@ -156,17 +156,17 @@ def _close(groups: list[Ranks]) -> None:
 
 
 def _part(outcomes: Ranks, error: BaseException | None) -> None:
-    """Tell the other ranks how it went here, and raise what another's error means for this one."""
+    """Tell the other ranks the outcome here, and raise an error if another rank has failed."""
     told = _exchanged(outcomes, error)
     rank, size = outcomes.rank, outcomes.size
     outcomes.close()
     if error is not None and not isinstance(error, LostRanks):
-        return  # it is raised as it is
+        return  # it is raised unchanged
     if told is None:
         raise RankError(
-            f"Rank {rank} of {size} ends: another was killed, or its machine was lost, before it could say "
-            "why (memory that ran out is the usual cause). With checkpoint_dir the same fit goes on from its "
-            "last checkpoint."
+            f"Rank {rank} of {size} ends because another rank was killed or its machine was lost before it "
+            "could report an error. The usual cause is lack of memory. With checkpoint_dir, the same fit "
+            "continues from its last checkpoint."
         ) from error
     failed = [(k, *outcome) for k, outcome in enumerate(told) if outcome is not None]
     if not failed:
@@ -178,7 +178,7 @@ def _part(outcomes: Ranks, error: BaseException | None) -> None:
 
 
 def _exchanged(outcomes: Ranks, error: BaseException | None) -> list[Any] | None:
-    """Return how it went on all ranks; None if one has gone, or does not answer in time."""
+    """Return the outcome on all ranks, or None if one has ended or does not answer in time."""
     found: list[Any] = []
 
     def exchange() -> None:
@@ -187,7 +187,7 @@ def _exchanged(outcomes: Ranks, error: BaseException | None) -> list[Any] | None
 
     thread = threading.Thread(target=exchange, daemon=True)
     thread.start()
-    # Without an error the others may still be at work; with one they hear of it when they next exchange.
+    # Without an error, the others may still be working; with one, they learn of it at the next exchange.
     thread.join(None if error is None else FAREWELL)
     return found[0] if found else None
 
@@ -197,4 +197,4 @@ def _described(error: BaseException | None) -> tuple[str, str] | None:
 
 
 def _of_rank(rank: int, size: int, kind: str, text: str) -> str:
-    return f"Rank {rank} of {size} failed, so that all end: {kind}: {text}"
+    return f"Rank {rank} of {size} failed, so all ranks end: {kind}: {text}"

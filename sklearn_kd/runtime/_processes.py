@@ -13,7 +13,7 @@ log = logging.getLogger("sklearn_kd")
 
 
 def one_thread_per_process() -> AbstractContextManager[Any]:
-    """Return a context in which loky's processes get one thread each, unless the user set their number."""
+    """Return a context in which loky's processes get one thread each, unless the user has set a number."""
     backend, _ = get_active_backend()
     if isinstance(backend, LokyBackend) and backend.inner_max_num_threads is None:
         return parallel_config("loky", inner_max_num_threads=1)
@@ -23,8 +23,8 @@ def one_thread_per_process() -> AbstractContextManager[Any]:
 def count_processes(n_jobs: int | None, n_tasks: int) -> int:
     """Return the number of processes: joblib's reading of ``n_jobs``, but at most the number of tasks.
 
-    Returns 1 where joblib would use threads, as it does inside its own workers: threads share torch's
-    global generators, so that one waits while another trains.
+    Return 1 if joblib would use threads, as it does inside its own workers. Threads share torch's global
+    generators, so that one would wait while another trains.
     """
     wanted = min(effective_n_jobs(n_jobs), n_tasks)
     backend, _ = get_active_backend()
@@ -35,15 +35,15 @@ def count_processes(n_jobs: int | None, n_tasks: int) -> int:
 
 
 def streaming_return_as() -> str:
-    """Return joblib's ``return_as`` that yields results in order as they become known, if supported."""
+    """Return joblib's ``return_as`` that yields results in order as they finish, if supported."""
     backend, _ = get_active_backend()
     return "generator" if getattr(backend, "supports_return_generator", False) else "list"
 
 
 def default_n_jobs(device_type: str) -> int | None:
-    """Return the number of jobs for long runs if the user sets none: -1, every core.
+    """Return the number of jobs for long runs if the user has not set one: -1, all cores.
 
-    Returns 1 on a GPU, which several processes would have to share, and None where the user has set
+    Return 1 on a GPU, which several processes would have to share. Return None if the user has set
     ``joblib.parallel_config``, which then decides.
     """
     backend, configured = get_active_backend()

@@ -2,8 +2,8 @@
 
 Modules draw their initial weights and dropout masks from torch's global generators, and a user's
 ``augment`` or ``forward`` may draw from NumPy's and Python's. ``fit`` seeds all of them, and a
-hypergradient replays a forward pass with the same masks; both restore the generators. The lock of torch's
-state keeps other threads from doing either meanwhile.
+hypergradient replays a forward pass with the same masks. Both restore the generators afterwards. The lock
+of torch's state keeps other threads from changing the generators at the same time.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sklearn_kd.runtime._global_lock import torch_state_lock
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's generators that a module on ``device`` draws from.
+    """Return the states of the torch generators from which a module on ``device`` draws.
 
     While a CUDA graph is captured, the state of the CUDA generator is left out: a graph cannot replay it.
     """
@@ -34,7 +34,7 @@ def random_state(device: torch.device) -> dict[str, Tensor]:
 
 
 def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
-    """Restore a state of :func:`random_state`."""
+    """Restore a state returned by :func:`random_state`."""
     torch.set_rng_state(state["cpu"])
     if "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
@@ -43,18 +43,18 @@ def set_random_state(state: dict[str, Tensor], device: torch.device) -> None:
 
 
 def host_random_state() -> dict[str, Any]:
-    """Return the states of NumPy's and Python's global generators, which a user's code may draw from."""
+    """Return the states of NumPy's and Python's global generators, which user code may use."""
     return {"numpy": np.random.get_state(), "python": random.getstate()}  # noqa: NPY002
 
 
 def set_host_random_state(state: dict[str, Any]) -> None:
-    """Restore a state of :func:`host_random_state`."""
+    """Restore a state returned by :func:`host_random_state`."""
     np.random.set_state(state["numpy"])  # noqa: NPY002
     random.setstate(state["python"])
 
 
 def seed_generators(seed: int, device: torch.device) -> None:
-    """Seed the generators of the host and of ``device``, and those of no other device."""
+    """Seed the generators of the host and of ``device``, but of no other device."""
     np.random.seed(seed)  # noqa: NPY002 — the global one, which a user's code draws from
     random.seed(seed)
     torch.default_generator.manual_seed(seed)
@@ -67,7 +67,7 @@ def seed_generators(seed: int, device: torch.device) -> None:
 
 @contextmanager
 def preserved_torch_state(device: torch.device) -> Iterator[None]:
-    """Restore torch's generators on leaving, in a tenth of the time that all take; hold the lock inside."""
+    """Restore only torch's generators on leaving, ten times as fast as all; hold the lock inside."""
     with torch_state_lock():
         state = random_state(device)
         try:
@@ -90,7 +90,7 @@ def preserved_random_state(device: torch.device, seed: int | None = None) -> Ite
 
 
 class _SharedSeed:
-    """Seeds all generators inside, without holding the lock, for code that waits for other threads.
+    """Seed all generators inside, without holding the lock, for code that waits for other threads.
 
     The first thread to enter saves the states, and the last one to leave restores them. If another thread
     holds the lock, nothing is seeded.
@@ -129,7 +129,7 @@ class _SharedSeed:
 
 
 def _devices_in_use() -> list[torch.device]:
-    """List the devices that a user's code may draw on, whatever device this library works on."""
+    """List the devices on which user code may draw, whatever device the library uses."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return [torch.device("cuda", k) for k in range(torch.cuda.device_count())]
     return [torch.device("mps" if torch.backends.mps.is_available() else "cpu")]

@@ -1,8 +1,8 @@
-"""The processes that train one student together, and what they exchange.
+"""The processes that train one student together, and their communication.
 
-Each process ("rank") has the whole student and its own share of the rows of every batch. What must be equal
-on all of them goes through :class:`Ranks`, by collective operations: every process calls the same methods in
-the same order, or the others wait until the time limit.
+Each process ("rank") has the whole student and its own share of the rows of every batch. Values that must be
+equal on all ranks go through :class:`Ranks`, by collective operations: every process must call the same
+methods in the same order, or the others wait until the time limit.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# How long a process waits for the others, in seconds, before it ends with an error: torch's own limit. One
-# that has ended is noticed at once.
+# Seconds that a process waits for the others before it ends with an error: torch's own limit. The end of a
+# process is noticed at once.
 TIMEOUT = 1800.0
-# How long the making of a group may take, in seconds: one that has gone meanwhile is not noticed sooner.
+# Seconds that making a group may take. The end of a process during this time is not noticed sooner.
 _MEETING = 60.0
 
 
@@ -30,24 +30,24 @@ class LostRanks(RuntimeError):
 
 
 class Ranks:
-    """The processes that train one student together. Without a group: one process, for which nothing happens.
+    """The processes that train one student together. Without a group, one process; all methods are trivial.
 
     Parameters
     ----------
     group : ProcessGroup or None, default=None
-        Of torch.distributed, of all its processes. Its backends must take tensors of the CPU, and of the
+        Group of all processes of torch.distributed. Its backends must take tensors of the CPU and of the
         student's device. :meth:`joined` makes one.
     timeout : float, default=1800
-        Of the group, in seconds; for messages.
+        Time limit of the group in seconds, for messages.
 
     Attributes
     ----------
     rank : int
-        The number of this process, from 0.
+        Number of this process, from 0.
     size : int
-        How many processes there are.
+        Number of processes.
     patient : Ranks
-        The same processes, for waits that may be longer, such as for a teacher that the first trains alone.
+        The same processes with a longer time limit, for example while the first one trains the teacher.
     """
 
     def __init__(self, group: Any = None, *, timeout: float = TIMEOUT) -> None:
@@ -61,13 +61,13 @@ class Ranks:
     def joined(cls, *, timeout: float = TIMEOUT) -> Ranks:
         """Return the ranks of all processes of torch.distributed, which must be initialised.
 
-        They have a group of their own, so that nothing of the user's gets between their messages. All
-        processes call it, within a minute.
+        They have their own group, so that the user's messages do not mix with theirs. All processes must call
+        this method within a minute.
 
         Parameters
         ----------
         timeout : float, default=1800
-            How long a process waits for the others, in seconds, before it raises an error.
+            Seconds that a process waits for the others before it raises an error.
         """
         from torch.distributed.distributed_c10d import _set_pg_timeout  # which not every build of torch has
 
@@ -78,10 +78,12 @@ class Ranks:
         return cls(group, timeout=timeout)
 
     def close(self) -> None:
-        """Leave: those that still wait for this process end with an error, as it does if it asks them."""
+        """Leave the group. Processes that wait for this one end with an error, as later calls here do."""
         if self._group is not None:
             self._closed, group, self._group = True, self._group, None
-            dist.destroy_process_group(group)  # and this was the last reference, which holds the connection
+            dist.destroy_process_group(
+                group
+            )  # this also drops the last reference, which holds the connection
 
     @property
     def is_first(self) -> bool:
@@ -92,22 +94,22 @@ class Ranks:
     # Rows
 
     def own(self, rows: Any) -> Any:
-        """Return this process's share of the rows of a batch: each ``size``-th, from the ``rank``-th on."""
+        """Return this process's share of a batch's rows: every ``size``-th row from the ``rank``-th on."""
         return rows if self.size == 1 else rows[self.rank :: self.size]
 
     def weight_of(self, n_own: int, n_rows: int) -> float:
-        """Return the weight that makes the mean over processes of means over own rows that over all rows."""
+        """Return the weight of a mean over own rows, such that the mean over processes is over all rows."""
         return n_own * self.size / n_rows
 
     def joined_rows(self, own: Tensor, n_rows: int) -> Tensor:
-        """Return all ``n_rows`` rows, of which each process gives those at its :meth:`padded_places`."""
+        """Return all ``n_rows`` rows. Each process gives those at its :meth:`padded_places`."""
         if self.size == 1:
             return own
         found = self._all_gathered(own)
         return torch.stack(found, dim=1).flatten(0, 1)[:n_rows]
 
     def padded_places(self, n_rows: int) -> Tensor:
-        """Return own places among ``n_rows``, equally many in all processes: some may be twice."""
+        """Return own places among ``n_rows``, the same number in all processes, so some may occur twice."""
         n_own = -(-n_rows // self.size)
         return (torch.arange(n_own) * self.size + self.rank).clamp(max=n_rows - 1)
 
@@ -115,17 +117,17 @@ class Ranks:
     # Tensors
 
     def mean_(self, tensors: Sequence[Tensor]) -> None:
-        """Put the mean over processes in the place of each tensor; one message for each type of number."""
+        """Replace each tensor by its mean over processes, with one message per dtype."""
         if self.size > 1:
             self._reduce_(tensors, lambda whole: whole.div_(self.size))
 
     def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Put the sum over processes in the place of each tensor; one message for each type of number."""
+        """Replace each tensor by its sum over processes, with one message per dtype."""
         if self.size > 1:
             self._reduce_(tensors, lambda whole: whole)
 
     def broadcast_(self, tensors: Sequence[Tensor]) -> None:
-        """Put the first process's values in the place of each tensor's."""
+        """Replace each tensor's values by the first process's."""
         if self.size == 1:
             return
         for alike in _by_type(tensors):
@@ -144,7 +146,7 @@ class Ranks:
     def _all_gathered(self, own: Tensor) -> list[Tensor]:
         sent = own.detach().contiguous()
         if sent.is_cuda and "nccl" not in str(dist.get_backend_config(self._group)):
-            sent = sent.cpu()  # gloo gathers on the host alone
+            sent = sent.cpu()  # gloo gathers only on the host
         found = [torch.empty_like(sent) for _ in range(self.size)]
         with self._waiting():
             dist.all_gather(found, sent, group=self._group)
@@ -158,7 +160,7 @@ class Ranks:
         return bool(flag) if self.size == 1 else self._n_true(not flag) == 0
 
     def any(self, flag: bool) -> bool:
-        """Return whether a flag is true in some process."""
+        """Return whether a flag is true in any process."""
         return bool(flag) if self.size == 1 else self._n_true(flag) > 0
 
     def barrier(self) -> None:
@@ -166,7 +168,7 @@ class Ranks:
         self.any(False)
 
     def broadcast(self, value: Any) -> Any:
-        """Return the first process's object; that of others is not looked at."""
+        """Return the first process's object; the others' objects are ignored."""
         if self.size == 1:
             return value
         box = [value if self.is_first else None]
@@ -185,22 +187,22 @@ class Ranks:
         return found
 
     def check_same(self, values: Mapping[str, Any]) -> None:
-        """Raise an error, in all processes, unless each of some named values is the same in all.
+        """Raise an error in all processes unless each named value is the same in all of them.
 
         Parameters
         ----------
         values : mapping of str to object
-            Compared by their ``repr``; tensors and arrays by their bits.
+            Values, compared by ``repr``; tensors and arrays are compared by their bits.
 
         Raises
         ------
         RuntimeError
-            If they differ.
+            If values differ.
         """
         if self.size == 1:
             return
         found = self.gather({name: _digest(value) for name, value in values.items()})
-        names = dict.fromkeys(name for of in found for name in of)  # those of another process may be others
+        names = dict.fromkeys(name for of in found for name in of)  # other processes may have other names
         different = [name for name in names if any(of.get(name) != found[0].get(name) for of in found)]
         if different:
             raise RuntimeError(
@@ -218,7 +220,7 @@ class Ranks:
 
     @contextmanager
     def _waiting(self) -> Iterator[None]:
-        """Say in an error whom this process waited for."""
+        """Re-raise errors of communication with the cause and the time limit."""
         if self._closed:
             raise LostRanks(f"Process {self.rank} of {self.size} has left the others.")
         try:
@@ -237,7 +239,7 @@ class Ranks:
         return self
 
     def __reduce__(self) -> Any:
-        return _alone, ()  # a group belongs to its processes: what is unpickled is one process
+        return _alone, ()  # a group belongs to its processes, so an unpickled object is a single process
 
 
 ALONE = Ranks()
@@ -248,7 +250,7 @@ def _alone() -> Ranks:
 
 
 def _by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
-    """Return tensors of the same type and device together, in the order in which they come first."""
+    """Group tensors by type and device, in order of first occurrence."""
     found: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
         found.setdefault((tensor.dtype, tensor.device), []).append(tensor)
@@ -256,7 +258,7 @@ def _by_type(tensors: Sequence[Tensor]) -> list[list[Tensor]]:
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:
-    """Return a copy of the numbers of all tensors, one after another."""
+    """Return a copy of the numbers of all tensors in one vector."""
     return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
 
 
@@ -271,6 +273,6 @@ def _digest(value: Any) -> str:
     """Return a digest of a value, or of the bits of a tensor or an array."""
     if isinstance(value, Tensor):
         value = value.detach().cpu().numpy()
-    if isinstance(value, np.ndarray):  # its repr would leave out digits
+    if isinstance(value, np.ndarray):  # its repr would omit digits
         return hashlib.sha256(value.tobytes()).hexdigest()
     return hashlib.sha256(repr(value).encode()).hexdigest()

@@ -1,6 +1,6 @@
-"""Recurrent layers on CUDA, for which cuDNN wants all weights of a layer in one chunk of memory.
+"""Recurrent layers on CUDA, where cuDNN needs all weights of a layer in one chunk of memory.
 
-Where a layer's weights lie apart, as in a deep copy, torch warns and copies them in each pass.
+If a layer's weights lie apart, as in a deep copy, torch warns and copies them in each pass.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ def recurrent_layers(parts: Iterable[nn.Module]) -> list[nn.RNNBase]:
 
 
 def copied_module(module: Module) -> Module:
-    """Return a deep copy of a module, in which each recurrent layer has its weights in one chunk."""
+    """Return a deep copy of a module in which each recurrent layer has its weights in one chunk."""
     copied = copy.deepcopy(module)
     gather_weights(recurrent_layers(copied.modules()))
     return copied
 
 
 def gather_weights(layers: Iterable[nn.RNNBase]) -> None:
-    """Put the weights of each layer into one chunk, where they are on CUDA.
+    """Put the weights of each layer on CUDA into one chunk.
 
-    A layer keeps a list of its weights, which ``flatten_parameters`` goes by. After a ``functional_call`` it
-    holds the tensors of that call, until the list is made anew.
+    A layer keeps a list of its weights, which ``flatten_parameters`` uses. After a ``functional_call`` the
+    list holds the tensors of that call until it is rebuilt.
     """
     for layer in layers:
         layer._init_flat_weights()
@@ -39,7 +39,7 @@ def gather_weights(layers: Iterable[nn.RNNBase]) -> None:
 
 @contextmanager
 def without_dropout(layers: Iterable[nn.RNNBase]) -> Iterator[None]:
-    """Switch the dropout between the stacked layers of recurrent modules off inside; their mode stays."""
+    """Switch off the dropout between stacked layers of recurrent modules inside; keep their mode."""
     before = [(layer, layer.dropout) for layer in layers]
     try:
         for layer, _ in before:

@@ -1,6 +1,6 @@
 """Snapshots of buffers and of an optimizer, with conditional rollback on the device.
 
-A rollback needs no synchronisation: its condition is a tensor that the host does not read.
+A rollback needs no synchronisation, because its condition is a tensor that the host does not read.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 
 def has_constant_buffers(part: nn.Module) -> bool:
-    """Return whether no pass changes the module's own buffers: its class has a true ``constant_buffers``."""
+    """Return whether the module declares, by ``constant_buffers``, that no pass changes its own buffers."""
     return getattr(type(part), "constant_buffers", False)
 
 
@@ -22,7 +22,7 @@ class BufferSnapshot:
     Parameters
     ----------
     parts : sequence of nn.Module
-        Their own buffers are taken, not those of their submodules, nor those that never change.
+        Modules whose own buffers are saved, except those that never change. Submodules are not included.
     """
 
     def __init__(self, parts: Sequence[nn.Module]):
@@ -37,17 +37,17 @@ class BufferSnapshot:
         self._values = [buffer.clone() for buffer in self._buffers]
 
     def restore(self) -> None:
-        """Restore the buffers, also those that have been replaced by other tensors."""
+        """Restore the buffers, including those that have been replaced by other tensors."""
         self._own()
         if self._buffers:
             torch._foreach_copy_(self._buffers, self._values)
 
     def restore_where(self, bad: Tensor) -> None:
-        """Restore the buffers where ``bad``, shape (), is true, without reading it."""
+        """Restore the buffers if ``bad``, shape (), is true, without reading it."""
         found = [(owner[name], buffer) for owner, name, buffer in self._kept]
         now = [buffer if new is None else new for new, buffer in found]
         if any(new is not buffer for new, buffer in zip(now, self._buffers, strict=True)):
-            with torch.no_grad():  # take the new values into the old tensors
+            with torch.no_grad():  # copy the new values into the old tensors
                 torch._foreach_copy_(self._buffers, now)
             self._own()
         undo_where(bad, self._buffers, self._values)
@@ -64,19 +64,19 @@ class BufferSnapshot:
 
 
 class BufferCopies:
-    """Lets passes inside work on copies of buffers, which a graph that is still to be followed may need.
+    """Run passes inside on copies of buffers, because an existing graph may still need the originals.
 
     Parameters
     ----------
     snapshot : BufferSnapshot
-        Of the buffers, with the values that :meth:`restore` gives to the copies.
+        Snapshot of the buffers, with the values that :meth:`restore` gives to the copies.
     """
 
     def __init__(self, snapshot: BufferSnapshot):
         self._snapshot = snapshot
 
     def restore(self) -> None:
-        """Put new copies in the buffers' place."""
+        """Replace the buffers by new copies."""
         for (owner, name, _), value in zip(self._snapshot._kept, self._snapshot._values, strict=True):
             owner[name] = value.clone()
 
@@ -88,10 +88,10 @@ class BufferCopies:
 
 
 class OptimizerSnapshot:
-    """Snapshot of an optimizer's weights and state, taken before a step that may have to be undone.
+    """Snapshot of an optimizer's weights and state before a step that may have to be undone.
 
-    If Adam is not capturable, its count of steps is on the host: steps that are undone are counted too, until
-    :func:`uncount_steps`; for students that share the optimizer they stay counted.
+    If Adam is not capturable, its count of steps is on the host and includes undone steps until
+    :func:`uncount_steps` is called. For students that share the optimizer, undone steps stay counted.
 
     Parameters
     ----------
@@ -110,7 +110,7 @@ class OptimizerSnapshot:
         }
 
     def restore_where(self, bad: Tensor) -> None:
-        """Undo the step where ``bad`` is true: shape (), or (K,) for stacked weights of shape (K, ...)."""
+        """Undo the step if ``bad`` is true: shape (), or (K,) for stacked weights of shape (K, ...)."""
         now, before = list(self._weights), list(self._values)
         for w in self._weights:
             for name, value in self._state.get(w, {}).items():
@@ -122,15 +122,16 @@ class OptimizerSnapshot:
 
 
 def undo_where(bad: Tensor, now: list[Tensor], before: list[Tensor]) -> None:
-    """Copy ``before`` into ``now`` where ``bad`` is true; exact, and without reading ``bad``.
+    """Copy ``before`` into ``now`` where ``bad`` is true, exactly and without reading ``bad``.
 
-    Works on the bits: a product with NaN would be NaN, and torch has no ``where`` for lists of tensors.
+    The function works on the bits, because a product with NaN would be NaN and torch has no ``where`` for
+    lists of tensors.
 
     Parameters
     ----------
     bad : Tensor of shape () or (K,)
     now, before : lists of Tensor
-        Of equal shapes, which begin with K if ``bad`` has shape (K,).
+        Tensors of equal shapes, which begin with K if ``bad`` has shape (K,).
     """
     if not now:
         return

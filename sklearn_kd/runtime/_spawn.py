@@ -1,4 +1,4 @@
-"""Start processes on this machine that train one student together, and come back with the result."""
+"""Start processes on this machine that train one student together, and return the result."""
 
 from __future__ import annotations
 
@@ -28,34 +28,35 @@ from torch import Tensor
 
 from sklearn_kd.runtime._process_group import RankError
 
-# Arrays and tensors of at least so many bytes are written once, and mapped by all processes.
+# Arrays and tensors of at least this many bytes are written once and mapped by all processes.
 _MAPPED_FROM = 2**20
 _PID = "pid"  # the file with the number of the first process
-# How often the parent looks after its processes, and they after it, in seconds.
+# Seconds between the parent's checks of its processes, and theirs of the parent.
 _LOOK = 0.1
-# How long the processes have to end by themselves after Ctrl-C, and after one of them has failed.
+# Seconds in which the processes must end by themselves after Ctrl-C, and after one of them has failed.
 GRACE = 60.0
 
 
 def inside_joblib() -> bool:
-    """Return whether this runs in a worker, or a thread, that joblib has started."""
+    """Return whether this code runs in a worker or a thread started by joblib."""
     return bool(getattr(get_active_backend()[0], "nesting_level", 0))
 
 
 def run_in_processes(function: Callable[[], Any], n_processes: int, device: torch.device) -> Any:
-    """Call a function in processes that form a group of torch.distributed; return what the first returns.
+    """Call a function in processes that form a torch.distributed group; return the first one's result.
 
     The processes are loky's: they need no ``if __name__ == "__main__"``, and take functions and classes of a
-    notebook. Large arrays that the function holds are written once, and mapped by each. What the first prints
-    is printed here, and its warnings are given here. All have ended when this returns.
+    notebook. Large arrays in the function are written once, and mapped by each process. The output of the
+    first process is printed here, and its warnings are issued here. All processes have ended when this
+    function returns.
 
     Parameters
     ----------
     function : callable()
-        Called in each; its result must be one that can be pickled.
+        Function to call in each process. Its result must be picklable.
     n_processes : int
     device : torch.device
-        On CUDA each gets a GPU.
+        On CUDA, each process gets a GPU.
 
     Raises
     ------
@@ -75,9 +76,9 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
                 dump(function, file, reducers=_mapping(folder))
         except (TypeError, pickle.PicklingError) as error:
             raise TypeError(
-                f"parallel={n_processes} sends the estimator and its data to other processes, and a part of "
-                f"them cannot be pickled: {error}. Leave it out, or start the script with torchrun and set "
-                "parallel='ddp', which sends nothing."
+                f"parallel={n_processes} sends the estimator and its data to other processes, but part of "
+                f"them cannot be pickled: {error}. Remove this part, or start the script with torchrun and "
+                "set parallel='ddp', which sends nothing."
             ) from error
         futures = [
             executor.submit(_rank, str(folder), rank, n_processes, device.type, os.getpid())
@@ -95,20 +96,20 @@ def run_in_processes(function: Callable[[], Any], n_processes: int, device: torc
 
 
 def _classes_of_main() -> dict[str, bytes]:
-    """Return the classes of the script or notebook, each as what makes it again.
+    """Return the classes of the script or notebook, pickled by value.
 
-    skorch, for one, pickles by the names of classes, and the main module of the processes is another one.
+    skorch, for example, pickles classes by name, but the processes have another main module.
     """
     found = {}
     for name, value in vars(sys.modules["__main__"]).items():
         if isinstance(value, type) and value.__module__ == "__main__":
-            with suppress(Exception):  # one that cannot be pickled is needed by no part of the fit
+            with suppress(Exception):  # the fit does not need a class that cannot be pickled
                 found[name] = bytes(dumps(value))
     return found
 
 
 def _attend(futures: list[Any], folder: Path, n_processes: int) -> None:
-    """Wait for the processes; show what the first prints, hand Ctrl-C on, and raise the error of one."""
+    """Wait for the processes, print the first one's output, forward Ctrl-C, and raise a process's error."""
     output, pending, deadline, interrupted = _Output(folder), set(futures), float("inf"), False
     while pending:
         try:
@@ -132,8 +133,8 @@ def _attend(futures: list[Any], folder: Path, n_processes: int) -> None:
     if killed:
         raise RuntimeError(
             f"parallel={n_processes}: one of the processes was killed, and the others were ended "
-            f"({str(killed[0]).splitlines()[0]:.200}). Memory that ran out is the usual cause. With "
-            "checkpoint_dir the same fit goes on from its last checkpoint."
+            f"({str(killed[0]).splitlines()[0]:.200}). The usual cause is lack of memory. With "
+            "checkpoint_dir, the same fit continues from its last checkpoint."
         ) from killed[0]
     errors = [_read(folder / f"error-{k}") for k in range(n_processes) if (folder / f"error-{k}").exists()]
     if errors:
@@ -145,14 +146,14 @@ def _failed(future: Any) -> bool:
 
 
 def _first_cause(errors: list[BaseException]) -> BaseException:
-    """Return the error that is no consequence of another's."""
+    """Return the error that is not the consequence of another."""
     return next((error for error in errors if not isinstance(error, RankError)), errors[0])
 
 
 def _hand_on_interrupt(folder: Path) -> None:
-    """Interrupt the first process, which stops all.
+    """Interrupt the first process, which stops all others.
 
-    Sent to another as well, it could come when that one has already stopped, and would end it by an error.
+    A signal to another process could arrive after that has stopped, and would end it with an error.
     """
     with suppress(OSError, ValueError):
         os.kill(int((folder / _PID).read_text()), signal.SIGINT)
@@ -171,13 +172,13 @@ def _read(path: Path) -> Any:
 
 
 class _Output:
-    """What the first process has printed so far."""
+    """The output of the first process so far."""
 
     def __init__(self, folder: Path) -> None:
         self._path, self._shown = folder / "output", 0
 
     def show(self) -> None:
-        """Print what is new."""
+        """Print the new output."""
         if not self._path.exists():
             return
         with self._path.open(encoding="utf-8") as file:
@@ -214,7 +215,7 @@ def _mapping(folder: Path) -> dict[type, Callable[[Any], Any]]:
 
 
 def _mapped_array(path: str) -> np.ndarray:
-    """Return an array of a file. What one process writes into it the others do not see."""
+    """Return an array mapped from a file. Other processes do not see changes to it."""
     return np.load(path, mmap_mode="c", allow_pickle=False)
 
 
@@ -228,13 +229,13 @@ def _mapped_tensor(path: str) -> Tensor:
 
 
 def _rank(folder: str, rank: int, size: int, device: str, parent: int) -> str:
-    """Join the others, and call the function; leave the result, or the error, in the folder."""
+    """Join the others, call the function, and write its result or error to the folder."""
     where = Path(folder)
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which hands it on once
+        os.setpgrp()  # a terminal's Ctrl-C goes to the parent, which forwards it once
     _end_with(parent)
     if not rank:
-        (where / _PID).write_text(str(os.getpid()))  # that which the parent interrupts
+        (where / _PID).write_text(str(os.getpid()))  # the process that the parent interrupts
     with (where / "output").open("a", encoding="utf-8") if not rank else open(os.devnull, "w") as shown:
         try:
             _join(where, rank, size, device)
@@ -273,14 +274,14 @@ def _join(folder: Path, rank: int, size: int, device: str) -> None:
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent has gone, which may have been killed."""
+    """End this process when its parent has ended, for example because it was killed."""
 
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
         os._exit(1)
 
-    if os.getppid() == parent:  # elsewhere, as on Windows, there is no telling
+    if os.getppid() == parent:  # otherwise, as on Windows, the parent cannot be watched
         threading.Thread(target=watch, daemon=True).start()
 
 
@@ -295,18 +296,18 @@ def _write_error(path: Path, error: BaseException) -> None:
     try:
         _write(path, error)
         _read(path)
-    except Exception:  # an error may hold what cannot be pickled, or may not be made again
+    except Exception:  # an error may not be picklable, or not be unpicklable
         _write(path, RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 class _Unbuffered:
-    """A text file that is flushed at each write, so that the parent shows lines as they come."""
+    """A text file that is flushed at each write, so that the parent shows lines at once."""
 
     def __init__(self, file: Any) -> None:
         self._file = file
 
     def write(self, text: str) -> int:
-        """Write, and flush."""
+        """Write and flush."""
         n: int = self._file.write(text)
         self._file.flush()
         return n

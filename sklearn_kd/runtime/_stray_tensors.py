@@ -30,15 +30,15 @@ def is_of_two_devices(error: Exception) -> bool:
 
 
 def remedy_for_two_devices(module: nn.Module, device: torch.device, error: Exception) -> str | None:
-    """Return what to do about a module that fails because not all of its tensors are on ``device``.
+    """Return advice for a module that fails because not all of its tensors are on ``device``.
 
-    None if the error is another one.
+    Return None for another error.
     """
     if not is_of_two_devices(error):
         return None
     names = ", ".join(map(repr, stray_tensors(module)[:3]))
     return (
         f"Not all of its tensors move with its weights to the device {str(device)!r}: look for those that "
-        f"are neither weights nor buffers{names and ', such as '}{names}. Make a constant a buffer "
-        "(self.register_buffer), or make it in forward with device=x.device."
+        f"are neither weights nor buffers{names and ', such as '}{names}. Register a constant as a buffer "
+        "(self.register_buffer), or create it in forward with device=x.device."
     )

@@ -1,13 +1,13 @@
-"""Use as many threads as the work pays for, in this thread alone, and put the number back.
+"""Set the number of torch's threads to suit the size of the work, for the calling thread, and restore it.
 
 A thread that waits for others to finish their part of an operation spins. For a small network it waits
-longer than it works, and beside other busy processes much longer. So the number of threads follows the size
-of the largest operation.
+longer than it works, and much longer next to other busy processes. The number of threads therefore follows
+the size of the largest operation.
 
-The number is that of OpenMP and MKL for the calling thread. It is never raised: what the environment,
-``torch.set_num_threads``, joblib or dask have set is the most. ``torch.set_num_threads`` itself also sets a
-number of the process, which threads take over that use torch for the first time. They must not find ours: the
-libraries are asked directly where that is possible, and else another thread puts that number back at once.
+The number is that of OpenMP and MKL for the calling thread. It is never raised above the number set by the
+environment, ``torch.set_num_threads``, joblib or dask. ``torch.set_num_threads`` also sets a number for the
+process, which threads inherit when they first use torch. They must not inherit ours, so the libraries are
+called directly if possible; otherwise another thread restores the process's number at once.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from typing import Any
 
 import torch
 
-# Multiply-adds of the largest operation that each thread must have, and what an element of a tensor counts.
+# Multiply-adds of the largest operation that each thread needs, and the multiply-adds of a tensor's element.
 # Measured by examples/benchmarks/threads.py; docs/guide/speed.rst has the table.
 PER_THREAD = 2_000_000
 PER_ELEMENT = 8
 
 
 class threads_for:
-    """Set the number of torch's threads inside for operations of this size; put it back after errors too.
+    """Set the number of torch's threads for operations of this size inside; restore it, also after errors.
 
-    A number that code inside sets by ``torch.set_num_threads`` stays.
+    A number that code inside sets with ``torch.set_num_threads`` is kept.
 
     Parameters
     ----------
@@ -48,7 +48,7 @@ class threads_for:
         self._outer = _inside.numbers
         most = current
         if self._outer is not None and current == self._outer[0]:
-            most = self._outer[1]  # of a block around this one, which has set the current number
+            most = self._outer[1]  # the block around this one has set the current number
         self._set = _paying(self._operations, most)
         self._undo = None if self._set == current else _set_here(self._set)
         _inside.numbers = self._set, most
@@ -62,7 +62,7 @@ class threads_for:
 
 
 class _Inside(threading.local):
-    """The number that the innermost block of this thread has set, and the most that it may be."""
+    """The number of threads set by this thread's innermost block, and its upper limit."""
 
     numbers: tuple[int, int] | None = None
 
@@ -80,7 +80,7 @@ def _paying(operations: float, most: int) -> int:
 
 
 def _set_here(n_threads: int) -> Callable[[], object]:
-    """Set the number of this thread alone; return a function that puts back what was there."""
+    """Set the number for this thread only; return a function that restores the previous number."""
     global _setter
     if _setter is None:
         _setter = _find_setter()
@@ -89,7 +89,7 @@ def _set_here(n_threads: int) -> Callable[[], object]:
 
 def _find_setter() -> Callable[[int], Callable[[], object]]:
     if "ATen parallel backend: OpenMP" not in torch.__config__.parallel_info():
-        return _keep  # torch's own pool has one size for good
+        return _keep  # torch's own pool has a fixed size
     return _direct_setter() or _set_beside_process
 
 
@@ -98,7 +98,7 @@ def _keep(n_threads: int) -> Callable[[], object]:
 
 
 def _direct_setter() -> Callable[[int], Callable[[], object]] | None:
-    """Return a setter that asks the libraries that torch has loaded; None if they cannot be asked."""
+    """Return a setter that calls the libraries loaded by torch, or None if they cannot be called."""
     try:
         libraries = ctypes.PyDLL(torch._C.__file__)
         set_openmp: Any = libraries.omp_set_num_threads
@@ -122,12 +122,12 @@ def _direct_setter() -> Callable[[int], Callable[[], object]] | None:
     undo = setter(before + 1)
     found = torch.get_num_threads()
     undo()
-    # Else this is another OpenMP than torch's.
+    # Otherwise this is another OpenMP than torch's.
     return setter if found == before + 1 and torch.get_num_threads() == before else None
 
 
 def _set_beside_process(n_threads: int) -> Callable[[], object]:
-    """Set the number by torch; another thread reads the number of the process before and sets it again."""
+    """Set the number with torch, while another thread saves and restores the process's number."""
     before = torch.get_num_threads()
     with _process_lock:
         read, changed = threading.Event(), threading.Event()
@@ -154,7 +154,7 @@ _process_lock = threading.Lock()
 
 
 def _replace_lock() -> None:
-    # A thread that held the lock when this process was forked does not exist here to release it.
+    # A thread that held the lock during the fork does not exist in this process and cannot release it.
     global _process_lock
     _process_lock = threading.Lock()
 

@@ -1,15 +1,16 @@
 """Run this library under torch's default modes, whatever modes the caller has set.
 
-A program may have set a default dtype or a default device, and may be inside autocast,
-``no_grad`` or ``inference_mode``, when it calls ``fit``, ``predict``, ``save`` or the like.
-Inside :func:`ordinary_torch` all of these have torch's defaults, so that a call gives the same numbers in
-any surroundings.
+A program may have set a default dtype or a default device, or be inside autocast,
+``no_grad`` or ``inference_mode``, when it calls ``fit``, ``predict``, ``save`` or another method.
+Inside :func:`ordinary_torch` all of these modes have torch's defaults, so that a call gives the same numbers
+whatever the caller has set.
 
-All but the default dtype belong to one thread. The default dtype belongs to the process: the first thread
-to enter sets it, and the last one to leave restores it. No thread waits for another.
+Each mode except the default dtype belongs to one thread. The default dtype belongs to the process: the first
+thread to enter sets it, and the last one to leave restores it. No thread waits for another.
 
 Settings of precision, determinism and anomaly detection (``set_float32_matmul_precision``,
-``use_deterministic_algorithms``, ``set_detect_anomaly``) keep the caller's values: their effect is wanted.
+``use_deterministic_algorithms``, ``set_detect_anomaly``) keep the caller's values, because their effect is
+intended.
 """
 
 from __future__ import annotations
@@ -22,17 +23,17 @@ from types import TracebackType
 
 import torch
 
-# Devices that autocast may be set for.
+# Devices for which autocast may be set.
 _AUTOCAST_DEVICES = ("cpu", "cuda", "mps")
 
 
 class ordinary_torch(ContextDecorator):
-    """Set float32, the CPU and gradients as defaults inside, without autocast; also a decorator.
+    """Make float32, the CPU and gradients the defaults inside, without autocast. Also works as a decorator.
 
     Raises
     ------
     RuntimeError
-        If called inside a transform of ``torch.func``, or where torch makes tensors without numbers.
+        If called inside a transform of ``torch.func``, or inside a mode in which tensors have no numbers.
     """
 
     def _recreate_cm(self) -> ordinary_torch:
@@ -62,13 +63,13 @@ def _undoing() -> Iterator[AbstractContextManager]:
     made = torch.empty(0)  # shows the default device and the type of tensor
     if torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
-            "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot go "
-            "through it. Call it outside, and give the transformed function its result."
+            "This was called inside a transform of torch.func (vmap, grad, jvp, ...), which cannot transform "
+            "it. Call it outside, and pass its result to the transformed function."
         )
     if type(made) is not torch.Tensor:
         raise RuntimeError(
-            f"This was called where torch makes each tensor a {type(made).__name__}, without numbers, as "
-            "in FakeTensorMode. Call it outside."
+            f"This was called in a mode such as FakeTensorMode, in which each tensor is a "
+            f"{type(made).__name__} without numbers. Call it outside."
         )
     if torch.is_inference_mode_enabled():
         yield torch.inference_mode(False)
@@ -85,9 +86,9 @@ def _undoing() -> Iterator[AbstractContextManager]:
 def _without_autocast(devices: list[str]) -> Iterator[None]:
     """Leave autocast inside, with its cache and its depth of nesting, and enter it again afterwards.
 
-    Autocast caches the casts of weights until its outermost context is left. If a net is trained inside
-    with autocast of its own, that context must be the outermost one: else every step would use the casts of
-    the first.
+    Autocast caches the casts of weights until its outermost context is left. If a net with its own autocast
+    is trained inside, its context must be the outermost one; otherwise every step would use the casts of the
+    first step.
     """
     depth = torch.autocast_increment_nesting()
     for _ in range(depth):
@@ -97,7 +98,7 @@ def _without_autocast(devices: list[str]) -> Iterator[None]:
         with ExitStack() as stack:
             for device in devices:
                 stack.enter_context(torch.autocast(device, enabled=False))
-            # The contexts just entered must not count as nesting either.
+            # Nor may the contexts just entered count as nesting.
             for _ in devices:
                 torch.autocast_decrement_nesting()
             try:
@@ -111,7 +112,7 @@ def _without_autocast(devices: list[str]) -> Iterator[None]:
 
 
 class _SharedDefaultDtype:
-    """Sets float32 as the default dtype of the process for as long as any thread holds it."""
+    """Make float32 the default dtype of the process while any thread holds it."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -122,7 +123,7 @@ class _SharedDefaultDtype:
             os.register_at_fork(after_in_child=self._reset_after_fork)
 
     def take(self) -> None:
-        """Hold float32; a thread may hold it several times."""
+        """Hold float32. A thread may hold it several times."""
         depth = getattr(self._in_thread, "depth", 0)
         if not depth:
             self._join()
@@ -160,12 +161,12 @@ class _SharedDefaultDtype:
     def _leave(self) -> None:
         with self._lock:
             self._n_holders -= 1
-            # A default dtype that the user has set meanwhile stays.
+            # A default dtype that the user has set in the meantime is kept.
             if not self._n_holders and torch.get_default_dtype() is torch.float32:
                 torch.set_default_dtype(self._before)
 
     def _reset_after_fork(self) -> None:
-        # Other threads that held float32 when this process was forked do not exist here.
+        # Other threads that held float32 during the fork do not exist in this process.
         self._lock = threading.Lock()
         holds = bool(getattr(self._in_thread, "depth", 0))
         if self._n_holders and not holds:
@@ -178,8 +179,8 @@ _float32 = _SharedDefaultDtype()
 
 
 def default_dtype_of_caller() -> AbstractContextManager[None]:
-    """Return a context in which the user's code finds the default dtype that the user set.
+    """Return a context with the default dtype that the user has set, for user code.
 
-    A scikit-learn teacher that is built on torch, such as a Gaussian process, may need it.
+    A scikit-learn teacher built on torch, such as a Gaussian process, may need it.
     """
     return _float32.let_go()

@@ -1,1 +1,1 @@
-"""Students of this library, and how any student is built and checked."""
+"""The library's students, and the code that builds and checks any student."""

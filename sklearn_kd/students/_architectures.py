@@ -20,7 +20,7 @@ class MLPStudent(nn.Module):
     n_classes : int
         Width of the output; filled in by :class:`DistilledClassifier`.
     hidden : int or sequence of int, default=256
-        Width of the hidden layer, or of each of several.
+        Width of the hidden layer, or the widths of several.
 
     Raises
     ------
@@ -66,6 +66,7 @@ class CNNStudent(nn.Module):
     n_classes : int
         Width of the output; filled in by :class:`DistilledClassifier`.
     channels : sequence of three int, default=(8, 16, 16)
+        Channels of the convolutions.
     hidden : int, default=32
         Width of the first fully connected layer.
 
@@ -101,8 +102,8 @@ class CNNStudent(nn.Module):
         fan_in, height, width = input_shape
         if min(height, width) < 2 ** len(channels):
             raise ValueError(
-                f"CNNStudent: channels={channels!r} halve the image {len(channels)} times, and nothing is "
-                f"left of {height}×{width} pixels. Give fewer channels, or images of at least "
+                f"CNNStudent: channels={channels!r} halve the image {len(channels)} times, which leaves "
+                f"nothing of {height}×{width} pixels. Give fewer channels, or images of at least "
                 f"{2 ** len(channels)}×{2 ** len(channels)}."
             )
         layers: list[nn.Module] = []

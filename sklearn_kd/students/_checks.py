@@ -1,4 +1,4 @@
-"""Check before any training that a student takes the samples and returns logits that can be trained."""
+"""Check before training that a student takes the samples and returns logits that can be trained."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sklearn_kd.runtime._recurrent import copied_module
 from sklearn_kd.runtime._stray_tensors import is_of_two_devices, remedy_for_two_devices
 from sklearn_kd.students._factory import student_name, student_signature
 
-# Of a part with more columns the smallest and the largest integer are sought in all of them together.
+# In a part with more columns, the smallest and the largest integer are those of all columns together.
 _MOST_COLUMNS = 16
 _OF_CLASSES = " (two for two classes)"
 
@@ -48,9 +48,9 @@ def check_student(
     made_by : class, callable or None, default=None
         The class or function that made the student.
     numeric : bool, default=False
-        Whether the outputs are numbers to predict, not logits: they may be what probabilities are.
+        Whether the outputs are numbers to predict instead of logits. They may then look like probabilities.
     map_shape : tuple of int, default=()
-        (H, W) of the maps that it must give, one per class; (): it gives one number per class.
+        (H, W) of the maps that the student must return, one per class. (): one number per class.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def check_student(
     logits = check_student_output(student, samples, n_classes, made_by, numeric=numeric, map_shape=map_shape)
     if not any(True for _ in student.parameters()):
         raise ValueError(
-            f"student {_name(student)} has no weights (parameters) to train. Give one that has layers."
+            f"student {_name(student)} has no weights (parameters) to train. Give a student with layers."
         )
     with threads_of_trial(student), preserved_random_state(samples.device, seed=0), torch.enable_grad():
         student = copied_module(student)
@@ -116,22 +116,22 @@ def _run(student: nn.Module, samples: Any, mode: str) -> Any:
 def check_codes(student: nn.Module, rows: Parts, name: str) -> None:
     """Check that a student takes the rows with the smallest and the largest integers of each part.
 
-    So that a code without a place in an embedding is refused before any training. On a CPU, since such a code
-    ends the work of a GPU.
+    Codes that have no entry in an embedding are thus refused before training. The check runs on a CPU,
+    because such a code makes a GPU unusable for the process.
 
     Parameters
     ----------
     student : nn.Module
-        Has taken some rows already.
+        A student that has already taken some rows.
     rows : Parts
-        Of arrays or tensors.
+        Arrays or tensors.
     name : str
-        What messages call them.
+        Name of the rows in messages.
 
     Raises
     ------
     ValueError
-        If it cannot take them.
+        If the student cannot take the rows.
     """
     tensors = rows.map(torch.as_tensor)
     places = [_extremes(v.flatten(1) if v.ndim > 1 else v[:, None]) for v in tensors.values if _is_whole(v)]
@@ -144,7 +144,7 @@ def check_codes(student: nn.Module, rows: Parts, name: str) -> None:
         try:
             student(extreme)
         except Exception as error:  # a module may raise any error
-            if is_of_two_devices(error):  # it has tensors that stay on a GPU: nothing is known of its codes
+            if is_of_two_devices(error):  # some tensors stay on a GPU: its codes cannot be checked
                 return
             raise cannot_take_row(student, name, error) from error
 
@@ -154,31 +154,31 @@ def _is_whole(values: Tensor) -> bool:
 
 
 def _extremes(values: Tensor) -> Tensor:
-    """Return places of rows, shape (n, d), with the smallest and largest number; of few columns, of each."""
+    """Return the indices of the rows with the smallest and largest number, per column if columns are few."""
     if values.shape[1] > _MOST_COLUMNS:
         return torch.stack([values.amin(1).argmin(), values.amax(1).argmax()])
     return torch.cat([values.argmin(0), values.argmax(0)])
 
 
 def cannot_take_row(student: nn.Module, name: str, error: Exception) -> ValueError:
-    """Return the error that says that a student failed on a row of X after it had taken others."""
+    """Return an error saying that a student failed on a row of X after it had taken others."""
     return ValueError(
         f"student {_name(student)} cannot take a row of {name}: {_error_text(error)}{_remedy(error)}"
     )
 
 
 def _remedy(error: Exception) -> str:
-    """Say what to do about codes that a student looks up."""
+    """Return advice about the codes that a student looks up."""
     text = str(error)
     if "scalar types: Long, Int" in text:
         return (
-            ". It was given float32. Give X as int64 or int32, which stays as it is for a student that looks "
-            "it up; behind student_preprocessing let its forward call x.long()."
+            ". It was given float32. Give X as int64 or int32, which is not converted for a student that "
+            "looks up codes. With student_preprocessing, call x.long() in its forward method."
         )
     if isinstance(error, IndexError) or "valid range" in text or "index_size" in text:
         return (
-            ". Codes that it looks up must be from 0 on, and below the size of its embedding: make that "
-            "larger, or give such codes another number."
+            ". The codes that it looks up must be at least 0 and below the size of its embedding. Make the "
+            "embedding larger, or renumber the codes."
         )
     return ""
 
@@ -198,12 +198,12 @@ def _error_text(error: Exception) -> str:
 def _check_logits(
     student: nn.Module, logits: Any, shape: tuple[int, ...], mode: str, made_by: Any, numeric: bool
 ) -> None:
-    """Raise ValueError unless the output is a floating-point tensor of this shape."""
+    """Raise ValueError unless the output is a floating-point tensor with this shape."""
     if isinstance(logits, Tensor) and logits.shape == shape:
         if logits.is_floating_point():
             return
         got = f"numbers of {logits.dtype}"
-        remedy = "Let it return its last layer's output, not the classes made of it"
+        remedy = "Return the last layer's output instead of the predicted classes"
     else:
         got, remedy = _describe_wrong_output(logits, shape, mode, made_by)
     n_rows, n_classes = shape[:2]
@@ -233,37 +233,37 @@ def _describe_wrong_output(given: Any, shape: tuple[int, ...], mode: str, made_b
         if n_classes == 1 and given.shape == (n_rows,):
             return got, "Keep the last dimension of its output: leave squeeze out"
         if len(given.shape) > 2 and given.numel() == n_rows * n_classes and len(given) == n_rows:
-            return got, "Flatten it, as by a last layer nn.Flatten()"
+            return got, "Flatten it, for example with nn.Flatten() as the last layer"
         if len(given.shape) > 2:
             return got, (
-                "Pool its other dimensions, as by nn.AdaptiveAvgPool2d(1) and nn.Flatten() before the last "
-                f"layer, which is {n_classes} wide"
+                "Pool its other dimensions, for example with nn.AdaptiveAvgPool2d(1) and nn.Flatten() before "
+                f"the last layer, and make that {n_classes} wide"
             )
         if mode:
-            return got, f"Let it return then what it returns in evaluation mode, shape {shape}"
+            return got, f"Return the same in both modes: shape {shape}, as in evaluation mode"
         remedy = f"Make its last layer {n_classes} wide{_OF_CLASSES}"
         if made_by is not None and _takes_any_name(made_by):
             remedy += (
-                f"; the signature of {student_name(made_by)} has **kwargs, in which nothing can be filled "
-                f"in: give the number by its name there, such as student__num_classes={n_classes}"
+                f"; the signature of {student_name(made_by)} has **kwargs, so the number cannot be filled "
+                f"in: give it by its own name, such as student__num_classes={n_classes}"
             )
         return got, remedy
     got = _describe_container(given)
     if mode:
         return got, (
-            "Auxiliary outputs are not trained on: switch them off, as by student__aux_logits=False, or "
-            "wrap the student in a module that returns the logits alone"
+            "Auxiliary outputs are not used in training. Switch them off, for example with "
+            "student__aux_logits=False, or wrap the student in a module that returns only the logits"
         )
-    return got, f"Wrap it in a module that returns the logits alone: {_code_for_logits(given, shape)}"
+    return got, f"Wrap it in a module that returns only the logits: {_code_for_logits(given, shape)}"
 
 
 def _remedy_for_maps(given: Tensor, n_classes: int) -> str:
-    """Say how a student gives maps."""
+    """Return advice on how to make a student return maps."""
     if given.ndim == 4:
         return f"Make its last layer nn.Conv2d(..., {n_classes}, kernel_size=1)"
     return (
-        "Give a network that keeps height and width, without pooling them away or flattening them at the "
-        f"end, and whose last layer is nn.Conv2d(..., {n_classes}, kernel_size=1)"
+        "Give a network that keeps height and width, without pooling or flattening at the end, and whose "
+        f"last layer is nn.Conv2d(..., {n_classes}, kernel_size=1)"
     )
 
 
@@ -294,12 +294,12 @@ def _code_for_logits(given: Any, shape: tuple[int, ...]) -> str:
 
 
 def _is_alike(value: Tensor, shape: tuple[int, ...]) -> bool:
-    """Return whether a tensor has this shape; of maps height and width do not count."""
+    """Return whether a tensor has this shape. The height and width of maps are not compared."""
     return value.ndim == len(shape) and value.shape[:2] == shape[:2]
 
 
 def _name(student: nn.Module) -> str:
-    """Return the name of the user's class, not of what the library puts around it."""
+    """Return the name of the user's class, not of the library's module around it."""
     return type(named_network(student)).__name__
 
 
@@ -309,21 +309,21 @@ def _check_gradient(student: nn.Module, logits: Tensor) -> None:
     name = _name(student)
     if not any(w.requires_grad for w in student.parameters()):
         raise ValueError(
-            f"student {name} has only frozen weights (requires_grad=False): none can be trained. Call "
-            "requires_grad_(True) on those that are to learn."
+            f"student {name} has only frozen weights (requires_grad=False). Call requires_grad_(True) on "
+            "those to be trained."
         )
     raise ValueError(
-        f"student {name} returns outputs without a gradient in training mode: none of its weights could "
-        "learn. Leave detach(), torch.no_grad() and NumPy out of its forward pass."
+        f"student {name} returns outputs without a gradient in training mode, so its weights cannot be "
+        "trained. Remove detach(), torch.no_grad() and NumPy from its forward pass."
     )
 
 
 def _check_no_probabilities(student: nn.Module, samples: Any, logits: Tensor) -> None:
-    """Raise ValueError if the student ends in a softmax in its present mode."""
+    """Raise ValueError if the student ends in a softmax in its current mode."""
     if not are_probabilities(logits.detach().float()):
         return
     with torch.no_grad():
-        # Two rows might look like probabilities by accident: try more rows, between zero and these.
+        # Two rows might look like probabilities by chance: try more rows, between zero and these.
         more = varied_rows(samples, torch.linspace(0, 1, 16, device=samples.device))
         try:
             confirmed = are_probabilities(student(more).float())
@@ -332,7 +332,7 @@ def _check_no_probabilities(student: nn.Module, samples: Any, logits: Tensor) ->
     if confirmed:
         mode = "training" if student.training else "evaluation"
         raise ValueError(
-            f"student {_name(student)} returns probabilities in {mode} mode: its rows are not "
-            "negative and sum to 1, as behind a softmax. Leave the softmax out: the losses and "
-            "predict_proba apply it to logits."
+            f"student {_name(student)} returns probabilities in {mode} mode: its rows are nonnegative "
+            "and sum to 1, as after a softmax. Remove the softmax: the losses and predict_proba apply it "
+            "to logits."
         )

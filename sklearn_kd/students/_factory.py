@@ -19,7 +19,7 @@ from sklearn_kd.inputs._parts import plain_sizes
 from sklearn_kd.runtime._devices import check_has_numbers
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
-# Argument names for sizes that follow from the data, the most usual first. If a signature has several names
+# Argument names for sizes that follow from the data, the most common first. If a signature has several names
 # for one size, only the first is filled in: the others may mean something else.
 _N_CLASSES = (
     "n_classes", "num_classes", "num_labels", "d_out", "output_dim", "out_dim", "out_features", "n_outputs",
@@ -40,8 +40,8 @@ def build_student(
 
     Copy a module. Call a class or a function with ``params`` and the sizes that its signature asks
     for: numbers per sample (``in_features``), the first dimension (``in_channels``), all dimensions
-    (``input_shape``) and ``n_classes``, under these names or other usual ones. A value in ``params``
-    takes the place of a size.
+    (``input_shape``) and ``n_classes``, under these or other common names. A value in ``params``
+    overrides a size.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def build_student(
     params : dict
         The ``student__*`` parameters.
     sample_shape : tuple of int, or of a RowShape
-        Shape of one sample. Of one with several parts no size but the number of classes is known.
+        Shape of one sample. If it has several parts, only the number of classes is filled in.
     n_classes : int
 
     Returns
@@ -59,20 +59,20 @@ def build_student(
     Raises
     ------
     TypeError
-        If ``student`` is no module and returns none, or if ``params`` do not fit its signature.
+        If ``student`` is not a module and does not return one, or if ``params`` do not fit its signature.
     """
     if isinstance(student, nn.Module):
         _refuse_wrapped(student)
         if params:
             raise TypeError(
-                f"student is an instance of {type(student).__name__}, whose size is settled; "
+                f"student is an instance of {type(student).__name__}, whose sizes are fixed; "
                 f"{_list_parameters(params)} apply to a class. Give student={type(student).__name__}."
             )
         check_has_numbers(student, "student")
         return copy.deepcopy(student)
     is_class = inspect.isclass(student) and issubclass(student, nn.Module)
     if not makes_students(student):
-        by_name = " sklearn_kd.networks.NETWORKS has networks by name." if isinstance(student, str) else ""
+        by_name = " sklearn_kd.networks.NETWORKS maps names to networks." if isinstance(student, str) else ""
         raise TypeError(
             f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
             f"returns one.{by_name}"
@@ -91,20 +91,20 @@ def build_student(
         ) from None
     try:
         made = student(**filled)
-    except TypeError as error:  # such as an unknown argument that **kwargs pass on
+    except TypeError as error:  # for example an unknown argument passed on by **kwargs
         raise TypeError(
             f"student {name} cannot be built from {', '.join(f'{k}={v!r}' for k, v in filled.items())}: "
-            f"{str(error).rstrip('.')}. Its arguments are given as student__NAME=..."
+            f"{str(error).rstrip('.')}. Give its arguments as student__NAME=..."
         ) from error
     if not isinstance(made, nn.Module):
-        hint = "Let it return an instance of it" if isinstance(made, type) else "Let it return one"
+        hint = "Return an instance of it" if isinstance(made, type) else "Return a module"
         raise TypeError(f"student {name} must return a torch.nn.Module; it returned {made!r:.200}. {hint}.")
-    # A function may return the same module each time; that module must stay untrained.
+    # A function may return the same module each time, which must stay untrained.
     return made if is_class else copy.deepcopy(made)
 
 
 def _meant(params: dict[str, Any], signature: inspect.Signature) -> str:
-    """Suggest the argument that is nearest to the first unknown one, after a space; "" if none is near."""
+    """Suggest the argument closest to the first unknown one, after a space; "" if none is close."""
     unknown = next((name for name in params if name not in signature.parameters), None)
     match = None if unknown is None else closest(unknown, signature.parameters)
     return "" if match is None else f" Did you mean {f'student__{match}'!r}?"
@@ -116,7 +116,7 @@ def makes_students(student: Any) -> bool:
 
 
 def takes_argument(student: Any, name: str) -> bool:
-    """Return whether a class or a function that makes students has an argument of this name."""
+    """Return whether a class or a function that makes students has an argument with this name."""
     if isinstance(student, nn.Module) or not makes_students(student):
         return False
     bound = student.keywords if isinstance(student, partial) else {}
@@ -160,7 +160,7 @@ def _sizes_for(
         sizes = {_IN_FEATURES: math.prod(plain), _IN_CHANNELS: plain[0], _INPUT_SHAPE: tuple(plain)}
     present = {names: [name for name in names if name in signature.parameters] for names in sizes}
     usual = [names[0] for names in sizes if names[0] in present[names]]
-    # Beside a usual name, a rare one means another size: d_in beside input_shape.
+    # A rare name in the same signature as a common one means another size: d_in beside input_shape.
     filled = {
         name: sizes[names] for names in sizes for name in present[names][:1] if name in usual or not usual
     }
@@ -172,15 +172,15 @@ def _sizes_for(
 
 
 def _refuse_wrapped(student: nn.Module) -> None:
-    """Raise TypeError for a module of a process group, whose gradients are averaged over processes."""
-    # By name: to import FSDP takes seconds.
+    """Raise TypeError for a module of a process group, which averages gradients over processes."""
+    # Compare names, because importing FSDP takes seconds.
     kinds = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}
     found = [kind.__name__ for kind in type(student).__mro__ if kind.__name__ in kinds]
     if found:
         raise TypeError(
-            f"student is wrapped in {found[0]}, whose processes average gradients, but not hypergradients. "
-            "Give the module as it is without that (student.module, or one that has not been wrapped), and "
-            "parallel='ddp' for one student in all processes."
+            f"student is wrapped in {found[0]}, which averages gradients over processes, but not "
+            "hypergradients. Give the module without the wrapper (student.module), and parallel='ddp' to "
+            "train one student in all processes."
         )
 
 
@@ -191,7 +191,7 @@ def _list_parameters(params: dict[str, Any]) -> str:
 def in_float32(student: nn.Module, samples: Tensor) -> nn.Module:
     """Convert the student to float32 unless it already takes float32 samples.
 
-    A student with weights of another type may cast its inputs itself; it then stays as it is.
+    A student with weights of another type may cast its inputs itself. It is then not converted.
     """
     state = [*student.parameters(), *student.buffers()]
     if all(w.dtype is torch.float32 for w in state if w.is_floating_point()):

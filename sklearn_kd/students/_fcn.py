@@ -16,15 +16,16 @@ _OUTPUT_STRIDES = (1, 2, 4)
 
 
 class FCNStudent(nn.Module):
-    """Fully convolutional network: a residual encoder whose stages are summed from the top down.
+    """Fully convolutional network: a residual encoder whose stages are summed from the deepest up.
 
-    The first convolution has the output's stride. Each stage has residual blocks; all but the first halve
-    the image. A 1×1 convolution of each stage makes maps of ``head_channels``. From the deepest stage on,
-    these maps are enlarged (nearest) and added to those of the stage before [1]_. A 3×3 convolution and a
-    linear layer for each pixel follow. A small setting is a student, a large one a teacher.
+    The first convolution has the output's stride. Each stage has residual blocks; all stages but the first
+    halve the image. A 1×1 convolution of each stage makes maps with ``head_channels`` channels. Starting at
+    the deepest stage, these maps are enlarged (nearest) and added to those of the stage before [1]_. A 3×3
+    convolution and a linear layer for each pixel follow. Use small sizes for a student and large ones for a
+    teacher.
 
-    Images may have any size. An output pixel stands for ``output_stride`` × ``output_stride`` input
-    pixels; the estimators enlarge the output to the size of y.
+    Images may have any size. An output pixel covers ``output_stride`` × ``output_stride`` input
+    pixels. The estimators enlarge the output to the size of y.
 
     Parameters
     ----------
@@ -33,24 +34,24 @@ class FCNStudent(nn.Module):
     n_classes : int
         Channels of the output: classes, or numbers per pixel. Filled in by the estimators.
     channels : sequence of int, default=(16, 32, 64)
-        Channels of the stages. None has fewer than the stage before.
+        Channels of the stages. No stage may have fewer than the one before.
     blocks : int, default=1
         Residual blocks in each stage.
     head_channels : int or None, default=None
-        Channels of the summed maps; None: as many as the first stage has.
+        Channels of the summed maps. None: as many as the first stage has.
     output_stride : {1, 2, 4}, default=2
         Height of the images over the height of the output.
 
     Attributes
     ----------
     conv1, bn1 : Conv2d, BatchNorm2d
-        Before the stages.
+        The layers before the stages.
     layer1, layer2, ... : Sequential of residual blocks
-        The stages; :class:`DistProClassifier` connects them by these names, as its "auto" does.
+        The stages. :class:`DistProClassifier` connects them by these names; "auto" finds them too.
     lateral1, lateral2, ... : Conv2d
         The 1×1 convolutions of the stages.
     conv2, bn2 : Conv2d, BatchNorm2d
-        After the sum.
+        The layers after the sum.
     head : Conv2d
         The linear layer for each pixel.
 
@@ -111,8 +112,8 @@ class FCNStudent(nn.Module):
         """Return maps of shape (B, n_classes, ceil(height / output_stride), ceil(width / output_stride))."""
         if x.ndim != 4:
             raise ValueError(
-                f"FCNStudent takes images of shape (n, channels, height, width); got {tuple(x.shape)}. Give "
-                "grey images their channel, X[:, None]."
+                f"FCNStudent takes images of shape (n, channels, height, width); got {tuple(x.shape)}. Add "
+                "the channel of grey images, X[:, None]."
             )
         x = F.relu(self.bn1(self.conv1(x)))
         if self.output_stride == 4:
@@ -121,7 +122,7 @@ class FCNStudent(nn.Module):
         for i in range(1, self.n_stages + 1):
             x = self.get_submodule(f"layer{i}")(x)
             stages.append(x)
-        # After all stages: "auto" of DistProClassifier finds the stages then, not these convolutions.
+        # Run after all stages, so that "auto" of DistProClassifier finds the stages, not these convolutions.
         maps = [self.get_submodule(f"lateral{i}")(stage) for i, stage in enumerate(stages, 1)]
         total = maps.pop()
         while maps:
@@ -136,12 +137,12 @@ def _stage(fan_in: int, fan_out: int, blocks: int, stride: int) -> nn.Sequential
 
 
 def _checked_head(channels: Sequence[int], head_channels: int | None) -> int:
-    """Return the channels of the summed maps; raise ValueError unless the stages have channels, in order."""
+    """Return the channels of the summed maps; raise ValueError if the stages' channels are wrong."""
     check_several_sizes(channels=channels)
     if len(channels) == 0 or any(narrow > wide for narrow, wide in pairwise(channels)):
         raise ValueError(
             f"channels={channels!r} must have one number for each stage, none smaller than the one before, "
-            "since shortcuts keep all channels: (16, 32, 64)."
+            "because shortcuts keep all channels. Example: (16, 32, 64)."
         )
     return channels[0] if head_channels is None else head_channels
 

@@ -1,4 +1,4 @@
-"""A student whose maps are resized to the size of the maps in y."""
+"""Students whose maps are resized to the size of the maps in y."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 
 
 class ResizedStudent(nn.Module):
-    """A student whose maps are resized bilinearly to a share of the size of X, that of the maps in y.
+    """A student whose maps are resized bilinearly to the size of the maps in y.
 
-    ``student_`` of an estimator that was fitted on maps, where the student's own maps have another size than
-    those in y. Its outputs for larger images have the same ratio to these images.
+    ``student_`` of an estimator fitted on maps is of this class if the student's own maps have another size
+    than those in y. For images of another size, the ratio of output size to image size stays the same.
 
     Parameters
     ----------
     student : nn.Module
-        Takes images of shape (B, channels, height, width), and returns maps of shape (B, n_classes, h, w).
+        Network that takes images of shape (B, channels, height, width) and returns maps of shape
+        (B, n_classes, h, w).
     image_size : tuple of int
         Height and width of the images given to ``fit``.
     map_size : tuple of int
@@ -51,7 +52,7 @@ class ResizedStudent(nn.Module):
 
     @property
     def named_network(self) -> nn.Module:
-        """The module by whose paths layers are named."""
+        """The module whose paths name the layers."""
         return self.student
 
     def extra_repr(self) -> str:
@@ -62,7 +63,7 @@ class ResizedStudent(nn.Module):
         """Return maps of logits."""
         maps: Tensor = self.student(x)
         if not isinstance(maps, Tensor) or maps.ndim != 4:
-            return maps  # which the check of a student reports
+            return maps  # the check of the student reports it
         size = scaled_size(x.shape[-2:], self.image_size, self.map_size)
         if list(maps.shape[-2:]) == size:
             return maps
@@ -70,16 +71,16 @@ class ResizedStudent(nn.Module):
 
 
 def with_map_size(student: nn.Module, samples: Any, map_shape: tuple[int, ...]) -> nn.Module:
-    """Return a student that gives maps of this size for such samples: itself, or inside a module.
+    """Return a student whose maps have this size for such samples: the student, or a module around it.
 
-    One that fails, or gives no maps, is returned as it is: the checks that follow say so.
+    A student that fails or returns no maps is returned unchanged; the checks that follow report it.
 
     Parameters
     ----------
     student : nn.Module
     samples : Tensor of shape (n, channels, height, width)
     map_shape : tuple of int
-        (H, W); () where there are to be no maps.
+        (H, W), or () if the student need not return maps.
     """
     if not map_shape or isinstance(student, ResizedStudent):
         return student
@@ -94,7 +95,7 @@ def with_map_size(student: nn.Module, samples: Any, map_shape: tuple[int, ...]) 
 
 
 def resized_alike(student: nn.Module, other: nn.Module) -> nn.Module:
-    """Return a student inside a module that resizes its maps, if another one is inside of such a module."""
+    """Return the student inside a module that resizes its maps if ``other`` is inside such a module."""
     if not isinstance(other, ResizedStudent):
         return student
     return ResizedStudent(student, other.image_size, other.map_size)

@@ -1,4 +1,4 @@
-"""The residual networks for small images, as students and as teachers."""
+"""Residual networks for small images, as students and as teachers."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ STD = (0.229, 0.224, 0.225)
 class CIFARResNet(nn.Module):
     """Residual network for small images: ResNet-8, 20, 32, 44, 56, 110.
 
-    A convolution, three stages of n residual blocks with 16, 32 and 64 channels, the second
-    and the third of which halve the image, the mean over what is left of it, and one linear
-    layer: 6n + 2 layers, for CIFAR's 32×32 pixels [1]_. Shortcuts have no parameters: where a
-    block halves the image, its shortcut takes every other pixel and pads the channels with
-    zeros ("option A"), half of them on either side.
+    The network has 6n + 2 layers, for CIFAR's 32×32 pixels [1]_: a convolution, three stages of n
+    residual blocks with 16, 32 and 64 channels, and a linear layer after the mean over the image. The
+    second and the third stage halve the image. Shortcuts have no parameters: if a block halves the
+    image, its shortcut takes every other pixel and pads the channels with zeros, half of them on
+    either side ("option A").
 
     Inputs are pixels in [0, 1]. The network normalises them itself, so that a teacher and a
-    student with different normalisations see the same X.
+    student with different normalisations can take the same X.
 
     Parameters
     ----------
     depth : int
-        Layers: 6n + 2, so 8, 14, 20, 26, 32, ...
+        Number of layers, 6n + 2: 8, 14, 20, 26, 32, ...
     n_classes : int, default=10
         Width of the output; filled in by :class:`DistilledClassifier`.
     width : int, default=1
@@ -51,18 +51,19 @@ class CIFARResNet(nn.Module):
     Attributes
     ----------
     conv1, bn1 : Conv2d, BatchNorm2d
-        Before the stages.
+        The layers before the stages.
     layer1, layer2, layer3 : Sequential
         The stages. Blocks have ``conv1``, ``bn1``, ``conv2``, ``bn2``: ``layer2.0.conv1``.
     linear : Linear
+        The last layer.
     mean, std : Tensor of shape (n_channels, 1, 1)
-        Buffers. They are in ``state_dict()``; ``load_state_dict`` takes one without them.
+        Buffers. They are in ``state_dict()``, but ``load_state_dict`` also accepts one without them.
 
     Raises
     ------
     ValueError
-        If ``depth`` is not 6n + 2, ``width`` or ``n_classes`` is below 1, or ``mean`` and ``std`` do not
-        fit each other.
+        If ``depth`` is not 6n + 2, ``width`` or ``n_classes`` is below 1, or ``mean`` and ``std`` differ
+        in length.
 
     See Also
     --------
@@ -117,7 +118,7 @@ class CIFARResNet(nn.Module):
         if x.ndim != 4 or x.shape[1] != n_channels:
             raise ValueError(
                 f"CIFARResNet takes images of shape (n, {n_channels}, height, width), one channel for each "
-                f"number in mean; got {tuple(x.shape)}. Give mean and std of the images' channels."
+                f"number in mean; got {tuple(x.shape)}. Give mean and std for each channel of the images."
             )
         x = (x - self.mean) / self.std
         x = F.relu(self.bn1(self.conv1(x)))
@@ -127,7 +128,7 @@ class CIFARResNet(nn.Module):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load the weights of another network of this size; keep ``mean`` and ``std`` if it has none.
+        """Load the weights of another network of this size. Keep ``mean`` and ``std`` if it has none.
 
         Parameters and result are those of :meth:`torch.nn.Module.load_state_dict`.
         """
@@ -137,10 +138,10 @@ class CIFARResNet(nn.Module):
     def from_file(
         cls, path: str | PathLike[str], *, mean: Sequence[float] = MEAN, std: Sequence[float] = STD
     ) -> Self:
-        """Load a trained network from a state dict that :func:`torch.save` has written.
+        """Load a trained network from a state dict written by :func:`torch.save`.
 
-        Depth, width and number of classes are read off the weights. No code in the file is
-        run. Checkpoints with the state dict under "model" or "state_dict" load too, and names that
+        Depth, width and number of classes are inferred from the weights. No code in the file is
+        run. Checkpoints with the state dict under "model" or "state_dict" load too, as do names that
         begin with "module.".
 
         Parameters
@@ -148,7 +149,7 @@ class CIFARResNet(nn.Module):
         path : str or path-like
             The file: ``torch.save(network.state_dict(), path)``.
         mean, std : sequence of float, default=(0.485, 0.456, 0.406) and (0.229, 0.224, 0.225)
-            Used for training the network; they count if the file has no ``mean`` and ``std``.
+            Normalisation that the network was trained with. Used if the file has no ``mean`` and ``std``.
 
         Returns
         -------
@@ -160,7 +161,7 @@ class CIFARResNet(nn.Module):
         FileNotFoundError
             If there is no such file.
         ValueError
-            If it holds something else, or weights that are NaN or infinite.
+            If the file holds something else, or weights that are NaN or infinite.
 
         Examples
         --------
@@ -194,15 +195,15 @@ class CIFARResNet(nn.Module):
                 f"{path} does not hold the weights of a CIFARResNet, which are named conv1, bn1, "
                 "layer{1,2,3}.{i}.{conv1,bn1,conv2,bn2} and linear, with shortcuts that have no weights; "
                 f"it holds {', '.join(list(weights)[:4]) or 'nothing'}, ... "
-                f"({shorten(str(error), 200)}). Rename them, or build the network that they belong to and "
-                "give that as the teacher."
+                f"({shorten(str(error), 200)}). Rename them, or build the network to which they belong and "
+                "give it as the teacher."
             ) from error
         check_finite(network, weights, path)
         return network.eval()
 
 
 def check_depth(depth: Any, rest: int) -> None:
-    """Raise ValueError unless there are 6n + ``rest`` layers: three stages of n blocks of two layers."""
+    """Raise ValueError unless depth is 6n + ``rest``: three stages of n blocks of two layers."""
     if not isinstance(depth, Integral) or depth < 6 + rest or depth % 6 != rest:
         known = ", ".join(str(6 * n + rest) for n in range(1, 10))
         raise ValueError(
@@ -226,20 +227,20 @@ def check_normalisation(mean: Sequence[float], std: Sequence[float]) -> None:
     finite = all(map(math.isfinite, means + stds))
     if len(means) != len(stds) or not finite or min(stds, default=0) <= 0:
         raise ValueError(
-            f"mean={mean!r} and std={std!r} must have one number for each channel of the images, those of "
-            "std above 0."
+            f"mean={mean!r} and std={std!r} must have one number for each channel of the images, and the "
+            "numbers in std must be above 0."
         )
 
 
 def _check_shapes(network: nn.Module, weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError unless the weights are of a network of this size."""
+    """Raise ValueError unless the weights have the shapes of this network's."""
     for name, own in network.state_dict().items():
         if name in weights and weights[name].shape != own.shape:
             raise ValueError(f"size mismatch: {name} is {tuple(weights[name].shape)}, not {tuple(own.shape)}")
 
 
 def _convolution(fan_in: int, fan_out: int, stride: int = 1) -> nn.Conv2d:
-    """Make a 3×3 convolution initialised for ReLU, without bias: batch normalisation follows."""
+    """Make a 3×3 convolution, initialised for ReLU and without bias because batch normalisation follows."""
     convolution = nn.Conv2d(fan_in, fan_out, 3, stride, padding=1, bias=False)
     nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
     return convolution
@@ -253,7 +254,7 @@ def _stage(fan_in: int, fan_out: int, blocks: int) -> nn.Sequential:
 class ResidualBlock(nn.Module):
     """Two convolutions and a shortcut without parameters.
 
-    By default it halves the image where it gets more channels.
+    By default, a block that adds channels halves the image.
     """
 
     def __init__(self, fan_in: int, fan_out: int, stride: int | None = None):
@@ -270,7 +271,7 @@ class ResidualBlock(nn.Module):
         return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
     def shortcut(self, x: Tensor) -> Tensor:
-        """Return x in the shape of the block's output; it has no parameters."""
+        """Return x in the shape of the block's output, without parameters."""
         if self.stride > 1:
             x = x[:, :, :: self.stride, :: self.stride]
         more = self.conv2.out_channels - self.conv1.in_channels

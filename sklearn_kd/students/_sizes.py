@@ -1,4 +1,4 @@
-"""Check the sizes that networks are made of."""
+"""Checks of the sizes that networks are built with."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def is_size(value: Any) -> bool:
 
 
 def check_sizes(**sizes: Any) -> None:
-    """Raise ValueError, which names the argument, unless each value is a whole number, 1 or more.
+    """Raise ValueError naming the argument unless each value is a whole number, 1 or more.
 
     Examples
     --------
@@ -28,7 +28,7 @@ def check_sizes(**sizes: Any) -> None:
 
 
 def check_several_sizes(**sizes: Any) -> None:
-    """Raise ValueError, which names the argument, unless each value holds whole numbers, 1 or more, alone."""
+    """Raise ValueError naming the argument unless each value holds only whole numbers, 1 or more."""
     for name, values in sizes.items():
         if isinstance(values, str) or not isinstance(values, Iterable) or not all(map(is_size, values)):
             raise ValueError(f"{name}={values!r} must be a sequence of whole numbers, each 1 or more.")

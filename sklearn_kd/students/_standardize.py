@@ -1,4 +1,4 @@
-"""A fixed affine layer in front of a student, by which the columns of a table have comparable scales."""
+"""A fixed affine layer in front of a student, which brings the columns of a table to comparable scales."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch.overrides import TorchFunctionMode
 from sklearn_kd.runtime._eval_mode import isolated_eval_mode
 from sklearn_kd.students._resized import ResizedStudent
 
-# Standardised values stay within ± this. Values so far out are outliers, or of a column that is nearly
-# constant; one of them would otherwise outweigh the rest of its batch.
+# Bound of standardised values. Values beyond it are outliers, or belong to a nearly constant column; one of
+# them would otherwise outweigh the rest of its batch.
 LIMIT = 5.0
-# Values more than so many times the distance of the quartiles outside of them are outliers.
+# Outliers lie outside the quartiles by more than this multiple of the interquartile range.
 _OUTLYING = 2.0
-# Distance of the quartiles of a normal distribution of standard deviation 1.
+# Interquartile range of a normal distribution with standard deviation 1.
 _NORMAL_IQR = 1.349
-# Quartiles are those of evenly spaced rows, at most so many rows and, beyond _FEWEST, so many numbers.
+# Quartiles are computed from evenly spaced rows: at most this many rows and, beyond _FEWEST, numbers.
 _MOST_ROWS, _FEWEST_ROWS, _MOST_NUMBERS = 10_000, 100, 2**22
-# The float32 nearest to a value may be half of this share of it away.
+# Relative spacing of float32: rounding a value to float32 changes it by up to half this share.
 _ROUNDING = float(np.finfo(np.float32).eps)
 # The reciprocal of a smaller spread overflows float32.
 _SMALLEST_SPREAD = 1e-37
-# Functions that make indices of floating-point numbers, and TorchScript's names of modules that take them.
+# Functions that turn floating-point numbers into indices, and TorchScript's names of modules that take them.
 _TO_INTEGERS = {
     "long", "int", "short", "char", "byte", "to", "type", "type_as", "copy_", "tensor", "as_tensor",
     "asarray", "bucketize", "searchsorted",
@@ -37,7 +37,7 @@ _LOOKUPS = {"Embedding", "EmbeddingBag"}
 
 
 class Standardization(nn.Module):
-    """The map x → (x − center) · factor of each column, limited to ± ``limit``; nothing in it is trained.
+    """Map each column x to (x − center) · factor, clipped to ± ``limit``. Nothing in the layer is trained.
 
     Parameters
     ----------
@@ -48,14 +48,14 @@ class Standardization(nn.Module):
     Attributes
     ----------
     center : Tensor of shape (n_features,), float32
-        A buffer; 0 until it is filled.
+        A buffer; 0 until the layer is fitted.
     factor : Tensor of shape (n_features,), float32
-        A buffer; 1 until it is filled. 0 leaves a column out.
+        A buffer; 1 until the layer is fitted. 0 leaves a column out.
     bounds : float or Tensor of shape (n_features,)
-        ``limit``; a buffer, infinite for columns that are left as they are, where there are any.
+        ``limit``. If some columns are passed on unchanged, a buffer that is infinite for these.
     """
 
-    constant_buffers = True  # no pass and no step changes them: nobody needs to copy them
+    constant_buffers = True  # neither forward passes nor steps change them, so they need no copies
     __jit_unused_properties__ = ("is_filled",)  # TorchScript would compile it
 
     if TYPE_CHECKING:  # TorchScript would read annotations
@@ -66,30 +66,30 @@ class Standardization(nn.Module):
         super().__init__()
         self.limit = limit
         self.bounds = limit
-        self.has_fit = False  # the numbers of a layer that was fitted may be those of one that was just made
+        self.has_fit = False  # a fitted layer may have the same numbers as a new one
         self.register_buffer("center", torch.zeros(n_features, dtype=torch.float32))
         self.register_buffer("factor", torch.ones(n_features, dtype=torch.float32))
 
     @property
     def is_filled(self) -> bool:
-        """True if the layer has been fitted to rows, or holds numbers that the user chose."""
+        """True if the layer has been fitted, or the user has set its numbers."""
         return self.has_fit or bool((self.center != 0).any() or (self.factor != 1).any())
 
     def fill(self, other: Standardization) -> None:
-        """Take over the columns' centers and factors of another layer, but not its limit."""
+        """Copy the centers and factors of another layer, but not its limit."""
         self.center.copy_(other.center)
         self.factor.copy_(other.factor)
         self.has_fit = other.has_fit
 
     def leave_as_they_are(self, columns: Sequence[int]) -> None:
-        """Pass some columns on unchanged, as codes that the student looks up."""
+        """Pass some columns on unchanged, such as codes that the student looks up."""
         if not columns:
             return
         index = torch.as_tensor(columns, device=self.center.device)
         self.center[index], self.factor[index] = 0.0, 1.0
         bounds = torch.full_like(self.center, self.limit)
         bounds[index] = torch.inf
-        del self.bounds  # a number, or those of other columns
+        del self.bounds  # a number, or a buffer for other columns
         self.register_buffer("bounds", bounds, persistent=False)
 
     def extra_repr(self) -> str:
@@ -102,21 +102,21 @@ class Standardization(nn.Module):
 
 
 def _standardized(x: Tensor, center: Tensor, factor: Tensor, bounds: float) -> Tensor:
-    # The difference first: x · factor − center · factor would lose the digits of a column around 1e8.
+    # Subtract first: x · factor − center · factor would lose the digits of a column around 1e8.
     return (x - center).mul_(factor).clamp(-bounds, bounds)  # vmap has no clamp_
 
 
 class StandardizedStudent(nn.Module):
-    """A student behind a fixed affine layer, so that it takes the columns of a table as they come.
+    """A student behind a fixed affine layer, so that it takes the columns of a table unscaled.
 
-    ``student_`` of an estimator that was fitted on a table with ``standardize=True``. Given as ``student``,
-    it keeps the layer that it has. If the layer is as it was made, with center 0 and factor 1,
-    ``standardize=True`` fits it.
+    ``student_`` of an estimator fitted on a table with ``standardize=True`` is of this class. If you give
+    such a student as ``student``, it keeps its layer. ``standardize=True`` fits only a new layer, with center
+    0 and factor 1.
 
     Parameters
     ----------
     student : nn.Module
-        Takes standardised rows.
+        Network that takes standardised rows.
     n_features : int
         Number of columns.
     limit : float, default=5.0
@@ -132,7 +132,7 @@ class StandardizedStudent(nn.Module):
 
     Examples
     --------
-    Write the student to a file, and load it into modules that are made anew:
+    Write the student to a file, and load it into new modules:
 
     >>> import tempfile
     >>> import torch
@@ -160,17 +160,17 @@ class StandardizedStudent(nn.Module):
 
     @property
     def named_network(self) -> nn.Module:
-        """The module by whose paths layers are named."""
+        """The module whose paths name the layers."""
         return self.student
 
     def forward(self, x: Tensor) -> Tensor:
         """Return logits of shape (B, n_classes)."""
-        scaling = self.scaling  # not called: the call of a module takes as long as an operation
+        scaling = self.scaling  # not called, because calling a module takes as long as an operation
         return self.student(_standardized(x, scaling.center, scaling.factor, scaling.bounds))
 
 
 def behind_scaling(student: nn.Module, scaling: Standardization | None) -> nn.Module:
-    """Return the student with the layer in front; as it is if there is none, or it has one of its own."""
+    """Return the student behind the layer, or unchanged if there is no layer or it has its own."""
     if scaling is None or isinstance(student, StandardizedStudent):
         return student
     whole = StandardizedStudent(student, len(scaling.center), scaling.limit)
@@ -179,7 +179,7 @@ def behind_scaling(student: nn.Module, scaling: Standardization | None) -> nn.Mo
 
 
 def own_student(student: nn.Module) -> nn.Module:
-    """Return the user's own module of a student that may have a layer of the library around it."""
+    """Return the user's own module, without the library's module around it."""
     return student.student if isinstance(student, (StandardizedStudent, ResizedStudent)) else student
 
 
@@ -188,26 +188,26 @@ def own_student(student: nn.Module) -> nn.Module:
 
 
 def stride_of(n_rows: int, n_features: int) -> int:
-    """Return which rows, one in so many, medians and quartiles are of."""
+    """Return k such that medians and quartiles are computed from every k-th row."""
     most = min(_MOST_ROWS, max(_FEWEST_ROWS, _MOST_NUMBERS // n_features))
     return -(-n_rows // most)
 
 
 def fit_scaling(chunks: Iterable[Tensor], stride: int, n_features: int) -> Standardization:
-    """Return the layer for rows that are read once, in chunks.
+    """Fit the layer to rows that are read once, in chunks.
 
-    A column is centred at its mean and scaled by its standard deviation. One with outliers, values further
-    outside the quartiles than twice their distance, is centred at its median and scaled by that distance. A
-    column of mostly one value, such as 0, is centred there and scaled by the median distance of the other
-    values: rare values stay of the order of 1, and 0 and 1 stay as they are. A constant column, or one that
-    varies by rounding, is left out: factor 0. Rows with values that are not finite do not count. Median and
-    quartiles are those of some rows.
+    A column is centred at its mean and scaled by its standard deviation. A column with outliers, further
+    outside the quartiles than twice the interquartile range, is centred at its median and scaled by that
+    range. A column of mostly one value, such as 0, is centred there and scaled by the median distance of the
+    other values: rare values stay of the order of 1, and 0 and 1 stay unchanged. A constant column, or one
+    varies only by rounding, is left out: factor 0. Rows with values that are not finite are ignored. Median
+    and quartiles are computed from some of the rows.
 
     Parameters
     ----------
     chunks : iterable of Tensor of shape (m, n_features)
     stride : int
-        Of :func:`stride_of`.
+        Result of :func:`stride_of`.
     n_features : int
     """
     moments = _Moments(n_features)
@@ -227,7 +227,7 @@ def fit_scaling(chunks: Iterable[Tensor], stride: int, n_features: int) -> Stand
 
 
 class _Moments:
-    """Number, mean, sum of squared deviations, minimum and maximum of columns, updated by chunks."""
+    """Number, mean, sum of squared deviations, minimum and maximum of columns, updated chunk by chunk."""
 
     def __init__(self, n_features: int):
         self.n = 0
@@ -274,16 +274,16 @@ def _center_and_factor(moments: _Moments, some: np.ndarray) -> tuple[np.ndarray,
 
 
 def factor_of(spread: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    """Return 1 / spread; 0 for columns that are constant, or vary by rounding from ``low`` to ``high``."""
+    """Return 1 / spread, or 0 for columns that are constant or whose range is only rounding."""
     size = np.maximum(np.abs(low), np.abs(high))
     varies = (high - low > 2 * _ROUNDING * size) & (spread > _SMALLEST_SPREAD)
     return np.divide(1.0, spread, out=np.zeros_like(spread), where=varies)
 
 
 def _distance_of_others(rows: np.ndarray, center: np.ndarray, reach: np.ndarray) -> np.ndarray:
-    """Return the median distance from ``center`` of the values of each column that are not there.
+    """Return, for each column, the median distance from ``center`` of the values that differ from it.
 
-    ``reach``, the largest distance, where all values of these rows are there.
+    If all values of these rows equal ``center``, return ``reach``, the largest distance.
     """
     found = reach.copy()
     for j, column in enumerate(rows.T):
@@ -294,7 +294,7 @@ def _distance_of_others(rows: np.ndarray, center: np.ndarray, reach: np.ndarray)
 
 
 def _quartiles(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the values of each column that a quarter of the rows are below and above, float64."""
+    """Return the lower and the upper quartile of each column, float64."""
     place = (len(rows) - 1) // 4
     places = place, len(rows) - 1 - place
     ordered = np.partition(rows, places, axis=0)  # np.quantile takes four times as long
@@ -306,27 +306,27 @@ def _quartiles(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def code_columns(student: nn.Module) -> tuple[int, ...]:
-    """Return the columns of a table that a student says it looks codes up in, by ``code_columns``."""
+    """Return the columns of codes that a student declares in its attribute ``code_columns``."""
     return tuple(getattr(student, "code_columns", ()))
 
 
 def takes_codes(student: nn.Module, samples: Tensor) -> bool:
-    """Return whether a student makes whole numbers of what it is given, as to look them up in an embedding.
+    """Return whether a student converts its input to whole numbers, for example to look up embeddings.
 
-    Standardising would change which entry is found. The student is tried on the samples; one that cannot
-    take them is reported by the checks that follow.
+    Standardising would change which entry is found. The student is tried on the samples. If it cannot take
+    them, the checks that follow report it.
     """
     # Calls inside TorchScript are not seen.
     if any(getattr(part, "original_name", None) in _LOOKUPS for part in student.modules()):
         return True
     watch = _IntegerWatch()
     with suppress(Exception), isolated_eval_mode(student, samples.device), watch:
-        student(samples.clone())  # which it may change
+        student(samples.clone())  # it may change them
     return watch.found
 
 
 class _IntegerWatch(TorchFunctionMode):
-    """Notes whether a forward pass turns floating-point numbers into indices."""
+    """Record whether a forward pass turns floating-point numbers into indices."""
 
     def __init__(self) -> None:
         super().__init__()

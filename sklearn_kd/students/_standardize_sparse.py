@@ -1,4 +1,4 @@
-"""The layer of ``standardize=True`` for sparse rows, without making all of them dense."""
+"""The layer of ``standardize=True`` for sparse rows, fitted without making all of them dense."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BLOCK = 2**20
 
 
 def fit_sparse_scaling(matrix: Any) -> Standardization:
-    """Return the layer that :func:`fit_scaling` returns for the same rows, dense.
+    """Return the layer that :func:`fit_scaling` would return for the same rows as a dense array.
 
     Columns of mostly zeros, which most are, keep their zeros: only the others are made dense, some at a time.
 
@@ -57,9 +57,9 @@ def _is_mostly_zero(some: Any) -> np.ndarray:
 
 
 def _median_sizes(some: Any, otherwise: np.ndarray) -> np.ndarray:
-    """Return the median absolute value of the numbers of each column that are not 0.
+    """Return the median absolute value of each column's numbers that are not 0.
 
-    ``otherwise``: that of a column without any.
+    A column of zeros gets its value in ``otherwise``.
     """
     column = np.repeat(np.arange(some.shape[1]), np.diff(some.indptr))
     sizes = np.abs(some.data.astype(np.float64))

@@ -1,4 +1,4 @@
-"""Students whose input is not one float tensor: dicts and tuples of tensors, and integers."""
+"""Students whose input is not one float tensor, but a dict or tuple of tensors, or integers."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sklearn_kd.students._standardize import code_columns, takes_codes
 
 
 class StructuredStudent(nn.Module):
-    """A student that is called with its input or the parts of it, and whose output may name its logits.
+    """A student called with its input or the parts of it, whose output may hold the logits by name.
 
     Parameters
     ----------
     student : nn.Module
-        Called as ``student(**parts)``, ``student(*parts)`` or ``student(part)``. Returns logits, or an object
-        or a mapping with ``logits``, as the models of transformers do.
+        Network called as ``student(**parts)``, ``student(*parts)`` or ``student(part)``. It returns logits,
+        or an object or a mapping with ``logits``, as models of transformers do.
     """
 
     def __init__(self, student: nn.Module):
@@ -31,7 +31,7 @@ class StructuredStudent(nn.Module):
 
     @property
     def named_network(self) -> nn.Module:
-        """The module by whose paths layers are named."""
+        """The module whose paths name the layers."""
         return self.student
 
     def forward(self, rows: Parts | Tensor) -> Any:
@@ -44,10 +44,10 @@ class StructuredStudent(nn.Module):
 
 
 def for_rows(student: nn.Module, rows: Any) -> nn.Module:
-    """Return the student as the library calls it, which gives logits for such rows.
+    """Return the student in the form in which the library calls it to get logits for such rows.
 
-    A student of parts, and a model of transformers, which returns its logits in an object, is inside a
-    :class:`StructuredStudent`.
+    A student of several parts, or a model of transformers, which returns its logits in an object, is put
+    inside a :class:`StructuredStudent`.
     """
     inside = isinstance(rows, Parts) or _is_of_transformers(student)
     return StructuredStudent(student) if inside and not isinstance(student, StructuredStudent) else student
@@ -59,30 +59,30 @@ def _is_of_transformers(student: nn.Module) -> bool:
 
 
 def without_structure(student: nn.Module) -> nn.Module:
-    """Return the student as its user calls it."""
+    """Return the student in the form in which its user calls it."""
     return student.student if isinstance(student, StructuredStudent) else student
 
 
 def needs_integers(
     student: nn.Module | Callable[..., nn.Module], params: dict[str, Any], rows: Parts, n_classes: int
 ) -> bool:
-    """Return whether a student is to be given a table of integers as int64, not as float32.
+    """Return whether a student must be given a table of integers as int64, not as float32.
 
-    It is if it runs on integers, and either cannot take float32 or looks codes up. The student is tried on
-    two rows. One that cannot be built is reported by the checks that follow.
+    It must if it runs on integers and either cannot take float32 or looks up codes. The student is tried on
+    two rows. If it cannot be built, the checks that follow report it.
 
     Parameters
     ----------
     student, params
-        As of :func:`build_student`.
+        As in :func:`build_student`.
     rows : Parts
-        All rows, as tensors: integers alone.
+        All rows, as tensors of integers.
     n_classes : int
 
     Raises
     ------
     ValueError
-        If it looks codes up, cannot be given integers, and float32 does not have the codes.
+        If it looks up codes, cannot take integers, and float32 cannot represent the codes.
     """
     (codes,) = rows.values
     samples = codes[:2]
@@ -99,7 +99,7 @@ def needs_integers(
         if takes_floats and not looks_up:
             return False
         error = _error_on(made, samples)
-        # Codes that have no place in its embedding are refused later, as what they are.
+        # Codes without an entry in its embedding are refused later, with a message of their own.
         if error is None or (isinstance(error, IndexError) and not takes_floats):
             return True
     if looks_up:
@@ -112,8 +112,9 @@ def _check_exact(codes: Tensor, student: Any) -> None:
         return
     name = type(student).__name__ if isinstance(student, nn.Module) else student_name(student)
     raise ValueError(
-        f"X has codes beyond {EXACT:,}, which float32 rounds, and student {name} cannot take X as int64. Let "
-        "its forward take integers, or give numbers and codes apart: X={'numbers': ..., 'codes': ...}."
+        f"X has codes beyond {EXACT:,}, which float32 rounds, and student {name} cannot take X as int64. "
+        "Accept integers in its forward method, or give numbers and codes separately: "
+        "X={'numbers': ..., 'codes': ...}."
     )
 
 
@@ -121,7 +122,7 @@ def _error_on(student: nn.Module, samples: Tensor) -> Exception | None:
     """Return the error that a student raises on samples, or None."""
     try:
         with isolated_eval_mode(student, samples.device):
-            student(samples.clone())  # which it may change
+            student(samples.clone())  # it may change them
     except Exception as error:  # a module may raise any error
         return error
     return None

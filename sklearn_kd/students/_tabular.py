@@ -1,4 +1,4 @@
-"""A small student for tables with categories: embeddings of codes, beside the numbers."""
+"""A small student for tables with categories: embeddings of codes, together with the numbers."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from sklearn_kd.students._sizes import check_sizes
 class TabularStudent(nn.Module):
     """A multilayer perceptron over the numbers of a table and embeddings of its codes.
 
-    Some columns of the table are codes of categories, 0, 1, …, as an ``OrdinalEncoder`` makes them. Each
+    Some columns of the table hold codes of categories, 0, 1, …, as made by an ``OrdinalEncoder``. Each code
     is looked up in an embedding. The embeddings and the other columns, side by side, are the input of an
-    :class:`MLPStudent`. ``standardize=True`` scales the columns of numbers and leaves the codes alone.
+    :class:`MLPStudent`. ``standardize=True`` scales the columns of numbers and leaves the codes unchanged.
 
-    A code that is none of a column's, whether larger, negative, NaN or no whole number, is looked up as
-    "unknown": each column has one more vector for it, which starts at zero.
+    A code outside a column's range (too large, negative, NaN or not a whole number) is looked up as
+    "unknown". Each column has one more vector for such codes, which starts at zero.
 
     Parameters
     ----------
@@ -31,29 +31,29 @@ class TabularStudent(nn.Module):
     n_classes : int
         Width of the output; filled in by :class:`DistilledClassifier`.
     categorical : mapping of int to int, or None, default=None
-        The number of codes of each column that holds codes: ``{column: cardinality}``, with columns counted
-        from 0 and codes below the cardinality. None: there are none, or, behind a
-        ``student_preprocessing=TablePreprocessing(categories="ordinal")``, those that it makes.
+        Number of codes in each column of codes: ``{column: cardinality}``. Columns are counted from 0, and
+        codes are below the cardinality. None: no column holds codes or, with
+        ``student_preprocessing=TablePreprocessing(categories="ordinal")``, the columns that it encodes do.
     hidden : int or sequence of int, default=256
-        Width of the hidden layer, or of each of several.
+        Width of the hidden layer, or the widths of several.
     embedding_dim : int, default=8
         Length of the vector of each code.
 
     Attributes
     ----------
     code_columns : tuple of int
-        The columns that hold codes. The layer of ``standardize=True`` leaves those alone that a student names
-        in such an attribute, in a student of your own too.
+        The columns that hold codes. ``standardize=True`` leaves the columns in this attribute unchanged, for
+        students of your own too.
 
     Raises
     ------
     ValueError
-        If a column is not one of the table, a cardinality is below 1 or above 2**24, beyond which float32
-        does not have all codes, or another size is not a whole number, 1 or more.
+        If a column is not in the table, a cardinality is below 1 or above 2**24, beyond which float32
+        cannot represent all codes, or another size is not a whole number, 1 or more.
 
     Examples
     --------
-    A column of numbers and one of codes that says which sign counts:
+    Fit a table with a column of numbers and one of codes, where the code decides which sign is class True:
 
     >>> import numpy as np
     >>> from sklearn_kd import DistilledClassifier, TabularStudent
@@ -66,7 +66,7 @@ class TabularStudent(nn.Module):
     True
     """
 
-    constant_buffers = True  # which columns are what
+    constant_buffers = True  # they hold the kinds of the columns
 
     if TYPE_CHECKING:
         _numbers: Tensor
@@ -90,7 +90,7 @@ class TabularStudent(nn.Module):
         self.code_columns = tuple(columns)
         starts = [0]
         for size in sizes:
-            starts.append(starts[-1] + size + 1)  # and the unknown
+            starts.append(starts[-1] + size + 1)  # one more for "unknown"
         for name, values in (
             ("_numbers", numbers),
             ("_codes", columns),
@@ -107,7 +107,7 @@ class TabularStudent(nn.Module):
 
     @property
     def categorical(self) -> dict[int, int]:
-        """The number of codes of each column that holds codes."""
+        """The number of codes in each column of codes."""
         return dict(zip(self.code_columns, self._cardinalities.tolist(), strict=True))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,7 +116,7 @@ class TabularStudent(nn.Module):
             return self.perceptron(x)
         codes = x.index_select(1, self._codes)
         is_known = (codes >= 0) & (codes < self._cardinalities) & (codes == codes.floor())
-        # NaN and what is beyond int64 are replaced before the conversion.
+        # Replace NaN and values beyond int64 before the conversion.
         known = torch.where(is_known, codes, 0).long()
         places = torch.where(is_known, known, self._cardinalities) + self._starts
         embedded = self.embedding(places).flatten(1)
@@ -134,12 +134,12 @@ def _checked(categorical: Mapping[int, int], in_features: int) -> dict[int, int]
     for column, size in categorical.items():
         if not isinstance(column, Integral) or not 0 <= column < in_features:
             raise ValueError(
-                f"TabularStudent: categorical has the column {column!r}, where the table has columns 0 to "
+                f"TabularStudent: categorical has the column {column!r}, but the table has columns 0 to "
                 f"{in_features - 1}."
             )
         if not isinstance(size, Integral) or not 1 <= size <= EXACT:
             raise ValueError(
-                f"TabularStudent: categorical has the cardinality {size!r} of column {column}, where a "
-                f"number from 1 to {EXACT} is required."
+                f"TabularStudent: categorical gives column {column} the cardinality {size!r}; it must be a "
+                f"number from 1 to {EXACT}."
             )
     return {int(column): int(categorical[column]) for column in sorted(categorical)}

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#7F8793"
+ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#6B7280"
 # In place of colours that are too dark on dark paper.
 _ON_DARK = {BLUE: "#2F8FD0", GREY: "#A3ACB8"}
 
@@ -51,7 +51,7 @@ _DASH_DOT_DOT = (0, (6, 2, 1, 2, 1, 2))
 _ROLES = {
     "teacher": Look(GREY, "s", "--"),
     "student": Look(VERMILION, "o", "-"),
-    "student alone": Look(BLUE, "o", "-.", filled=False),
+    "student alone": Look(BLUE, "D", "-."),
     "peer": Look(SKY, "^", ":"),
     "taught peer": Look(GREEN, "v", _DASH_DOT_DOT),
 }

@@ -78,7 +78,7 @@ class EvaluatedNetwork:
     """A trained module on a device, in evaluation mode and without gradients.
 
     Its tensors are copied to the device once; the user's module is not changed. Batches are cast to the type
-    of its weights. A batch of several parts is passed part by part; a batch of integers alone is cast to
+    of its weights. The parts of a batch become arguments of the module; a batch of integers alone is cast to
     floats if the module cannot take integers.
 
     Parameters

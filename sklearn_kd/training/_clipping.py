@@ -29,7 +29,7 @@ def clip_gradients(modules: Iterable[nn.Module], limit: float) -> Clipping:
 
 
 def clip_stacked_gradients(gradients: Sequence[Tensor], limit: float) -> Clipping:
-    """Clip the norm of each of K students' gradients, in place; each tensor has shape (K, ...)."""
+    """Clip the gradient norm of each of K students, in place. Each tensor has shape (K, ...)."""
     rows = [g.reshape(len(g), g[0].numel()) for g in gradients]
     norms = torch.stack([torch.linalg.vector_norm(row, dim=1) for row in rows])
     clipping = Clipping(limit, torch.linalg.vector_norm(norms, dim=0)[:, None])

@@ -53,7 +53,7 @@ def why_not_captured(
         Whether batches are divided into micro-batches.
     """
     if watched:
-        return "a callback looks at the gradients"
+        return "a callback reads the gradients"
     if divided:
         return "a graph keeps the memory of a whole iteration, but micro_batches should need less"
     if device.type != "cuda":
@@ -160,7 +160,7 @@ class CapturedIterations:
 
 
 class _Captured:
-    """One captured iteration, with the tensors it reads and writes."""
+    """One captured iteration, with the tensors that it reads and writes."""
 
     def __init__(self, graph: Any, iteration: Iteration, batches: tuple[Batch, ...]) -> None:
         self._graph = graph

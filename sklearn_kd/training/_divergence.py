@@ -206,7 +206,7 @@ def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = Fal
                 f"The student is given standardised rows; if it needs {name} unscaled, for example for a "
                 "logarithm, set standardize=False"
                 if standardized
-                else f"Scale {name}: by standardize=True if it is a table, or by a StandardScaler before the "
+                else f"Scale {name}: with standardize=True if it is a table, or a StandardScaler before the "
                 "estimator in a pipeline"
             )
             raise ValueError(

@@ -36,12 +36,12 @@ if TYPE_CHECKING:
 
 
 def far_iterations(net: TrainingNet, data: SplitData) -> FarIterations | None:
-    """Return the iterations of a net whose strategy looks far ahead; None for other strategies.
+    """Return the iterations of a net whose strategy looks many steps ahead, or None for other strategies.
 
     Raises
     ------
     ValueError
-        If the strategy cannot be used with the net's optimizer, execution or objective, or there is no D_val.
+        If the strategy cannot be used with the net's optimizer, execution or objective, or without D_val.
     """
     strategy = net.strategy
     if not isinstance(strategy, FarStrategy):
@@ -77,7 +77,7 @@ class FarIterations:
     Parameters
     ----------
     net : TrainingNet
-        Initialised.
+        Initialised net.
     data : SplitData
     """
 
@@ -114,7 +114,7 @@ class FarIterations:
         return step | {"outcome": outcome}
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the next epoch depends on."""
+        """Return all that the next epoch depends on."""
         return {}
 
     def load_state_dict(self, state: dict[str, Any], /) -> None:

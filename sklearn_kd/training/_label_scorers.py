@@ -109,7 +109,7 @@ class NumberScorer:
         if not by_name and metric_of_scorer(self.scoring)[0] is None:
             return check_scoring(net, self.scoring)(net, X, y)
         # A scorer of scikit-learn would ask a net, which is a classifier, for its classes.
-        known = ~np.isnan(y) if y.ndim == 3 else None  # of maps
+        known = ~np.isnan(y) if y.ndim == 3 else None  # for maps only
         asked = _NumberNet(net, known)
         return check_scoring(asked, self.scoring)(asked, X, y if known is None else y[known])
 
@@ -136,7 +136,7 @@ class _NumberNet(RegressorMixin, BaseEstimator):
         return self
 
     def predict(self, X: Any) -> np.ndarray:
-        """Predict in the units of y, rows or known pixels."""
+        """Predict rows or known pixels, in the units of y."""
         found: np.ndarray = self.net.predict(X)
         return found if self.known is None else found[self.known]
 

@@ -166,7 +166,7 @@ class TrainingNet(NeuralNetClassifier):
         """Check nothing, since the estimator has made the data."""
 
     def get_dataset(self, X: Any, y: Any = None) -> Any:
-        """Wrap inputs that scoring callbacks predict for."""
+        """Wrap inputs for which scoring callbacks predict."""
         if isinstance(X, DistillationData):
             return X
         if isinstance(X, Parts):
@@ -276,7 +276,7 @@ class TrainingNet(NeuralNetClassifier):
         return {name: getattr(self, f"{name}_") for name in self.beside_}
 
     def trained_modules(self) -> list[torch.nn.Module]:
-        """Return the modules that the optimizer moves, the student first."""
+        """Return the modules that the optimizer updates, the student first."""
         return [self.module_, *self.others.values()]
 
     def stateful_parts(self) -> dict[str, Stateful]:
@@ -471,13 +471,13 @@ class TrainingNet(NeuralNetClassifier):
                 clipping = clip_gradients(self.trained_modules(), self.max_grad_norm)
                 if self._record is not None:
                     self._record.clipping = clipping
-            if self._listeners("on_grad_computed"):  # one that clips is among them
+            if self._listeners("on_grad_computed"):  # a clipping callback is among them
                 named = TeeGenerator(self.get_all_learnable_params())
                 self.notify("on_grad_computed", named_parameters=named, batch=batch, training=True)
             return steps[-1]["loss"]
 
         eager_method(self.optimizer_, "step")(gradient)
-        return steps[0]  # some optimizers ask several times
+        return steps[0]  # some optimizers call the closure several times
 
     def train_step_single(self, batch: Batch, **params: Any) -> dict[str, Any]:
         """Run forward and backward, and check that the loss and the gradients are finite."""
@@ -574,7 +574,7 @@ class TrainingNet(NeuralNetClassifier):
         self.validated_ = []
         self.objective.forget()
         if self.average_ is not None and self.average_.is_result and not self.diverged_:
-            self.average_.swap()  # before a callback loads weights of its own choice
+            self.average_.swap()  # before a callback loads its own choice of weights
             self.average_ = None
         self._set_training(False)  # for good, so that no predicting thread finds training mode
 

@@ -19,12 +19,12 @@ if TYPE_CHECKING:
 
 
 def divided(net: TrainingNet, batch: Batch) -> Iterator[Batch]:
-    """Yield the micro-batches that a net's execution divides a batch into."""
+    """Yield the micro-batches into which a net's execution divides a batch."""
     return micro_batches(batch, net.execution.micro_batches, net.ranks.size)
 
 
 def run_passes(net: TrainingNet, batch: Batch) -> dict[str, Any]:
-    """Add the gradients of a batch to those of the weights, and return its loss and the student's outputs."""
+    """Add a batch's gradients to those of the weights; return its loss and the student's outputs."""
     record, losses, outputs, n_before = net._record, [], [], 0
     if record is not None:
         record.passes = []  # for the same step, if the optimizer asks for its gradient again

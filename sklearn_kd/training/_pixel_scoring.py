@@ -29,7 +29,7 @@ class PixelScoring(Callback):
         self.task = task
 
     def on_epoch_begin(self, net: Any, **kwargs: Any) -> None:
-        """Forget the last epoch."""
+        """Reset the sums."""
         self.sums_: Tensor | None = None
 
     def on_batch_end(self, net: Any, batch: Any = None, training: bool = False, **kwargs: Any) -> None:

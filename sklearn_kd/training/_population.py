@@ -114,8 +114,7 @@ class StudentPopulation:
         right = isinstance(sources, (Sequence, np.ndarray)) and len(sources) > 0
         if not right or not all(_is_integer(source, 0, len(self) - 1) for source in sources):
             raise ValueError(
-                f"select: sources={sources!r} must be a list of indices of the {len(self)} members, at least "
-                "one."
+                f"select: sources={sources!r} must be a non-empty list of indices of the {len(self)} members."
             )
         moves = {j: source for j, source in enumerate(sources) if j != source}
         if not moves and len(sources) == len(self):
@@ -136,7 +135,8 @@ class StudentPopulation:
         """Train each member for some epochs, member k at ``values[k]``."""
         if len(values) != len(self):
             raise ValueError(
-                f"train: {len(values)} values for {len(self)} members; select changes their number."
+                f"train: {len(values)} values for {len(self)} members. Give one for each member; select "
+                "changes their number."
             )
         if not _is_integer(n_epochs, 1, self.n_epochs_left):
             raise ValueError(
@@ -150,7 +150,7 @@ class StudentPopulation:
                 path.train_at(self.space.completed(self.start, own))
         for _ in range(n_epochs):
             if self._resumed is not None and self._n_done < self._resumed.n_epochs:
-                self._n_done += 1  # trained by the fit that was killed
+                self._n_done += 1  # the killed fit has trained this epoch
                 continue
             self._before_epoch()
             self._epoch()
@@ -192,7 +192,7 @@ class StudentPopulation:
             except KeyboardInterrupt as interrupt:
                 first.interrupted_ = from_outside(interrupt)
             finally:
-                self._checkpointer = None  # it refers to this population, and holds the lock of its files
+                self._checkpointer = None  # it refers to this population and holds the lock of its files
             self._finish()
         return first
 
@@ -294,7 +294,7 @@ class StudentPopulation:
         for k, net in enumerate(self._nets):
             if not net.diverged_:
                 found[k] = self._row_losses(net)
-                back()  # all members are asked about the same rows, in the same order
+                back()  # all members predict the same rows, in the same order
         n_rows = max(map(len, found.values()), default=len(self._data.valid))
         losses = np.full((len(self), n_rows), np.inf, np.float32)
         for k, rows in found.items():

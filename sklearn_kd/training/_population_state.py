@@ -1,4 +1,4 @@
-"""Take and load the state of a population between two epochs, for a checkpoint."""
+"""Save and load the state of a population between two epochs, for a checkpoint."""
 
 from __future__ import annotations
 

@@ -260,7 +260,7 @@ def interrupts_of(shared: SharedTraining | None) -> AbstractContextManager[None]
 
 
 def why_not_shared(execution: Execution, student: nn.Module, device: torch.device) -> str | None:
-    """Return why several processes cannot train this student together, and the remedy; None if they can."""
+    """Return why several processes cannot train this student together, with the remedy, or None."""
     if execution.compile or execution.cuda_graph:
         return (
             f"execution={execution!r} fixes the operations of an iteration, which cannot include messages to"
@@ -273,5 +273,5 @@ def why_not_shared(execution: Execution, student: nn.Module, device: torch.devic
             "layers to train it on CPUs."
         )
     if any(getattr(part, "sparse", False) for part in student.modules()):
-        return "the student has layers with sparse=True, whose gradients are not sent. Set sparse=False."
+        return "the student has layers with sparse=True, whose gradients cannot be sent. Set sparse=False."
     return None

@@ -40,14 +40,14 @@ def hypergradient(
 ) -> np.ndarray:
     """Return the hypergradient of one plain SGD step, d L_val(w − lr · ∇L_train(w, λ)) / dλ.
 
-    λ are the metaparameters. This is the gradient by which :class:`DistilledClassifier` moves them, for
-    one step of plain SGD, so that you can check it against your own implementation.
+    λ are the metaparameters. :class:`DistilledClassifier` moves them by this gradient. Use the function to
+    check it, for one step of plain SGD, against your own implementation.
 
     Parameters
     ----------
     student : nn.Module
-        Maps inputs to logits of shape (B, K). Its weights, buffers, gradients, mode and the random state
-        are not changed.
+        Network that maps inputs to logits of shape (B, K). Its weights, buffers, gradients and mode, and the
+        random state, are not changed.
     train_batch, val_batch : tuple of (Tensor, Tensor)
         Inputs of shape (B, ...) and class codes of shape (B,), or 0 and 1 of shape (B, K) for several labels;
         −1 for a row of the training batch without a label.
@@ -59,13 +59,13 @@ def hypergradient(
         Learning rate of the step.
     method : {"finite_difference", "central_difference", "jvp", "exact"}, \
             default="finite_difference"
-        How it is computed: by one more forward pass, by two, by forward-mode differentiation, or by two
-        vector-Jacobian products. The last two are exact.
+        "finite_difference": one more forward pass. "central_difference": two more. "jvp": forward-mode
+        differentiation. "exact": two vector-Jacobian products. The last two are exact.
     val_temperature : float, default=1.0
         T_val, the temperature of the validation loss.
     **metaparameters : float or array-like
-        Values by name: for "kd", ``lambda1`` (default 0.5) and ``temperature`` (default 1). A missing one
-        has its start value.
+        Values by name; for "kd", ``lambda1`` (default 0.5) and ``temperature`` (default 1). A metaparameter
+        that is not given has its start value.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def hypergradient(
     -----
     Gorpinich, Bakhteev and Strijov, "Metaparameter optimization in knowledge distillation",
     Eq. 3: h = −lr · (∂²L_train/∂w∂λ)ᵀ ∂L_val(w')/∂w'. Both batches run in the student's
-    present mode, except that dropout is off for the validation batch.
+    current mode, except that dropout is off for the validation batch.
 
     Examples
     --------
@@ -176,7 +176,7 @@ def _values(loss: DistillationLoss, space: MetaparameterSpace, given: dict[str, 
     values = _STARTS | space.starts | given
     missing = [name for name in space if isinstance(values.get(name, "random"), str)]
     if missing:
-        raise ValueError(f"Metaparameter {missing[0]!r} has no number to start from. Give {missing[0]}=...")
+        raise ValueError(f"Metaparameter {missing[0]!r} has no start. Give {missing[0]}=...")
     return space.completed({}, {name: values[name] for name in space})
 
 

@@ -97,7 +97,7 @@ class ReportEpochs(Callback):
         self.epoch_ = self.report.begin(self.name)
 
     def on_epoch_end(self, net: Any, **kwargs: Any) -> None:
-        """End the task, and the training if a callback asks for that."""
+        """End the task, and the training if a callback requests it."""
         if self._end_epoch(net):
             raise KeyboardInterrupt  # the way skorch's callbacks end a fit early
 

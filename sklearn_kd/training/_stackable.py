@@ -59,7 +59,7 @@ def why_not_stackable(nets: Sequence[TrainingNet], data: Sequence[SplitData]) ->
     Parameters
     ----------
     nets : sequence of K TrainingNet
-        Initialised and not yet trained.
+        Nets that are initialised and not yet trained.
     data : sequence of K SplitData
 
     Returns
@@ -165,7 +165,7 @@ def _why_learns_alone(net: TrainingNet, data: Any) -> str | None:
     if not reading_is_free(data.train.samples):
         return f"{name} moves the metaparameters, which several students can only do at once on a CPU"
     if type(data.valid) is not DistillationData:
-        return f"{name} has no D_val of tensors"
+        return f"{name} has no D_val in tensors"
     return None
 
 
@@ -222,7 +222,7 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
     if data[0].train.device.type != "cpu":
         return None
     if len(nets) < FEWEST:
-        return f"it does not pay on a CPU for fewer than {FEWEST} students"
+        return f"it is not faster on a CPU for fewer than {FEWEST} students"
     batch = next(iter(nets[0].get_iterator(data[0].train, training=True)))
     with (
         explain_memory_of_stacked_training(nets, data),
@@ -233,7 +233,7 @@ def _why_slower(nets: Sequence[TrainingNet], data: Any) -> str | None:
         copied_module(nets[0].module_)(batch[0])
     if counter.total > MOST_FLOPS:
         return (
-            f"it pays on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, and "
+            f"it is faster on a CPU up to {MOST_FLOPS:.2g} floating-point operations per forward pass, but "
             f"this student's takes {counter.total:.2g}"
         )
     return None

@@ -117,7 +117,7 @@ class BatchedRun:
     ) -> None:
         self.nets, self.data = nets, data
         objective = nets[0].objective
-        assert isinstance(objective, LogitObjective)  # no other has a batch_key
+        assert isinstance(objective, LogitObjective)  # no other objective has a batch_key
         self.objective = objective
         self.weights = _stacked_weights(nets)
         buffers = [dict(net.module_.named_buffers()) for net in nets]  # a pass changes none of them

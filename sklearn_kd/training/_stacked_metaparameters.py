@@ -101,7 +101,7 @@ class StackedMetaparameters:
     def _learn(
         self, members: list[int], method: str, train: Any, batches: list[Batch], outcomes: dict[int, int]
     ) -> dict[int, int]:
-        """Take a step of the members' metaparameters; return the outcome of the iteration by member."""
+        """Take a step of the members' metaparameters; return the iteration's outcome for each member."""
         labels, weights = zip(*((b.targets.labels, b.targets.weight) for b in batches), strict=True)
         targets = Targets(torch.stack(labels), None, None if weights[0] is None else torch.stack(weights))
         first = self._nets[members[0]]

@@ -1,4 +1,4 @@
-"""Take and load the state of a training between two epochs."""
+"""Save and load the state of a training between two epochs."""
 
 from __future__ import annotations
 
@@ -89,9 +89,9 @@ class TrainerState:
             self._warned.add(name)
             warnings.warn(
                 f"checkpoint_dir: {name} holds {type_name}, which cannot be written to a checkpoint. A "
-                "resumed fit has its initial value. Give the callback or strategy state_dict and "
-                "load_state_dict, or let it hold numbers, strings, tensors, arrays, and lists and dicts of "
-                "these.",
+                "resumed fit uses its initial value. Give the callback or strategy the methods state_dict "
+                "and load_state_dict, or keep only numbers, strings, tensors, arrays, and lists and dicts of "
+                "these in it.",
                 UserWarning,
                 stacklevel=2,
             )
@@ -132,14 +132,14 @@ class TrainerState:
         if "of_ranks" in state:
             state = state | dict(zip(_OF_EACH_RANK, state["of_ranks"][net.ranks.rank], strict=True))
         set_host_random_state(STATE_VALUES.decode(state["host_random_state"]))
-        # Last, because the objects above may draw random numbers as they load their states.
+        # Do this last, because the objects above may draw random numbers while they load their states.
         set_random_state(state["random_state"], torch.device(net.device))
 
     def _helper_states(self) -> dict[str, dict[str, Any]]:
         return {name: helper_state(helper, name, self.on_unserializable) for name, helper in self._helpers()}
 
     def _helpers(self) -> list[tuple[str, Any]]:
-        """List the strategy and the callbacks that have a state, by the names that messages use."""
+        """List the strategy and the callbacks with a state, with their names in messages."""
         net = self._net
         callbacks = [(f"callback {name!r}", c) for name, c in net.callbacks_ if not isinstance(c, _OBSERVERS)]
         return [(f"strategy {type(net.strategy).__name__}", net.strategy), *callbacks]

@@ -147,7 +147,7 @@ def load_weights(module: nn.Module, weights: dict[str, Tensor]) -> None:
 
 
 def weights_of_modules(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Return a copy of the weights and buffers of named modules, each as MODULE.NAME."""
+    """Return a copy of the weights and buffers of named modules, with names MODULE.NAME."""
     return {
         f"{module}.{name}": tensor
         for module, part in modules.items()

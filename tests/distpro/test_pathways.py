@@ -310,7 +310,9 @@ def test_transforms_are_built_from_pathways_alone():
     built = build_transforms(pathways, ["conv2", own])
     assert [type(t).__name__ for t in built[:2]] == ["Conv2", "Conv1"]
     assert built[3].match[0].weight.shape == (6, 8, 1, 1)
-    with pytest.raises(ValueError, match=r"have the transforms \['own'\]; transforms has \['conv1', "):
+    with pytest.raises(
+        ValueError, match=r"use the transforms \['own'\], which are not in transforms=\['conv1', "
+    ):
         build_transforms(pathways)
 
 

@@ -339,7 +339,7 @@ def test_saved_and_loaded(history, learned, rows, tmp_path):
     ("change", "match"),
     [
         (lambda a, t: t.pop("process.output_term.values.width"), "no tensor 'process.output_term.values.width'"),
-        (lambda a, t: a["process"].pop("output_term"), "nothing here takes"),
+        (lambda a, t: a["process"].pop("output_term"), "that the estimator does not use"),
         (lambda a, t: t["process.output_term.values.width"].fill_(np.nan), "values of width must be finite"),
         (lambda a, t: a["process"]["output_term"].update(metaparameters=[["width"]]), "cannot be loaded"),
         (lambda a, t: a["targets"].update(scale=[0.0]), "targets of mean"),
@@ -409,7 +409,7 @@ class Drawn(RegressionLoss):
         ),
         ({"meta__val_temperature": 0.5}, ValueError, "the loss on D_val at T_val = 1"),
         ({"student": lambda n_outputs: ConvNet(3)}, ValueError, "one output"),
-        ({"process": make_process()}, ValueError, "process is of other pathways"),
+        ({"process": make_process()}, ValueError, "process has other pathways"),
     ],
     ids=in_words,
 )

@@ -100,7 +100,7 @@ def test_each_process_needs_a_device(parallel, monkeypatch):
     if parallel == "ddp":
         monkeypatch.setenv("WORLD_SIZE", "2")
         monkeypatch.setenv("LOCAL_RANK", "1")
-    words = "torch sees 1. Set" if parallel == 2 else "process 2 on a machine that has 1 GPU"
+    words = "torch sees 1. Set" if parallel == 2 else "process 2 on a machine with 1 GPU"
     with pytest.raises(ValueError, match=f"parallel=.*{words}"):
         student_alone(parallel=parallel, device="cuda").fit(X, y)
     with pytest.raises(ValueError, match=r"parallel=.*device='cuda:0'.*of its own"):

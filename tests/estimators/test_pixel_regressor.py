@@ -317,7 +317,7 @@ def test_a_dataset_has_its_maps_in_its_items():
     np.testing.assert_allclose(reg.predict(Pairs()), regressor(Truth()).fit(X, Y).predict(X), rtol=1e-3)
 
 
-@pytest.mark.filterwarnings("ignore:Not saved, because JSON has no form for them")
+@pytest.mark.filterwarnings("ignore:Not saved, because they cannot be written as JSON")
 @pytest.mark.parametrize("loss", ["gaussian_nll", BerHuLoss(0.3)])
 def test_files_predict_the_same(loss, tmp_path):
     reg = regressor(Truth(), meta="linear", loss=loss, search_epochs=2, batch_size=2, student__stride=2).fit(

@@ -213,7 +213,7 @@ def test_a_student_of_another_width_is_told_of_outputs():
 def test_a_network_of_complex_numbers_is_refused():
     teacher = nn.Sequential(nn.Linear(10, 1), ComplexNumbers())
     with pytest.raises(
-        ValueError, match=r"teacher Sequential must predict numbers.* no table of real numbers"
+        ValueError, match=r"teacher Sequential must predict numbers.* not a table of real numbers"
     ):
         regressor(teacher).fit(X, y)
 

@@ -530,7 +530,7 @@ def loaded(path):
         (lambda a: a["metaparameters"].update(lambda1=[0.5]), r"lambda1 of shape \(1,\) in its metap"),
         (lambda a: a["metaparameters"].update(temperature=-3), r"temperature=-3\.0 in its metaparameters"),
         (lambda a: a["metaparameters"].update(temperature=0), r"temperature=0\.0 in its metaparameters"),
-        (lambda a: a["metaparameters"].update(temperature="1"), "'1' where a number should be"),
+        (lambda a: a["metaparameters"].update(temperature="1"), "'1' instead of a number"),
         (lambda a: a["metaparameters"].update(alpha=1), r"\['alpha', 'lambda1', 'temperature'\] in its metap"),
         (lambda a: a["metaparameters"].pop("lambda1"), r"\['temperature'\] in its metaparameters, not"),
         (lambda a: a.update(metaparameters=[0.5, 1.0]), "metaparameters that are no mapping of names"),
@@ -544,7 +544,7 @@ def loaded(path):
         (lambda a: a["params"].update(loss={"loss": ["Naive", {}]}), "which this version does not know"),
         (lambda a: a["params"].update(batch_size=10**30), "batch_size with a number beyond"),
         (lambda a: a["params"].update(max_epochs=-(10**30)), "max_epochs with a number beyond"),
-        (lambda a: a["params"].update(student__hidden=[1] * 20_000), "of size 20,000, where the file has . ten"),
+        (lambda a: a["params"].update(student__hidden=[1] * 20_000), "of size 20,000, but the file has . ten"),
         (lambda a: a["labels"].update(dtype="<U33000000", values=["a", "b" * 3_000_000, *"cdefghij"]),
          "labels of 3,000,000 characters"),
     ],
@@ -563,12 +563,12 @@ def test_a_depth_as_large_as_some_width_is_refused(fitted, tmp_path):
     about, tensors = content_of(fitted, path)
     about["params"]["student__hidden"] = [1] * 20_000
     write(path, about, tensors | {"student.layers.1.bias": torch.zeros(20_000)})
-    with pytest.raises(ValueError, match=r"of size 20,000, where the file has \d+ tensors"):
+    with pytest.raises(ValueError, match=r"of size 20,000, but the file has \d+ tensors"):
         loaded(path)
     about["params"] |= {"student": {"student": "CIFARResNet"}, "student__depth": 20_000}
     del about["params"]["student__hidden"]
     write(path, about, tensors | {"student.layers.1.bias": torch.zeros(20_000)})
-    with pytest.raises(ValueError, match=r"of size 20,000, where the file has \d+ tensors"):
+    with pytest.raises(ValueError, match=r"of size 20,000, but the file has \d+ tensors"):
         loaded(path)
 
 
@@ -701,7 +701,7 @@ def test_checkpoints_of_other_code_are_refused(make, digits, tmp_path, monkeypat
     running = _code_version.code_digest()
     assert checkpoint_files.read(max(own.glob("*.checkpoint")))["versions"]["sklearn_kd's code"] == running
     monkeypatch.setattr(_code_version, "code_digest", lambda: "another")
-    with pytest.raises(ValueError, match=f"it was written with sklearn_kd's code {running}, and another is"):
+    with pytest.raises(ValueError, match=f"it was written with sklearn_kd's code {running}, but another is"):
         fit()
     monkeypatch.undo()
     fit()

@@ -42,7 +42,7 @@ def test_shares_make_up_the_batches_of_one_process(size, shuffle, n, batch_size,
 @pytest.mark.parametrize("batch_size", [7, 2])
 def test_batches_too_small_for_all_are_refused(batch_size):
     with pytest.raises(
-        ValueError, match=f"batches of {batch_size}. Give a batch_size of at least 8, and as many"
+        ValueError, match=f"batches of {batch_size}. Give a batch_size of at least 8, and at least as many"
     ):
         BatchOrder(100, batch_size, ranks=ranks(4)[0])
     with pytest.raises(ValueError, match="4 processes share each batch"):

@@ -278,7 +278,7 @@ def test_the_hypergradient_needs_no_teacher_where_the_loss_needs_none(batches):
         (0.0, ValueError, "T=0.0 must be above 0: its coordinate is the logarithm"),
         ([1.0, 2.0], ValueError, r"T has shape \(2,\); it must have shape \(\)"),
         ({}, TypeError, "T={} must be a number or an array of numbers"),
-        ("random", ValueError, "'T' has no number to start from. Give T=..."),
+        ("random", ValueError, "'T' has no start. Give T=..."),
     ],
 )
 def test_values_that_are_no_metaparameters_are_refused(value, error, message, batches):

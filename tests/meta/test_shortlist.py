@@ -101,7 +101,7 @@ class WithBeta(LogitDistillation):
 def test_other_metaparameters_keep_their_start_and_that_is_said(make, digits, logits):
     clf = make(meta="shortlist", max_epochs=1, loss=WithBeta())
     with pytest.warns(
-        UserWarning, match=r"\['beta'\] of the loss, which keep their start \(set meta='linear'"
+        UserWarning, match=r"\['beta'\] of the loss, which keep their start values \(set meta='linear'"
     ):
         clf.fit(*digits, teacher_logits=logits)
     assert set(clf.trials_["beta"]) == {0.5}

@@ -87,7 +87,7 @@ def test_metrics_make_scorers():
     [
         (mean_iou_score, CLASSES, OTHERS[:, :2], None, r"shape \(6, 5, 4\) and y_pred \(6, 2, 4\)"),
         (mean_iou_score, 1.0 * CLASSES, OTHERS, None, "y_true has maps of type float64"),
-        (mean_iou_score, CLASSES[:0], OTHERS[:0], None, "there are no pixels to compare"),
+        (mean_iou_score, CLASSES[:0], OTHERS[:0], None, "it has no pixels to compare"),
         (
             mean_iou_score,
             CLASSES,

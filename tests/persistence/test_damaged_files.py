@@ -71,21 +71,22 @@ def test_pickle(dump, protocol, path, tmp_path):
     with path.open("wb") as file:
         dump(Runs(tmp_path / "ran"), file, protocol=protocol)
     refuses_to_load(
-        path, "is no safetensors file, but a pickle, which can run any code.*save the estimator by its method"
+        path,
+        "is not a safetensors file, but a pickle, which can run any code.*save the estimator with its method",
     )
     assert not (tmp_path / "ran").exists()
 
 
 def test_file_of_torch_save(path, tmp_path):
     torch.save({"weights": Runs(tmp_path / "ran")}, path)
-    refuses_to_load(path, "is no safetensors file, but a zip archive, as torch.save")
+    refuses_to_load(path, "is not a safetensors file, but a zip archive, as torch.save")
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00", b"no", b"{}", b"\xff" * 100, bytes(1000)])
 def test_anything(content, path):
     path.write_bytes(content)
-    refuses_to_load(path, "is no safetensors file")
+    refuses_to_load(path, "is not a safetensors file")
 
 
 def test_no_file(path, tmp_path):
@@ -97,7 +98,7 @@ def test_no_file(path, tmp_path):
 
 def test_student_of_export_student(fitted, path):
     fitted.export_student(path)
-    refuses_to_load(path, r"has a student alone.*safetensors\.torch\.load_model.*method save")
+    refuses_to_load(path, r"has only a student.*safetensors\.torch\.load_model.*method save")
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": "pt"}])
@@ -111,7 +112,7 @@ def test_truncated(share, fitted, path):
     fitted.save(path)
     data = path.read_bytes()
     path.write_bytes(data[: int(share * len(data))])
-    refuses_to_load(path, "is truncated or damaged|is damaged|is no safetensors file")
+    refuses_to_load(path, "is truncated or damaged|is damaged|is not a safetensors file")
 
 
 def rewritten(path, change):
@@ -147,7 +148,7 @@ def test_metadata_that_are_no_dictionary(text, saved, path, monkeypatch):
     monkeypatch.undo()
     path.write_bytes(data)
     refuses_to_load(
-        path, "is damaged|metadata that are no JSON|as metadata, not a dictionary|cannot be loaded"
+        path, "is damaged|metadata that are not JSON|as metadata, not a dictionary|cannot be loaded"
     )
 
 
@@ -180,7 +181,7 @@ def test_two_names_exchanged(fitted, path):
 def test_extra_tensor(saved, path):
     about, tensors = saved
     write(path, about, tensors | {"more": torch.zeros(2)})
-    refuses_to_load(path, r"tensors that nothing here takes: \['more'\]")
+    refuses_to_load(path, r"tensors that the estimator does not use: \['more'\]")
     write(path, about, tensors | {"student.more": torch.zeros(2)})
     refuses_to_load(path, "do not fit the student MLPStudent. unexpected: more")
 
@@ -298,8 +299,8 @@ MANY = 10**12
         (lambda a: a["params"].update(meta={"loss": ["LogitDistillation", {}]}), "LogitDistillation, as meta"),
         (lambda a: a["params"].update(execution={"execution": ["os.system", {}]}), "does not know"),
         (lambda a: a["params"].update(execution=[{"execution": ["Execution", {}]}]), "Execution, as execution"),
-        (lambda a: a["params"].update(__class__="int"), "parameters that DistilledClassifier has not"),
-        (lambda a: a["params"].update(net_=3), "parameters that DistilledClassifier has not"),
+        (lambda a: a["params"].update(__class__="int"), "parameters that DistilledClassifier does not have"),
+        (lambda a: a["params"].update(net_=3), "parameters that DistilledClassifier does not have"),
         (lambda a: a["params"].update(lr=-1), "lr"),
         (lambda a: a["params"].update(meta="best"), "cannot be loaded"),
         (lambda a: a["params"].update(device="nowhere"), "device='nowhere'"),
@@ -311,19 +312,19 @@ MANY = 10**12
         (lambda a: a["labels"].update(dtype="<U999999999"), "labels that are not at least two"),
         (lambda a: a["labels"].update(dtype="<i3"), "cannot be loaded"),
         (lambda a: a["labels"].update(dtype="|u1", values=list(range(250, 260))), "labels|cannot be loaded"),
-        (lambda a: a["labels"].update(values=[[1]] * 10), "labels that are no list"),
+        (lambda a: a["labels"].update(values=[[1]] * 10), "labels that are not a list"),
         (lambda a: a["labels"].update(values=list(range(10))[::-1]), "labels that are not at least two, sorted"),
         (lambda a: a["labels"].update(values=[1]), "labels that are not at least two"),
         (lambda a: a.update(n_iter=3), "a path of 6 iterations of 3"),
         (lambda a: a.update(n_iter="many"), "'many' as a number of iterations"),
-        (lambda a: a["metaparameters"].update(lambda1=np.nan), "'nan' where a number should be"),
-        (lambda a: a["metaparameters"].update(lambda1="half"), "'half' where a number should be"),
+        (lambda a: a["metaparameters"].update(lambda1=np.nan), "'nan' instead of a number"),
+        (lambda a: a["metaparameters"].update(lambda1="half"), "'half' instead of a number"),
         (lambda a: a["metaparameters"].update(lambda1=1.5), "lambda1=1.5 in its metaparameters, which no"),
         (lambda a: a["metaparameters"].update(trust=0.5), "the metaparameters .*'trust'.*, not"),
         (lambda a: a["metaparameters"].pop("temperature"), "in its metaparameters, not"),
         (lambda a: a.update(metaparameters=[0.5, 1.0]), "metaparameters that are no mapping"),
-        (lambda a: a.update(val_temperature=np.nan), "'nan' where a number should be"),
-        (lambda a: a.update(val_temperature="half"), "'half' where a number should be"),
+        (lambda a: a.update(val_temperature=np.nan), "'nan' instead of a number"),
+        (lambda a: a.update(val_temperature="half"), "'half' instead of a number"),
         (lambda a: a.update(feature_names=["a"]), "names of features that are not 64 strings"),
         (lambda a: a.update(feature_names=[1] * 64), "names of features that are not 64 strings"),
         (lambda a: a.update(left_out=3), "cannot be loaded"),
@@ -349,30 +350,34 @@ def json_tensor(value):
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("history", json_tensor({"a": 1}), "a history that is not a list of epochs"),
+        ("history", json_tensor({"a": 1}), "a history that is no list of epochs"),
         ("history", json_tensor([1]), "a history that is not a list of epochs"),
-        ("history", json_tensor({"epochs": {"layouts": [["epoch"]], "others": {}}}), "no list of epochs"),
-        ("history", json_tensor({"epochs": 3, "batches": 3}), "no list of epochs"),
-        ("history.epochs", torch.zeros(3, dtype=torch.int64), "no list of epochs"),
-        ("history.epochs", torch.full((1,), 7), "no list of epochs"),
-        ("history.batches.train_loss", torch.zeros(()), "a column that is no column"),
-        ("history.batches.train_loss", torch.zeros(3), "no list of epochs"),
+        ("history", json_tensor({"epochs": {"layouts": [["epoch"]], "others": {}}}), "not a list of epochs"),
+        ("history", json_tensor({"epochs": 3, "batches": 3}), "not a list of epochs"),
+        ("history.epochs", torch.zeros(3, dtype=torch.int64), "not a list of epochs"),
+        ("history.epochs", torch.full((1,), 7), "not a list of epochs"),
+        ("history.batches.train_loss", torch.zeros(()), "an invalid column"),
+        ("history.batches.train_loss", torch.zeros(3), "not a list of epochs"),
         ("history.epochs.batches", torch.full((1,), 99), "batches, not the 99"),
         ("history", torch.zeros(3, dtype=torch.uint8), "cannot be loaded"),
         ("history", torch.zeros(3), "'history' of float32, not of uint8"),
-        ("metaparameter_path.lambda1", torch.zeros(3, dtype=torch.float64), "not of one length"),
+        ("metaparameter_path.lambda1", torch.zeros(3, dtype=torch.float64), "with different lengths"),
         ("metaparameter_path.lambda1", torch.zeros(6), r"\('lambda1', '<f4'\).*, not .*\('lambda1', '<f8'\)"),
         (
             "metaparameter_path.lambda1",
             torch.zeros(6, 1, dtype=torch.float64),
             r"\('lambda1', '<f8', \(1,\)\)",
         ),
-        ("metaparameter_path.lambda1", torch.zeros((), dtype=torch.float64), "not of one length"),
-        ("metaparameter_path.lambda1", torch.zeros(6, dtype=torch.bfloat16), "of bfloat16, which is no type"),
+        ("metaparameter_path.lambda1", torch.zeros((), dtype=torch.float64), "with different lengths"),
+        (
+            "metaparameter_path.lambda1",
+            torch.zeros(6, dtype=torch.bfloat16),
+            "of bfloat16, which is not a type",
+        ),
         (
             "trials.val_loss",
             torch.zeros(6, dtype=torch.float64),
-            "tensors that nothing here takes: .'trials.val",
+            "tensors that the estimator does not use: .'trials.val",
         ),
     ],
 )
@@ -386,7 +391,7 @@ def test_tables_and_histories_that_are_none(name, tensor, message, saved, path):
     ("change", "message"),
     [
         (lambda a, t: a.update(standardize_limit=0), "must be above 0"),
-        (lambda a, t: a.update(standardize_limit="5"), "where a number should be"),
+        (lambda a, t: a.update(standardize_limit="5"), "instead of a number"),
         (lambda a, t: a.pop("standardize_limit"), "do not fit the student MLPStudent"),
         (lambda a, t: a.update(input_shape=[10_000]), r"shapes \[\(64,\), \(64,\)\]"),
         (lambda a, t: a.update(input_shape=[8, 8]), r"shapes \[\(64,\), \(64,\)\]"),
@@ -436,7 +441,10 @@ def test_nothing_named_by_a_file_is_imported(saved, path, tmp_path, monkeypatch)
     [
         (lambda a, t: t.pop("process.values.lambda1"), "no tensor 'process.values.lambda1'"),
         (lambda a, t: t["process.values.lambda1"].fill_(torch.nan), "values of lambda1 must be finite"),
-        (lambda a, t: a["process"]["metaparameters"].pop(), r"nothing here takes: \['process\.values\.temp"),
+        (
+            lambda a, t: a["process"]["metaparameters"].pop(),
+            r"the estimator does not use: \['process\.values\.temp",
+        ),
         (lambda a, t: a["process"]["metaparameters"][0].pop(), "cannot be loaded"),
         (lambda a, t: a["process"].update(metaparameters=[]), "cannot be loaded|at least one metaparameter"),
         (lambda a, t: t.pop("search_history.epochs"), "no tensor 'search_history.epochs'"),
@@ -471,9 +479,9 @@ def saved_distpro(make_distpro, images, once, path):
         (lambda a, t: a["pathways"][0].update(transform=3), "a pathway"),
         (lambda a, t: a["pathways"][0].update(more=3), "cannot be loaded"),
         (lambda a, t: a["process"].update(normalization="most"), "normalization='most'"),
-        (lambda a, t: a["process"].update(softmax_bias=None), "'None' where a number should be"),
+        (lambda a, t: a["process"].update(softmax_bias=None), "'None' instead of a number"),
         (lambda a, t: a.pop("process"), "cannot be loaded"),
-        (lambda a, t: a.update(process=None), r"nothing here takes: \['process\.logit_term', 'process\.raw'\]"),
+        (lambda a, t: a.update(process=None), r"the estimator does not use: \['process\.logit_term', 'process\.raw'\]"),
         (lambda a, t: t.pop("process.raw"), "no tensor 'process.raw'"),
         (lambda a, t: t["process.raw"].fill_(torch.nan), "raw must be finite"),
         (lambda a, t: t.update({"process.raw": t["process.raw"][:, 1:]}), "raw has shape"),

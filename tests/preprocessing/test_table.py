@@ -127,9 +127,9 @@ def test_polars_dates_are_refused():
 
 def test_another_type_than_in_fit_is_refused():
     table = TablePreprocessing(min_rows=1).fit(FRAME)
-    with pytest.raises(TypeError, match="'rooms' holds strings; when fitted it held numbers"):
+    with pytest.raises(TypeError, match="'rooms' holds strings; in fit it held numbers"):
         table.transform(FRAME.assign(rooms="many"))
-    with pytest.raises(TypeError, match="'job' holds numbers; when fitted it held strings"):
+    with pytest.raises(TypeError, match="'job' holds numbers; in fit it held strings"):
         table.transform(FRAME.assign(job=3))
     assert table.transform(FRAME.assign(job=None)).shape == (4, 7)
     with pytest.raises(ValueError, match="feature names"):

@@ -325,7 +325,7 @@ def test_a_teacher_of_maps_alone_has_no_row(make_distpro, images):
     clf = make_distpro(ConvNet(width=6, n_classes=3), weights="equal", max_epochs=1).fit(X[:120], y[:120])
     report = quick(clf, X[120:], y[120:])
     assert list(report.to_dict()["models"]) == ["student"]
-    assert "No row for the teacher, of which only feature maps were used" in " ".join(str(report).split())
+    assert "No row for the teacher, whose feature maps alone were used" in " ".join(str(report).split())
 
 
 class Answers:

@@ -93,7 +93,7 @@ def test_loss_of_the_student_alone_is_that_of_the_regressor(numbers):
     assert of(report, "student alone")["d2"] == of(expected, "student alone")["d2"]
     assert "pinball loss" in str(report) and "(D² " in report.verdict
     with pytest.raises(
-        ValueError, match="MLPRegressor estimates the mean of y, and the estimator a quantile"
+        ValueError, match="MLPRegressor estimates the mean of y, but the estimator a quantile"
     ):
         quick(reg, X_test, y_test, peers="train", X_train=X, y_train=y)
 

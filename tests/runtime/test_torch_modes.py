@@ -335,7 +335,7 @@ def test_transforms_of_torch_func_are_refused(make, digits, logits):
 def test_fake_tensors_are_refused(make, digits, logits):
     from torch._subclasses import FakeTensorMode
 
-    with FakeTensorMode(), pytest.raises(RuntimeError, match="each tensor a FakeTensor, without numbers"):
+    with FakeTensorMode(), pytest.raises(RuntimeError, match="each tensor is a FakeTensor without numbers"):
         make().fit(*digits, teacher_logits=logits)
 
 

@@ -51,7 +51,7 @@ def test_sizes_that_are_none_are_refused(make, name, bad):
         (ResNet, {"channels": 16}, "channels=16 must be a sequence"),
         (MLPStudent, {"hidden": [8, 0]}, r"hidden=\[8, 0\] must be a sequence"),
         (CNNStudent, {"channels": (4, -1)}, r"channels=\(4, -1\) must be a sequence"),
-        (CNNStudent, {"channels": (4,) * 4}, "nothing is left of 8×8 pixels.*images of at least 16×16"),
+        (CNNStudent, {"channels": (4,) * 4}, "nothing of 8×8 pixels.*images of at least 16×16"),
         (FCNStudent, {"channels": "84"}, "channels='84' must be a sequence"),
     ],
 )

@@ -40,20 +40,20 @@ REFUSED = {
     "auxiliary output": (
         lambda a, b, training: (a, b) if training else a,
         r"in training mode it gave a tuple of \{0: shape \(2, 10\), 1: shape \(2, 10\)\}\. Auxiliary outputs "
-        r"are not trained on: switch them off, as by student__aux_logits=False",
+        r"are not used in training\. Switch them off, for example with student__aux_logits=False",
     ),
     "auxiliary output in a named tuple": (
         lambda a, b, training: ModelOutput(a, b) if training else a,
         "in training mode it gave a ModelOutput .* Auxiliary outputs",
     ),
-    "tuple": (lambda a, b, training: (b[:, :3], a), r"logits alone: return self\.student\(x\)\[1\]\."),
+    "tuple": (lambda a, b, training: (b[:, :3], a), r"only the logits: return self\.student\(x\)\[1\]\."),
     "list": (lambda a, b, training: [a], r"gave a list .* return self\.student\(x\)\[0\]\."),
     "dict": (lambda a, b, training: {"out": a}, r"gave a dict .* return self\.student\(x\)\['out'\]\."),
     "model output": (lambda a, b, training: ModelOutput(None, a), r"return self\.student\(x\)\.logits\."),
     "nothing": (lambda a, b, training: None, "gave a NoneType"),
     "wide in training": (
         lambda a, b, training: torch.cat([a, b], 1) if training else a,
-        r"in training mode it gave \(2, 20\)\. Let it return then what it returns in evaluation mode",
+        r"in training mode it gave \(2, 20\)\. Return the same in both modes",
     ),
     "classes": (
         lambda a, b, training: a.argmax(1, keepdim=True).expand(-1, 10),
@@ -68,7 +68,7 @@ REFUSED = {
     ),
     "softmax": (
         lambda a, b, training: a.softmax(1),
-        "probabilities in evaluation mode.*Leave the softmax out",
+        "probabilities in evaluation mode.*Remove the softmax",
     ),
     "softmax to predict": (
         lambda a, b, training: a if training else a.softmax(1),
@@ -95,10 +95,10 @@ def test_distpro_and_compare_methods_refuse_them_too(make, digits, images, conv_
         def forward(self, x):
             return (super().forward(x), x) if self.training else super().forward(x)
 
-    with pytest.raises(ValueError, match="Auxiliary outputs are not trained on"):
+    with pytest.raises(ValueError, match="Auxiliary outputs are not used in training"):
         DistProClassifier(conv_teacher, Aux, device="cpu").fit(*images)
     soft = nn.Sequential(nn.Linear(64, 10), nn.Softmax(dim=1))
-    with pytest.raises(ValueError, match="Leave the softmax out"):
+    with pytest.raises(ValueError, match="Remove the softmax"):
         compare_methods(make(LogisticRegression(), soft), *digits, methods=("naive",), cv=2)
 
 
@@ -204,7 +204,7 @@ def ten():
         (hidden_names, {"student__width": 3}, ValueError, "student__num_classes=10"),
         (narrow, {"student__wdth": 3}, TypeError, "wdth"),
         (ten, {}, TypeError, r"student ten must return a torch\.nn\.Module; it returned 10"),
-        (lambda: nn.Linear, {}, TypeError, "Let it return an instance of it"),
+        (lambda: nn.Linear, {}, TypeError, "Return an instance of it"),
         (lambda size: nn.Linear(size, 10), {}, TypeError, "give the rest as student__NAME"),
         (LogisticRegression, {}, TypeError, "or a function that returns one"),
         (partial(nn.Linear, 64, 10, bad=1), {}, TypeError, "bad"),

@@ -35,9 +35,9 @@ def test_a_peer_of_the_user_keeps_the_looks_of_the_others():
 
 
 def test_a_look_is_what_matplotlib_draws():
-    look = looks_of([])["student alone"]
+    look = looks_of([])["student alone"]._replace(filled=False)
     (line,) = plt.subplots()[1].plot([0, 1], **look.line())
-    assert (line.get_color(), line.get_marker(), line.get_linestyle()) == (look.color, "o", "-.")
+    assert (line.get_color(), line.get_marker(), line.get_linestyle()) == (look.color, "D", "-.")
     assert line.get_markerfacecolor() == "none"
 
 

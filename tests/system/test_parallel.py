@@ -348,7 +348,7 @@ def test_an_error_of_one_process_ends_all(two, rank):
     assert (kind, text) == ("ZeroDivisionError", "of this process alone")
     kind, text = found[1 - rank]
     assert kind == "RankError"
-    assert text == f"Rank {rank} of 2 failed, so that all end: ZeroDivisionError: of this process alone"
+    assert text == f"Rank {rank} of 2 failed, so all ranks end: ZeroDivisionError: of this process alone"
 
 
 @pytest.mark.parametrize("rank", [0, 1])
@@ -414,7 +414,7 @@ def test_all_must_be_given_the_same(two, change, words):
 def test_an_error_before_training_ends_all(two):
     (kind, text), (own, _) = two.run(fit_other_data, not_finite)
     assert kind == "RankError" and own == "ValueError"
-    assert text.startswith("Rank 1 of 2 failed, so that all end: ValueError: student_preprocessing: column")
+    assert text.startswith("Rank 1 of 2 failed, so all ranks end: ValueError: student_preprocessing: column")
 
 
 class Unable(ExtraTreesClassifier):

@@ -120,7 +120,7 @@ class Unaware(OwnLoss):
 def test_losses_of_the_users_own_are_given_pixels():
     clf = fitted(pixel_teacher(), meta="gradient", loss=OwnLoss())
     assert clf.metaparameters_["weight"] != 0.1
-    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index have them"):
+    with pytest.raises(ValueError, match=r"loss=Unaware does not say .* ignore_index bring"):
         fitted(pixel_teacher(), meta="gradient", loss=Unaware())
 
 

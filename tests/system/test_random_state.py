@@ -287,7 +287,7 @@ class LaterTransform(LazyTransform):
 
 @pytest.mark.parametrize("transform", [LazyTransform, LaterTransform])
 def test_transforms_that_the_optimizer_would_miss(transform, make_distpro, images):
-    with pytest.raises(ValueError, match=r"only the first forward pass makes, such as '0\.match\.weight'"):
+    with pytest.raises(ValueError, match=r"only the first forward pass creates, such as '0\.match\.weight'"):
         make_distpro(transforms=[transform]).fit(*images)
 
 

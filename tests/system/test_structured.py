@@ -275,7 +275,7 @@ def test_codes_without_a_place_are_refused_before_the_teacher_is_fitted(texts, r
     wrong[row, 3] = code
     teacher = LogisticRegression()
     teacher.fit = None  # which would raise a TypeError
-    with pytest.raises(ValueError, match=r"student Lookup cannot take .*from 0 on, and below the size"):
+    with pytest.raises(ValueError, match=r"student Lookup cannot take .*at least 0 and below the size"):
         make(teacher, Lookup).fit(wrong, y)
     for name, more in (("X_val", {"y_val": y}), ("X_unlabeled", {})):
         with pytest.raises(ValueError, match=f"Lookup cannot take a row of {name}: .*below the size"):

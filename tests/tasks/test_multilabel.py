@@ -86,7 +86,7 @@ class Squashed(torch.nn.Linear):
         ({"teacher_logits": np.zeros((N, 2))}, {}, r"one column per label of y, shape \(30, 3\); got \(30, 2\)"),
         ({"teacher_logits": np.full((N, 3), np.nan)}, {}, "teacher_logits: row 0 of X has NaN"),
         ({"teacher_logits": np.full((N, 3), np.inf)}, {}, r"row 0 of X has \+inf.*infinite where p is 0 or 1"),
-        ({"teacher_logits": np.zeros((3, N, 2))}, {}, r"make np.column_stack\(\[p\[:, 1\] for p in answers\]\)"),
+        ({"teacher_logits": np.zeros((3, N, 2))}, {}, r"into np.column_stack\(\[p\[:, 1\] for p in answers\]\)"),
         ({}, {"class_weight": "balanced"}, "class_weight='balanced' weights classes that exclude each other"),
         ({}, {"teacher_classes": [0, 1, 2]}, "teacher_classes are the classes of columns, but y has several"),
         ({}, {"student": torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.Sigmoid())}, "ends in a sigmoid"),

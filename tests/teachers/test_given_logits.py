@@ -206,7 +206,7 @@ def test_probabilities_as_logits(frames, taught):
 
 
 def test_teacher_beside_teacher_logits(make, digits, logits):
-    with pytest.warns(UserWarning, match="teacher_logits take the place of teacher LogisticRegression"):
+    with pytest.warns(UserWarning, match="teacher_logits are used in place of teacher LogisticRegression"):
         clf = make(LogisticRegression()).fit(*digits, teacher_logits=logits)
     assert clf.teacher_ is None
     make(LogisticRegression(), meta="none").fit(*digits, teacher_logits=logits)  # asks nobody

@@ -139,7 +139,7 @@ def test_students_that_draw_are_not_captured(make, digits, logits, captured, cap
     ("settings", "reason"),
     [
         ({}, "needs a CUDA device"),
-        ({"gradient_clip": True}, "a callback looks at the gradients"),
+        ({"gradient_clip": True}, "a callback reads the gradients"),
     ],
 )
 def test_reasons_are_logged(make, digits, logits, caplog, settings, reason):
