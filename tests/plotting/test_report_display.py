@@ -193,7 +193,7 @@ def test_twenty_names_do_not_touch():
     found = GroupFidelity.of_shares(
         [f"Ég{k}" for k in range(n)], np.arange(n), np.full(n, n), "class of the row"
     )
-    figure, ax = plt.subplots(figsize=(4.5, 3.3), layout="constrained")
+    figure, ax = plt.subplots(figsize=(4.5, 3.7), layout="constrained")
     GroupFidelity.draw_all(ax, {"student": found})
     figure.canvas.draw()
     places = [label.get_window_extent() for label in ax.get_yticklabels()]
