@@ -1,5 +1,5 @@
 """DistPro: search which layers teach when, save it, and follow it on other data
-============================================================================
+=============================================================================
 
 A student can learn from the feature maps of a larger network. Each pair of layers is a pathway, and
 :class:`~sklearn_kd.DistProClassifier` searches how much each pathway counts at each step: a distillation

@@ -110,8 +110,9 @@ for name, value in models["mixture, learned", 0].metaparameters_.items():
 # The mixture is ahead of the teacher's outputs in the mean of three seeds, by about .02; these are few
 # seeds, and one of them says otherwise for the fixed one. **Learning the weights changes nothing here**:
 # they stay near a good start. In a short search they cannot go far, about 5 % in an iteration, so begin
-# near the right size, or try several (``meta="hyperopt"``). Without ``retrain="fresh"`` the learned mixture
-# reaches more, but that is the averaging: do not credit the weights with it.
+# near the right size, or try several (``meta="hyperopt"``). Leave ``retrain="fresh"`` out in practice: then
+# the search's student may train on, for more epochs in all, and is averaged. Do not credit the learned
+# weights with what that brings.
 #
 # The figure has the accuracies on the left: the student alone (blue diamonds) is the least accurate, and
 # both mixtures are a little ahead of the teacher's outputs. On the right are the paths of the four values

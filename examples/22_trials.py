@@ -80,11 +80,11 @@ for name, meta in METHODS.items():
 # %%
 # The figure has the surface of the first seed on the left. It is a wide, flat basin at small lambda1 and
 # large T: the teacher is to be trusted, and softened. One of the default's three settings (squares) lies at
-# its edge. hyperopt (circles) finds its floor. On the right are the accuracies. Whom to trust is worth .07;
-# where exactly in the basin one is matters less than the seed does, and 20 trials are not separated from 5,
-# nor from the default. Try more where the loss has metaparameters that you know nothing about, such as the
-# weights of a mixture (:doc:`/guide/mixtures`). Optuna's samplers take the same place with
-# ``meta="optuna"``.
+# its edge. hyperopt (circles) finds its floor. On the right are the accuracies. Asking the teacher at all
+# is worth .07, and trusting it more than the labels a further .02. Where exactly in the basin the setting
+# lies matters less than the seed does: 20 trials are not separated from 5, nor from the default. Try more
+# where the loss has metaparameters that you know nothing about, such as the weights of a mixture
+# (:doc:`/guide/mixtures`). Optuna's samplers take the same place with ``meta="optuna"``.
 
 figure, (ax, bars) = plt.subplots(1, 2, figsize=(11, 4.4), layout="constrained", width_ratios=(1.35, 1))
 log_t = np.log10(surface["temperature"])

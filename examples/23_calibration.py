@@ -35,7 +35,7 @@ SEEDS = range(3)
 # %%
 # Data and models
 # ---------------
-# Student and ``MLPClassifier`` have the same width, batch size, learning rate and number of epochs. Three
+# Student and ``MLPClassifier`` have the same width, batch size, learning rate and number of iterations. Three
 # data sets of two classes, of which 5 % of the labels are wrong: no model can be sure of them.
 # ``lambda1=0.1`` lets the student follow the teacher's probabilities closely.
 
@@ -50,13 +50,13 @@ def data(seed):
     return list(zip(np.split(X, ends), np.split(y, ends), strict=True))
 
 
-def student(teacher, seed, **params):
+def student(teacher, seed, max_epochs=20, **params):
     return DistilledClassifier(
         teacher,
         MLPStudent,
         student__hidden=64,
         batch_size=256,
-        max_epochs=20,
+        max_epochs=max_epochs,
         random_state=seed,
         device="cpu",
         **params,
@@ -66,7 +66,7 @@ def student(teacher, seed, **params):
 def models(seed):
     """Yield a name and a fitted model."""
     (X_past, y_past), (X, y), (X_more, _), *_ = data(seed)
-    yield "student alone", student(None, seed, meta="none").fit(X, y)
+    yield "student alone", student(None, seed, max_epochs=100, meta="none").fit(X, y)  # as many iterations
     teachers = {
         "forest": RandomForestClassifier(100, min_samples_leaf=2, random_state=seed),
         "boosting": HistGradientBoostingClassifier(max_iter=60, random_state=seed),

@@ -122,14 +122,13 @@ print("student, forest, all rows, less MLPClassifier, forest's classes, in accur
 # ``MLPClassifier``. Hollow markers with dashed lines stand for the ways that leave the 500 other rows out.
 #
 # - **The other rows matter most.** With 20 labels and the forest's answers for the other rows the student
-#   is right about 95 % of new rows. Without these rows it needs 320 labels for that.
+#   is right about 95 % of new rows. Without these rows even 320 labels do not quite bring it there.
 # - **Asking about the labeled rows alone** helps the student where it has few labels, and less than the
 #   other rows do.
-# - **The forest's classes as labels are as accurate** as its probabilities: the differences are within two
-#   standard errors of three divisions.
+# - **The forest's classes as labels are as accurate** as its probabilities: the differences are at most .005.
 # - **They have the better log loss here.** A forest is unsure about rows that it has not seen, and the
 #   student repeats its probabilities. :ref:`sphx_glr_auto_examples_23_calibration.py` mends that with one
-#   number. Over ten data sets with other teachers the student's log loss is the better one
+#   number. Over ten data sets, with the default settings, the student's log loss is the better one
 #   (:doc:`/guide/side_by_side`).
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklearn_kd.style._style import Look, ink, series_look, style_axes
+from sklearn_kd.style._style import Look, ink, series_look, shown_name, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 _SAME_COST, _SHIFT = 0.01, 6.0
 # Costs are drawn on a logarithmic scale if the largest is more than this many times the smallest.
 _MANY_TIMES = 10
+
+# Of a method's name and of the label below the axes together; longer labels have two lines.
+_CHARACTERS = 72
 
 
 def looks_of_methods(methods: Sequence[str]) -> dict[str, Look]:
@@ -64,13 +67,16 @@ def draw_differences(
         ax.scatter(folds, spread, **dots)
         dot = looks[method].dot() | _face(row, color, ax)
         (lines[method],) = ax.plot(row["difference"], place, **dot, markersize=9, zorder=5)
-    ax.set_yticks(range(len(others)), [f"{row['method']}  ({shown(row['mean'])})" for row in others])
+    names = [f"{shown_name(row['method'])}  ({shown(row['mean'])})" for row in others]
+    ax.set_yticks(range(len(others)), names)
     ax.set_ylim(len(others) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.locator_params(axis="x", nbins=5)
     ax.spines["left"].set_visible(False)
     mean = shown(summary["mean"][summary["method"] == baseline][0])
-    ax.set_xlabel(f"difference in {title} to {baseline} ({mean}), with 95 % interval")
+    parts = f"difference in {title} to {shown_name(baseline)} ({mean}),", "with 95 % interval"
+    room = _CHARACTERS - max(map(len, names))
+    ax.set_xlabel((" " if len(" ".join(parts)) <= room else "\n").join(parts))
     return lines
 
 
@@ -106,7 +112,11 @@ def draw_scores(
         bar: dict[str, Any] = {"color": look.color, "linewidth": _width(row), "transform": shifted}
         ax.plot([costs[method]] * 2, ends, **bar, zorder=3)
         face = {} if method == baseline else _face(row, look.color, ax)
-        dot = look.dot() | face | {"markersize": 9, "label": method, "zorder": 5, "transform": shifted}
+        dot = (
+            look.dot()
+            | face
+            | {"markersize": 9, "label": shown_name(method), "zorder": 5, "transform": shifted}
+        )
         (lines[method],) = ax.plot(costs[method], row["mean"], **dot)
         known = [value for value in (*ends, row["mean"]) if np.isfinite(value)]
         ax.update_datalim([(costs[method], value) for value in known])
@@ -115,7 +125,7 @@ def draw_scores(
     ax.margins(x=0.1)
     ax.autoscale_view()
     ax.set_xlabel(cost)
-    ax.set_ylabel(f"{title} (line: {baseline})")
+    ax.set_ylabel(f"{title} (line: {shown_name(baseline)})")
     style_axes(ax)
     ax.legend(fontsize="small")
     return lines

@@ -11,7 +11,7 @@ from scipy import stats
 from sklearn_kd.comparison._picture import draw_differences, draw_scores
 from sklearn_kd.comparison._tables import html_table, text_table
 from sklearn_kd.errors._did_you_mean import did_you_mean
-from sklearn_kd.style._style import pyplot
+from sklearn_kd.style._style import checked_axes, pyplot
 from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
@@ -178,14 +178,32 @@ class MethodComparison:
         Returns
         -------
         matplotlib Axes
+
+        Raises
+        ------
+        ValueError
+            If the metric is unknown, or there is no method beside the baseline.
         """
         plt = pyplot("plot")
+        self._refuse_one_method()
         metric = self._checked(metric)
         if ax is None:
             height = 1.4 + 0.5 * (len(self.methods_) - 1)
             _, ax = plt.subplots(figsize=(7, height), layout="constrained")
+        else:
+            given = checked_axes(ax, "ax")
+            if len(given) != 1:
+                raise ValueError(f"ax has {len(given)} Axes: the differences need one.")
+            ax = given[0]
         self._draw_differences(ax, metric)
         return ax
+
+    def _refuse_one_method(self) -> None:
+        if len(self.methods_) < 2:
+            raise ValueError(
+                f"comparison has the method {self.baseline!r} alone: there is no difference to draw. "
+                "Compare at least two methods."
+            )
 
     def _draw_differences(self, ax: Axes, metric: str) -> dict[str, Line2D]:
         """Draw the differences to the baseline; return the marker of each method."""

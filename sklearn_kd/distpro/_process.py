@@ -465,7 +465,7 @@ def retraining_logit_term(process: DistillationProcess, n_steps: int, weights: s
     n_steps : int
         Number of steps of the retraining.
     weights : {"process", "final", "mean", "reversed"}
-        As for :func:`retraining_weights`; "mean" is the mean of lambda1 and of log T over time.
+        As in :func:`retraining_weights`; "mean" is the mean of lambda1 and of log T over time.
 
     Returns
     -------

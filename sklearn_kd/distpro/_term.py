@@ -134,7 +134,7 @@ class Pathways(FeatureTerm):
             raise ValueError(f"importance_lr={self.importance_lr!r} must be at least 0.")
 
     def loss(self, student: list[Tensor], teacher: list[Tensor], module: Any) -> Tensor:
-        """Raise TypeError: pathways are compared one by one."""
+        """Raise TypeError, because each pathway has its own loss."""
         raise TypeError("Pathways has no loss of paired layers.")
 
     def importance(self, n_pathways: int, components: tuple[str, ...] | None = None) -> Metaparameter:

@@ -128,11 +128,7 @@ class ComparisonDisplay:
         """
         pyplot(type(self).__name__)
         comparison = self.comparison
-        if len(comparison.methods_) < 2:
-            raise ValueError(
-                f"comparison has the method {comparison.baseline!r} alone: there is no difference to draw. "
-                "Compare at least two methods."
-            )
+        comparison._refuse_one_method()
         metric = self._checked_metric()
         timed = "fit_seconds" in (comparison.results_.dtype.names or ())
         untimed = None if timed else "the comparison's results_ have no fit_seconds"

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from sklearn_kd.errors._did_you_mean import did_you_mean
-from sklearn_kd.style._style import pyplot
+from sklearn_kd.style._style import checked_axes, pyplot
 
 # Panels beside each other, by their number; more are in rows of three.
 _COLUMNS = {1: 1, 2: 2, 4: 2}
@@ -27,19 +27,25 @@ def checked_panels(panels: Iterable[str] | str | None, missing: Mapping[str, str
     Raises
     ------
     ValueError
-        If there is no panel, or one is not known or cannot be drawn.
+        If there is no panel, or one is not known, cannot be drawn or is there twice.
+    TypeError
+        If ``panels`` is no iterable.
     """
     if panels is None:
         return [name for name, why in missing.items() if why is None]
+    if not isinstance(panels, Iterable):
+        raise TypeError(f"panels={panels!r} must be a list of names of {list(missing)}, or None.")
     names = [panels] if isinstance(panels, str) else list(panels)
     if not names:
         raise ValueError(f"panels={names!r} is empty. Give at least one of {list(missing)}.")
     for name in names:
-        if name not in missing:
+        if name not in list(missing):
             hint = did_you_mean(name, missing)
             raise ValueError(f"panels has {name!r}, which is not one of {list(missing)}.{hint}")
         if missing[name] is not None:
             raise ValueError(f"panels has {name!r}, but {missing[name]}.")
+        if names.count(name) > 1:
+            raise ValueError(f"panels has {name!r} {names.count(name)} times. Give each panel once.")
     return names
 
 
@@ -57,7 +63,9 @@ def panel_axes(axes: Any, names: list[str], width: float, height: float) -> np.n
     Raises
     ------
     ValueError
-        If there are not as many axes as panels.
+        If there are not as many axes as panels, or one is given twice.
+    TypeError
+        If ``axes`` has something else than Axes.
     """
     n = len(names)
     if axes is None:
@@ -70,7 +78,7 @@ def panel_axes(axes: Any, names: list[str], width: float, height: float) -> np.n
         for unused in new[n:]:
             unused.remove()
         return new[:n]
-    given = np.ravel(np.asarray(axes))
+    given = checked_axes(axes)
     if len(given) != n:
         raise ValueError(f"axes has {len(given)} axes for the {n} panels {names}. Give one for each panel.")
     return given

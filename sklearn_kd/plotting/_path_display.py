@@ -13,7 +13,7 @@ from sklearn_kd.errors._context import error_context
 from sklearn_kd.meta._path import path_dtype
 from sklearn_kd.meta._process import MetaparameterProcess
 from sklearn_kd.meta._space import RESERVED_COLUMNS
-from sklearn_kd.style._style import cycle_series, ink, pyplot, style_axes
+from sklearn_kd.style._style import checked_axes, cycle_series, ink, pyplot, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -139,10 +139,10 @@ class MetaparameterPathDisplay:
             If several paths differ in length or in their metaparameters, if they have none, if they have no
             iterations, or if there are more or fewer axes than metaparameters.
         TypeError
-            If a path is no structured array.
+            If a path is no structured array, or lacks a column.
         """
         paths = list(path) if isinstance(path, (list, tuple)) else [path]
-        if not all(isinstance(own, np.ndarray) and own.dtype.names for own in paths):
+        if not all(map(_is_path, paths)):
             raise TypeError(
                 "path must be metaparameter_path_ of a fitted estimator, or a list of several; got "
                 f"{[type(own).__name__ for own in paths]}. from_process draws a MetaparameterProcess."
@@ -220,8 +220,9 @@ class MetaparameterPathDisplay:
         """
         plt = pyplot(type(self).__name__)
         names = _metaparameter_names(self.paths)
-        panels: Any = axes
-        if axes is None:
+        if axes is not None:
+            panels = checked_axes(axes)
+        else:
             size = 7, max(3.0, 2.25 * len(names))
             _, panels = plt.subplots(
                 len(names), 1, sharex=True, squeeze=False, figsize=size, layout="constrained"
@@ -229,7 +230,7 @@ class MetaparameterPathDisplay:
             for ax in np.ravel(panels):
                 cycle_series(ax)
                 style_axes(ax)
-        self.axes_: Any = np.ravel(panels)
+        self.axes_: np.ndarray = np.ravel(panels)
         self.lines_: list[Line2D] = []
         if len(self.axes_) != len(names):
             raise ValueError(f"axes has {len(self.axes_)} axes; the path has the metaparameters {names}.")
@@ -269,6 +270,12 @@ class MetaparameterPathDisplay:
             ax.update_datalim([(iteration[0], middle - least), (iteration[0], middle + least)])
             ax.autoscale_view()
         return line
+
+
+def _is_path(path: Any) -> bool:
+    """Return whether it is a table with the columns of a path."""
+    is_table = isinstance(path, np.ndarray) and path.ndim == 1
+    return is_table and {"iteration", "predicted"} <= set(path.dtype.names or ())
 
 
 def _path_of(process: MetaparameterProcess) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from sklearn_kd.distpro._process import DistillationProcess
-from sklearn_kd.style._style import ink, pyplot, series_look, style_axes
+from sklearn_kd.style._style import checked_axes, ink, pyplot, series_look, shown_name, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -148,10 +148,10 @@ class ProcessDisplay:
                 "markevery": _every(len(weight)),
                 "markersize": 4,
                 "linestyle": _LINE_STYLES[transforms.index(pathway.transform) % len(_LINE_STYLES)],
-                "label": f"{pathway.student_layer}, {pathway.transform}",
+                "label": f"{shown_name(pathway.student_layer, keep='end')}, {pathway.transform}",
             }
             self.lines_ += ax.plot(np.arange(len(weight)), weight, **(style | line_kw))
-            ax.set_title(f"teacher: {pathway.teacher_layer}")
+            ax.set_title(f"teacher: {shown_name(pathway.teacher_layer, keep='end')}")
         self.axes_[0].set_ylabel("weight of the pathway")
         self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
         for ax, (title, values) in zip(self.axes_[len(stages) :], further.items(), strict=True):
@@ -199,7 +199,7 @@ def _panels(axes: Any, n_stages: int, further: Sequence[str]) -> np.ndarray:
         for ax in axes[0, 1:n_stages]:
             ax.sharey(axes[0, 0])
             ax.tick_params(labelleft=False)
-    axes = np.asarray(axes).ravel()
+    axes = checked_axes(axes)
     if len(axes) != n:
         more = "" if not further else f", and {len(further)} more are for {' and '.join(further)}"
         raise ValueError(f"axes has {len(axes)} panels; the pathways have {n_stages} teacher stages{more}.")

@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sklearn_kd.style._style import Look, ink, looks_of
+from sklearn_kd.style._style import Look, ink, looks_of, shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.lines import Line2D
 
-# Groups of more than so many names are drawn as a curve without names.
+# More groups than this are drawn as a curve without names.
 MOST_NAMED = 20
-# Characters of a name that are shown.
-_LONGEST_NAME = 24
+# More names than so many are small, to have room below each other.
+_FEW_NAMED = 12
 # Groups of rows along the teacher's predictions, and the quantiles of their thin lines.
 N_GROUPS = 10
 _ENDS = (0.1, 0.9)
@@ -77,7 +77,8 @@ class GroupFidelity(NamedTuple):
             for (role, found), place in zip(by_role.items(), places, strict=True)
         }
         if is_named:
-            ax.set_yticks(range(n_groups), [_short(name) for name in first.names])
+            ax.set_yticks(range(n_groups), [shown_name(name) for name in first.names])
+            ax.tick_params(axis="y", labelsize="small" if n_groups > _FEW_NAMED else "medium")
             ax.set_ylim(n_groups - 0.5, -0.5)
             ax.set_ylabel(first.grouped_by)
             ax.set_xlabel(first.label)
@@ -87,17 +88,11 @@ class GroupFidelity(NamedTuple):
         return lines
 
 
-def _short(name: str) -> str:
-    """Return the beginning of a name, escaped so that matplotlib does not read it as a formula."""
-    short = name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"
-    return short.replace("$", r"\$")
-
-
 def _draw_named(ax: Axes, found: GroupFidelity, look: Look, role: str, place: float) -> Line2D:
     where = np.arange(len(found.names)) + place
     errors = np.nan_to_num(found.errors)
     drawn = ax.errorbar(
-        found.values, where, xerr=errors, **look.dot(), markersize=5, elinewidth=1, label=role
+        found.values, where, xerr=errors, **look.dot(), markersize=5, elinewidth=1, label=shown_name(role)
     )
     return drawn.lines[0]
 
@@ -106,7 +101,7 @@ def _draw_sorted(ax: Axes, found: GroupFidelity, look: Look, role: str, place: f
     values = np.sort(found.values[np.isfinite(found.values)])
     share = np.arange(1, len(values) + 1) / max(len(values), 1)
     every = max(1, len(values) // 10)
-    (line,) = ax.plot(share, values, **look.line(), markersize=4, markevery=every, label=role)
+    (line,) = ax.plot(share, values, **look.line(), markersize=4, markevery=every, label=shown_name(role))
     return line
 
 
@@ -144,7 +139,7 @@ class PredictionFidelity(NamedTuple):
         lines, looks = {}, looks_of(by_role)
         for role, found in by_role.items():
             (lines[role],) = ax.plot(
-                found.teacher, found.difference, **looks[role].line(), markersize=5, label=role
+                found.teacher, found.difference, **looks[role].line(), markersize=5, label=shown_name(role)
             )
             thin: dict[str, Any] = {"color": looks[role].color, "linestyle": looks[role].linestyle}
             for end in (found.low, found.high):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from sklearn_kd.style._style import Look, ink
+from sklearn_kd.style._style import Look, ink, shown_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -67,7 +67,7 @@ class Bins(NamedTuple):
         """Draw a dot for each bin, and a line through those with enough answers; return the line."""
         shares = self.n_rows / self.n_rows.sum()
         clear = (self.n_rows >= _FEW_ROWS) & (shares >= _SMALL_SHARE)
-        label = f"{role} (ECE {self.calibration_error:.3f})"
+        label = f"{shown_name(role)} (ECE {self.calibration_error:.3f})"
         (line,) = ax.plot(
             self.confidence[clear], self.accuracy[clear], **look.line(), markersize=5, label=label
         )
@@ -106,7 +106,7 @@ class ErrorCurve(NamedTuple):
 
     def draw(self, ax: Axes, role: str, look: Look) -> Line2D:
         """Draw the curve and return it. The higher it is, the more rows have small errors."""
-        label = f"{role} ({self.median} {self.errors[50]:.3g})"
+        label = f"{shown_name(role)} ({self.median} {self.errors[50]:.3g})"
         shares, every = np.linspace(0, 1, len(self.errors)), 20
         (line,) = ax.plot(
             self.errors, shares, **look.line(), markersize=5, markevery=every, linewidth=1.2, label=label

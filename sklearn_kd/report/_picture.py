@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn_kd.report._fidelity import Fidelity
 from sklearn_kd.report._panels import Panel
 from sklearn_kd.report._words import Words
-from sklearn_kd.style._style import looks_of, pyplot, style_axes
+from sklearn_kd.style._style import looks_of, pyplot, shown_name, style_axes
 from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-# Students that cost the same would hide each other: these are shifted by so many points.
+# Shift, in points, of models whose markers would otherwise hide the student's, which costs the same.
 _SHIFT = {"student alone": 7.0, "taught peer": 7.0}
 # Ticks within a power of ten, by the ratio of the largest to the smallest cost below which they are drawn;
 # the labels of more ticks would touch.
 _TICKS = {10: (1, 2, 5), 100: (1, 3)}
-# Longer entries of the legend fill the figure's width with two columns.
-_LONG_LABEL = 32
+# About so many inches of the legend are an entry's line, and a character of its text.
+_LINE, _CHARACTER = 0.6, 0.075
 COSTS = {
     "us_single": "µs for a single row",
     "us_batch": "µs per row, in calls of many rows",
@@ -52,7 +52,8 @@ def draw(models: dict[str, dict[str, Any]], panels: dict[str, Panel], words: Wor
 
 def add_legend(figure: Figure, handles: Iterable[Any], labels: list[str]) -> None:
     """Draw a legend above all panels."""
-    n_columns = min(2 if max(map(len, labels)) > _LONG_LABEL else 3, len(labels))
+    entry = _LINE + _CHARACTER * max(map(len, labels))
+    n_columns = max(1, min(3, len(labels), int(figure.get_figwidth() / entry)))
     figure.legend(handles, labels, loc="outside upper center", ncols=n_columns, frameon=False)
 
 
@@ -86,13 +87,18 @@ def draw_costs(ax: Axes, models: Mapping[str, dict[str, Any]], measure: str, cos
     for role, numbers in models.items():
         look = looks[role]
         if numbers[cost] is None:  # only its answers are known
-            style = {"color": look.color, "linestyle": look.linestyle, "linewidth": 1.2, "label": role}
+            style = {
+                "color": look.color,
+                "linestyle": look.linestyle,
+                "linewidth": 1.2,
+                "label": shown_name(role),
+            }
             lines[role] = ax.axhline(numbers[measure], **style)
             continue
         place, error = (numbers[cost], numbers[measure]), numbers[f"{measure}_standard_error"]
         inches = _SHIFT.get(role, 0) / 72
         shifted = ax.transData + ScaledTranslation(inches, 0, ax.figure.dpi_scale_trans)
-        dot = look.dot() | {"markersize": 7, "label": role}
+        dot = look.dot() | {"markersize": 7, "label": shown_name(role)}
         lines[role] = ax.errorbar(*place, yerr=error, capsize=3, transform=shifted, **dot).lines[0]
         ax.update_datalim([(place[0], place[1] - error), (place[0], place[1] + error)])
     ax.set_xscale("log")

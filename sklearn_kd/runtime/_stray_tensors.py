@@ -7,7 +7,7 @@ import re
 import torch
 from torch import Tensor, nn
 
-# What torch says where two tensors of one operation are on two devices.
+# Texts of torch's errors for an operation on tensors that are on two devices.
 _TWO_DEVICES = re.compile(
     r"to be on the same device|is not on the expected device|[Ii]nput type \(.*cuda.*weight type|"
     r"[Ii]nput type \(.*weight type \(.*cuda"

@@ -316,7 +316,7 @@ def takes_codes(student: nn.Module, samples: Tensor) -> bool:
     Standardising would change which entry is found. The student is tried on the samples. If it cannot take
     them, the checks that follow report it.
     """
-    # Calls inside TorchScript are not seen.
+    # Calls inside TorchScript cannot be observed.
     if any(getattr(part, "original_name", None) in _LOOKUPS for part in student.modules()):
         return True
     watch = _IntegerWatch()

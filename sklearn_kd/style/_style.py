@@ -7,8 +7,10 @@ and shades take the ink of the present matplotlib style, so that they are seen o
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,18 +61,73 @@ _SERIES = (
     Look(BLUE, "o", "-"), Look(VERMILION, "s", "--"), Look(GREEN, "^", "-."), Look(PURPLE, "D", ":"),
     Look(ORANGE, "v", _DASH_DOT_DOT), Look(SKY, "P", (0, (2, 1.5))), Look(GREY, "X", (0, (8, 3))),
 )  # fmt: skip
+# In place of the markers above from the eighth thing on, whose colours and lines begin anew.
+_MORE_MARKERS = ("*", "<", ">", "p", "h", "d", "8")
+# Characters of a name that a picture shows, where it does not say another number.
+_LONGEST_NAME = 24
 
 
 def looks_of(roles: Iterable[str]) -> dict[str, Look]:
     """Return the look of each model of a report; users name peers of their own."""
     others = [role for role in roles if role not in _ROLES]
-    looks = _ROLES | {role: _OTHER_ROLES[k % len(_OTHER_ROLES)] for k, role in enumerate(others)}
+    n = len(_OTHER_ROLES)
+    looks = _ROLES | {role: _OTHER_ROLES[k % n]._replace(filled=k < n) for k, role in enumerate(others)}
     return {role: _on_paper(look) for role, look in looks.items()}
 
 
 def series_look(k: int) -> Look:
     """Return the look of the k-th of several things of one kind, from 0."""
-    return _on_paper(_SERIES[k % len(_SERIES)])
+    n = len(_SERIES)
+    look = _on_paper(_SERIES[k % n])
+    return look if k < n else look._replace(marker=_MORE_MARKERS[k % n])
+
+
+def shown_name(name: str, keep: Literal["start", "end"] = "start") -> str:
+    """Return a name of the user as a picture shows it.
+
+    It is one short line, which matplotlib neither reads as a formula nor leaves out of legends, as it does
+    labels that begin with an underscore.
+
+    Parameters
+    ----------
+    name : str
+    keep : "start" or "end", default="start"
+        The part of a long name that is shown.
+    """
+    short = " ".join(str(name).split())
+    if len(short) > _LONGEST_NAME:
+        rest = _LONGEST_NAME - 1
+        short = f"{short[:rest]}…" if keep == "start" else f"…{short[-rest:]}"
+    return (" " * short.startswith("_") + short).replace("$", r"\$")
+
+
+def checked_axes(axes: Any, name: str = "axes") -> np.ndarray:
+    """Return the axes that the user gave, one or several, as a flat array.
+
+    Parameters
+    ----------
+    axes : matplotlib Axes, or iterable of them
+    name : str, default="axes"
+        Name of the argument, for the message.
+
+    Raises
+    ------
+    TypeError
+        If there is something else among them.
+    ValueError
+        If one of them is given twice.
+    """
+    from matplotlib.axes import Axes
+
+    several = isinstance(axes, Iterable) and not isinstance(axes, (str, Mapping))
+    given = np.ravel(np.array(list(axes) if several else [axes], dtype=object))
+    for ax in given:
+        if not isinstance(ax, Axes):
+            kind = type(ax).__name__
+            raise TypeError(f"{name} has a {kind}, which is no matplotlib Axes. Give what plt.subplots made.")
+    if len(set(given)) < len(given):
+        raise ValueError(f"{name} has the same Axes twice. Give other Axes for each panel.")
+    return given
 
 
 def pyplot(caller: str) -> Any:

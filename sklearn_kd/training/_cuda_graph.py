@@ -119,7 +119,7 @@ class CapturedIterations:
     device : torch.device
     settings : callable() -> object
         The numbers that a graph holds as constants, such as learning rates. If they have
-        changed, the iteration is captured anew.
+        changed, the iteration is captured again.
     make_graph : callable() -> CudaGraph, default=CudaGraph
     """
 

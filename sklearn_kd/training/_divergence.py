@@ -195,7 +195,7 @@ def check_scale(student: nn.Module, data: SplitData, *, standardized: bool = Fal
     if not has_finite_state([student]):
         raise ValueError(
             "student has weights or buffers that are not finite. Give one whose weights are numbers, or "
-            "a class, of which a new one is made."
+            "a class, from which fit makes a new student."
         )
     for name, part in (("X", data.train), ("X_val", data.valid)):
         if part is None:

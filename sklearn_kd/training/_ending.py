@@ -31,7 +31,7 @@ class Ending(NamedTuple):
         0.1 / n_val, since n_val rows cannot distinguish smaller losses.
     averaged : bool or None
         Whether the loss is that of the average: then the student has trained past its best. None: there is
-        no average, or the training diverged, so that nothing is known about how the student learns.
+        no average, or the training diverged, so that neither shows how the student learns.
     weights : dict of str to Tensor
         The last weights of the user's own module.
     beside : dict of str to Tensor

@@ -137,7 +137,7 @@ class FarIterations:
         raise NotImplementedError
 
     def _moved(self, h: Tensor) -> None:
-        """Start anew after a move."""
+        """Start again after a move."""
 
     def _validation(self, n_most: int | None = None) -> tuple[Iterable[Batch], BatchLoss]:
         """Return ``n_most`` batches of D_val, or all if there are fewer, and their loss."""

@@ -39,7 +39,7 @@ def end_interrupted(interrupted: bool, epoch: int, max_epochs: int, n_iterations
         raise KeyboardInterrupt(f"in epoch {epoch} of {max_epochs}, after {n_iterations} iterations")
     warnings.warn(
         f"Interrupted in epoch {epoch} of {max_epochs}, after {n_iterations} iterations: the student is kept "
-        "as it is, and predicts; net_.interrupted_ is true. Fit again to complete the training.",
+        "in this state and can predict; net_.interrupted_ is true. Fit again to complete the training.",
         UserWarning,
         stacklevel=2,
     )

@@ -10,7 +10,7 @@ from skorch.callbacks import Callback, EpochScoring, PrintLog
 def listeners(callbacks: Iterable[Callback], method_name: str, *, verbose: bool) -> list[Callback]:
     """Return the callbacks that override a method, in order.
 
-    skorch's table of epochs is left out if nothing is printed, since it would be built all the same.
+    skorch's table of epochs is left out if nothing is printed, because it would be built anyway.
     """
     return [callback for callback in callbacks if _listens(callback, method_name, verbose)]
 

@@ -226,7 +226,7 @@ class TrainingNet(NeuralNetClassifier):
         self.average_: WeightAverage | None = None
         self.shared_: SharedTraining | None = None
         self.ending_: Any = None  # of a search, judged on D_val
-        self.watch_: AnswersWatch | None = None  # for a teacher that is asked while the student trains
+        self.watch_: AnswersWatch | None = None  # for a teacher that predicts while the student trains
         return self
 
     def initialize_module(self) -> Any:
@@ -290,7 +290,7 @@ class TrainingNet(NeuralNetClassifier):
         return parts | {name: part for name, part in further.items() if part is not None}
 
     def infer(self, x: Tensor, **params: Any) -> Tensor:
-        """Return the logits of a batch, float32; compute them in bfloat16 if autocast is asked for."""
+        """Return the logits of a batch, float32; compute them in bfloat16 with autocast."""
         record = self._record
         if record is not None:  # a compiled pass can be backpropagated only once
             return self.module_(x) if record.retains_graph else self._forward(x)
@@ -300,7 +300,7 @@ class TrainingNet(NeuralNetClassifier):
             return self._forward(x).float()
 
     def _forward(self, x: Tensor) -> Tensor:
-        """Run the student, compiled if asked for."""
+        """Run the student, compiled if ``execution`` says so."""
         if not self.execution.compile:
             return self.module_(x)
         if self.compiled_forward_ is None:

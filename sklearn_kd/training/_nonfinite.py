@@ -147,7 +147,7 @@ class Skips:
 
     @property
     def over(self) -> bool:
-        """Whether so many steps in a row were skipped that there is nothing more to learn."""
+        """True if too many steps in a row were skipped to continue."""
         return self.in_a_row >= MOST_SKIPPED_IN_A_ROW
 
     def _count(self, outcome: Any) -> None:

@@ -175,7 +175,7 @@ class StudentPopulation:
     # The whole training
 
     def search(self, strategy: PopulationStrategy) -> TrainingNet:
-        """Let the strategy train the members; return the net of the one to keep, trained to the end."""
+        """Run the strategy on the members; return the net of the one to keep, trained to the end."""
         first = self._nets[0]
         with threads_of_training(self._nets, self._data), preserved_random_state(self._device):
             if self._checkpointer is not None:

@@ -93,7 +93,7 @@ class SharedTraining:
         Raises
         ------
         KeyboardInterrupt
-            In all processes in the same iteration, if one has asked for it.
+            In all processes in the same iteration, if one has requested a stop.
         """
         weights = [w for w in self._weights if w.requires_grad]  # callbacks freeze and unfreeze
         without = [k for k, w in enumerate(weights) if w.grad is None]
@@ -148,14 +148,14 @@ class SharedTraining:
     # The end
 
     def end_epoch(self, metaparameters: Any, history: Any) -> None:
-        """Check that all processes still agree, and stop if any process has been asked to.
+        """Check that all processes still agree, and stop if any process has requested it.
 
         Raises
         ------
         RuntimeError
             If the processes have diverged from each other.
         KeyboardInterrupt
-            In all processes, if one has asked for it.
+            In all processes, if one has requested a stop.
         """
         state = {"the number of epochs": len(history), "the student's weights": self._some_weights()}
         self.ranks.check_same(dict(metaparameters.named()) | state)

@@ -14,7 +14,7 @@ from sklearn_kd._sklearn_compat import callback_context
 class FitReport:
     """Report one fit to the callbacks given to ``set_callbacks``.
 
-    The fit is a task. Its sub-tasks are "teacher", if one has to be asked, and each
+    The fit is a task. Its sub-tasks are "teacher", if a teacher must predict, and each
     "epoch" of the student.
 
     Parameters

@@ -190,7 +190,7 @@ def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
 
 
 def _needs_teacher(net: TrainingNet) -> bool:
-    """Return whether the loss may use the teacher: whether it is not known to be that of the labels alone."""
+    """Return whether the loss may use the teacher, that is, may differ from that of the labels alone."""
     return type(getattr(net.objective, "loss", None)) not in (LogitDistillation, MultilabelDistillation)
 
 

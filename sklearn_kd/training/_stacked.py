@@ -260,7 +260,7 @@ def _part(value: Any, k: int, stacked: Tensor) -> Any:
 
 
 def _whole(key: str, values: Sequence[Any], w: Tensor) -> Any:
-    """Join K students' entries of the optimizer's state into one of which each is a :func:`_part`."""
+    """Stack K students' entries of the optimizer's state: the inverse of :func:`_part`."""
     first = values[0]
     if not isinstance(first, Tensor):
         return copy.copy(first)

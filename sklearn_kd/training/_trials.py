@@ -172,7 +172,7 @@ def trial_losses(
     """
     assert data.valid is not None
     losses: dict[int, float] = dict(known)
-    # Grouped as if none were known, since a net trained alone rounds differently from one of several.
+    # Group as if no loss were known, because a net trained alone rounds differently from one of several.
     groups = [
         members for members in group_stackable(nets, [data] * len(nets)) if not losses.keys() >= set(members)
     ]

@@ -12,7 +12,7 @@ from sklearn_kd.meta import Strategy
 
 
 class Turn(Enum):
-    """What the metaparameters do in an iteration."""
+    """The role of the metaparameters in an iteration."""
 
     LEARN = "they take a step by the hypergradient"
     WAIT = "they would, but the optimizer is not ready for it"

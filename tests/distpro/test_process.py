@@ -185,3 +185,10 @@ def test_panels_of_lambda1_and_temperature():
     assert display.axes_[0].get_ylim() == display.axes_[1].get_ylim()
     with pytest.raises(ValueError, match="2 teacher stages, and 2 more are for lambda1 and temperature T"):
         ProcessDisplay.from_process(make_process(logit_term=term), axes=display.axes_[:2])
+
+
+def test_layers_of_any_name_are_in_the_picture():
+    pathways = [Pathway("features.denseblock4.denselayer16.conv2", "_blocks.0", "conv1", 0, 0, 4, 4)]
+    ax = ProcessDisplay.from_process(DistillationProcess(np.ones((3, 1)), pathways)).axes_[0]
+    assert [text.get_text() for text in ax.get_legend().get_texts()] == [" _blocks.0, conv1"]
+    assert ax.get_title() == "teacher: …ock4.denselayer16.conv2"

@@ -123,3 +123,41 @@ def test_results_without_seconds(comparison):
     assert ComparisonDisplay.from_comparison(untimed).panels_ == ["differences"]
     with pytest.raises(ValueError, match=r"'cost', but the comparison's results_ have no fit_seconds"):
         ComparisonDisplay.from_comparison(untimed, panels=["cost"])
+
+
+def renamed(comparison, names):
+    """The comparison with other names of its methods, the baseline's first."""
+    results = comparison.results_.astype(
+        [(field, "U80" if field == "method" else comparison.results_.dtype[field])
+         for field in comparison.results_.dtype.names])  # fmt: skip
+    for old, new in zip(METHODS, names, strict=True):
+        results["method"][comparison.results_["method"] == old] = new
+    return MethodComparison(results, names[0])
+
+
+def test_methods_of_any_name(comparison):
+    names = ["the baseline of all these methods", "$x^{$", "_mine"]
+    display = ComparisonDisplay.from_comparison(renamed(comparison, names))
+    assert list(display.lines_["cost"]) == names
+    figures = [display.figure_, renamed(comparison, names).plot().figure]
+    for figure in figures:
+        figure.canvas.draw()
+        label = figure.axes[0].xaxis.label.get_window_extent()
+        assert label.x0 >= 0 and label.x1 <= figure.bbox.x1
+    legend = [text.get_text() for text in display.axes_[1].get_legend().get_texts()]
+    assert legend == ["the baseline of all the…", r"\$x^{\$", " _mine"]
+
+
+def test_one_method_is_not_drawn(comparison):
+    alone = MethodComparison(comparison.results_[comparison.results_["method"] == "naive"])
+    with pytest.raises(ValueError, match="'naive' alone: there is no difference to draw"):
+        alone.plot()
+
+
+def test_plot_takes_one_axes(comparison):
+    figure, axes = plt.subplots(1, 2)
+    assert comparison.plot(ax=axes[0]) is axes[0]
+    with pytest.raises(TypeError, match="ax has a Figure, which is no matplotlib Axes"):
+        comparison.plot(ax=figure)
+    with pytest.raises(ValueError, match="ax has 2 Axes"):
+        comparison.plot(ax=axes)

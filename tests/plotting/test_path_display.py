@@ -1,6 +1,7 @@
 """The picture of a path."""
 
 import matplotlib
+import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch.nn.functional as F
@@ -181,3 +182,11 @@ def test_what_cannot_be_drawn():
     axes = MetaparameterPathDisplay.from_path(path()).axes_
     with pytest.raises(ValueError, match=r"axes has 2 axes; the path has the metaparameters \['alpha'\]"):
         MetaparameterPathDisplay.from_path(one, axes=axes)
+
+
+def test_a_table_without_the_columns_of_a_path_is_refused():
+    path = np.zeros(3, dtype=[("iteration", int), ("lambda1", float)])
+    before = plt.get_fignums()
+    with pytest.raises(TypeError, match="path must be metaparameter_path_ of a fitted estimator"):
+        MetaparameterPathDisplay.from_path(path)
+    assert plt.get_fignums() == before

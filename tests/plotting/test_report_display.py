@@ -2,6 +2,7 @@
 
 import pickle
 import sys
+from itertools import pairwise
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -164,6 +165,41 @@ def test_axes_of_the_user(classes):
         ReportDisplay.from_report(classes[0], panels=["size"], axes=axes)
 
 
+@pytest.mark.parametrize("panel", ["calibration", "errors"])
+def test_the_legend_of_a_single_panel_is_not_cut(classes, numbers, panel):
+    report = (classes if panel == "calibration" else numbers)[0]
+    figure = ReportDisplay.from_report(report, panels=panel).figure_
+    figure.canvas.draw()
+    place = figure.legends[0].get_window_extent()
+    assert place.x0 >= 0 and place.x1 <= figure.bbox.x1
+
+
+def test_a_peer_of_any_name_is_in_the_legend(classes):
+    _, clf, X, y = classes
+    peers = {name: GaussianNB().fit(X, y) for name in ("_mine", "$x^{$")}
+    report = distillation_report(clf, X, y, peers=peers, timing=False)
+    figures = [
+        ReportDisplay.from_report(report, panels=panel).figure_
+        for panel in ("size", "calibration", "fidelity")
+    ]
+    for figure in [*figures, report.plot()]:
+        figure.canvas.draw()
+        named = " ".join(text.get_text() for text in figure.legends[0].get_texts())
+        assert "_mine" in named and r"\$x^{\$" in named
+
+
+def test_twenty_names_do_not_touch():
+    n = MOST_NAMED
+    found = GroupFidelity.of_shares(
+        [f"Ég{k}" for k in range(n)], np.arange(n), np.full(n, n), "class of the row"
+    )
+    figure, ax = plt.subplots(figsize=(4.5, 3.7), layout="constrained")
+    GroupFidelity.draw_all(ax, {"student": found})
+    figure.canvas.draw()
+    places = [label.get_window_extent() for label in ax.get_yticklabels()]
+    assert all(above.y0 > below.y1 for above, below in pairwise(places))
+
+
 def test_what_a_report_lacks_is_refused(classes, numbers):
     _, _, X, y = classes
     for report, panel, match in [
@@ -171,10 +207,13 @@ def test_what_a_report_lacks_is_refused(classes, numbers):
         (numbers[0], "calibration", "'calibration', but the report is one of numbers: ask for 'errors'"),
         (classes[0], "errors", "'errors', but the report is one of labels: ask for 'calibration'"),
         (classes[0], "sizes", "'sizes', which is not one of .* Did you mean 'size'"),
+        (classes[0], ["size", "size"], "'size' 2 times. Give each panel once"),
         (classes[0], [], r"panels=\[\] is empty. Give at least one of \['time'"),
     ]:
         with pytest.raises(ValueError, match=match):
             ReportDisplay.from_report(report, panels=panel)
+    with pytest.raises(TypeError, match="panels=3 must be a list of names"):
+        ReportDisplay.from_report(classes[0], panels=3)
     with pytest.raises(TypeError, match="must be a DistillationReport: give what distillation_report"):
         ReportDisplay.from_report(classes[0].to_dict())
     alone = DistilledClassifier(None, MLPStudent, meta="none", max_epochs=1).fit(X, y)

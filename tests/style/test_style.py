@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_rgb
 
-from sklearn_kd.style._style import looks_of, pyplot, series_look, style_axes
+from sklearn_kd.style._style import checked_axes, looks_of, pyplot, series_look, shown_name, style_axes
 
 matplotlib.use("Agg")
 ROLES = ["teacher", "student", "student alone", "peer", "taught peer"]
@@ -17,8 +17,8 @@ ROLES = ["teacher", "student", "student alone", "peer", "taught peer"]
 
 @pytest.mark.parametrize("looks", [
     list(looks_of(ROLES).values()), [series_look(k) for k in range(7)],
-    list(looks_of([*ROLES, "a", "b", "c", "d"]).values()),
-], ids=["roles", "series", "peers of users"])  # fmt: skip
+    list(looks_of([*ROLES, *"abcdefgh"]).values()), [series_look(k) for k in range(14)],
+], ids=["roles", "series", "peers of users", "long series"])  # fmt: skip
 def test_grey_pictures_can_be_read(looks):
     """Without colour, a marker and the line style tell any two things apart."""
     for one, other in combinations(looks, 2):
@@ -61,3 +61,25 @@ def test_without_matplotlib_the_message_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.pyplot", None)
     with pytest.raises(ImportError, match=r"^ReportDisplay needs matplotlib, .*pip install matplotlib"):
         pyplot("ReportDisplay")
+
+
+def test_names_of_users_are_plain_text_in_a_legend():
+    ax = plt.subplots()[1]
+    names = ["_hidden", "$x^{$", "two\nlines", 30 * "a"]
+    for name in names:
+        ax.plot([0], label=shown_name(name))
+    drawn = [text.get_text() for text in ax.legend().get_texts()]
+    assert drawn == [" _hidden", r"\$x^{\$", "two lines", 23 * "a" + "…"]
+    assert shown_name(30 * "a" + "conv2", keep="end") == "…" + 18 * "a" + "conv2"
+    ax.figure.canvas.draw()  # refuses what it takes for an unfinished formula
+
+
+def test_axes_of_the_user_are_checked():
+    figure, axes = plt.subplots(2, 2)
+    assert list(checked_axes(axes)) == list(checked_axes(ax for ax in axes.flat)) == list(axes.flat)
+    assert list(checked_axes(axes[0, 0])) == [axes[0, 0]]
+    for wrong, kind in [(figure, "Figure"), ("ax", "str"), ([None], "NoneType"), ({"a": axes[0, 0]}, "dict")]:
+        with pytest.raises(TypeError, match=f"ax has a {kind}, which is no matplotlib Axes"):
+            checked_axes(wrong, "ax")
+    with pytest.raises(ValueError, match="axes has the same Axes twice"):
+        checked_axes([axes[0, 0]] * 2)
