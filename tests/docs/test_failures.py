@@ -524,7 +524,7 @@ REFUSED = {
     "a student that is no network": lambda X, y: ({"student": GaussianNB()}, {}),
     "a frozen teacher of other columns": lambda X, y: (
         {"teacher": FrozenEstimator(GaussianNB().fit(X[:, 1:], y))},
-        {},
+        {"teacher_logits": None},
     ),
     "a function that returns no student": lambda X, y: ({"student": lambda: 3}, {}),
     "missing arguments of a student": lambda X, y: ({"student": nn.Bilinear}, {}),
