@@ -40,7 +40,7 @@ _WORDS_OF_TEACHERS = (
     "'category'."
 )
 _OTHER_COLUMNS = (
-    "\nThe teacher was fitted on other columns than X has. Give X the columns that it was fitted "
+    "The teacher was fitted on other columns than X has. Give X the columns that it was fitted "
     "on, or freeze a fitted Pipeline that selects them in front of the teacher."
 )
 _REMEDIES_OF_TEACHERS = {
@@ -53,7 +53,7 @@ _REMEDIES_OF_TEACHERS = {
         "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
         "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."
     ),
-    "features as input": _OTHER_COLUMNS,
+    "features as input": " " + _OTHER_COLUMNS,
     "feature names should match": _OTHER_COLUMNS,
 }
 _REMEDIES_OF_WEIGHTS = {

@@ -67,8 +67,8 @@ class RegressorTeacher(TeacherAdapter):
             warnings.warn(
                 f"sample_weight does not reach {name_of(teacher)}, which is fitted on your training "
                 "rows (D_train) without weights; rows of weight 0 are still left out. Give a regressor "
-                "whose fit takes sample_weight (in a Pipeline the last step), or fit the teacher with its weights and give "
-                "FrozenEstimator(fitted).",
+                "whose fit takes sample_weight (in a Pipeline the last step), or fit the teacher with its "
+                "weights and give FrozenEstimator(fitted).",
                 UserWarning,
                 stacklevel=2,
             )

@@ -207,8 +207,8 @@ def _missed_message(missed: list[str], kind: str, reason: str) -> str:
     return (
         f"sample_weight does not reach the teacher's {names}{reason}. {whole} fitted on your training "
         "rows (D_train) without weights; rows of weight 0 are still left out. Give classifiers whose "
-        "fit takes sample_weight (in a Pipeline the last step), let a classifier of your own pass it on by metadata routing, or fit "
-        "the teacher with its weights and give FrozenEstimator(fitted)."
+        "fit takes sample_weight (in a Pipeline the last step), let a classifier of your own pass it on by "
+        "metadata routing, or fit the teacher with its weights and give FrozenEstimator(fitted)."
     )
 
 
