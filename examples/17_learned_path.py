@@ -55,10 +55,9 @@ situations = {"wrong labels": (teacher(y), noisy), "wrong teacher": (teacher((y 
 # train on, and the same 797 clean rows to test on. No method is told in which situation it is.
 #
 # "learned, single run" is the paper's method: the values are learned while the one student trains, whereas
-# by default a search comes first (:doc:`/guide/searching`). ``meta__val_temperature="auto"`` keeps the
-# student's overall confidence out of the loss that the values are learned from. A student that learns wrong
-# labels by heart is too sure, and without it that would count more than whether it is right
-# (:ref:`val-temperature`).
+# by default a search comes first (:doc:`/guide/searching`). A student that learns wrong labels by heart is
+# overconfident, and its loss on held-out rows shows this more than whether it is right. In the last method
+# ``meta__val_temperature="auto"`` keeps the overall confidence out of that loss (:ref:`val-temperature`).
 
 METHODS = {
     "labels alone": {"meta": "none"},
@@ -66,7 +65,8 @@ METHODS = {
     "random": {"meta": "random"},
     "default, best of 3": {"meta": "shortlist"},
     "learned in a search": {"meta": "linear"},
-    "learned, single run": {"meta": "linear", "search_epochs": None, "meta__val_temperature": "auto"},
+    "learned, single run": {"meta": "linear", "search_epochs": None},
+    "… without confidence": {"meta": "linear", "search_epochs": None, "meta__val_temperature": "auto"},
 }
 
 
@@ -95,7 +95,7 @@ for k, method in enumerate(METHODS):
 # %%
 # The paths
 # ---------
-# How the values went in single runs on all 300 rows, for three seeds. The thick line is their mean.
+# The paths of the last method on all 300 rows, for three seeds. The thick line is their mean.
 
 figure, axes = plt.subplot_mosaic(
     [["wrong labels", "wrong teacher", "lambda1"], ["wrong labels", "wrong teacher", "T"]],
@@ -106,7 +106,7 @@ for (situation, (trained, labels)), (color, line) in zip(
 ):
     paths = [
         student(trained, seed)
-        .set_params(**METHODS["learned, single run"])
+        .set_params(**METHODS["… without confidence"])
         .fit(X[own], labels[own])
         .metaparameter_path_
         for seed in SEEDS
@@ -118,17 +118,16 @@ for (situation, (trained, labels)), (color, line) in zip(
 # %%
 # What came out
 # -------------
-# - **Every fixed guess fails somewhere**: labels alone where the labels are wrong, half and half where the
-#   teacher is. A random draw is luck; it was near the labels here.
-# - **The default and the learned values are good in both situations**, although nobody told them. The
-#   default has the higher mean with wrong labels, though not beyond its error, and the single run with a
-#   wrong teacher. Learning in a search has the lowest mean of the three.
-# - **The paths say why**, which trials do not: with wrong labels lambda1 falls, with a wrong teacher it is
-#   at 1 within twenty iterations.
+# - **Every fixed guess fails somewhere**: labels alone if the labels are wrong, half and half if the teacher
+#   is. A random draw is luck; it was near the labels here.
+# - **The default and learning in a search are good in both situations**, without being told which one it is.
+# - **A single run depends on the loss that it learns from.** With a wrong teacher it is as good as labels
+#   alone. With wrong labels the plain loss trusts them too long; without the confidence it does not.
+# - **The paths say why**, which trials do not: with wrong labels lambda1 falls, with a wrong teacher it
+#   reaches 1 within twenty iterations.
 #
-# The settings of the single run were chosen on these test rows, so its numbers flatter it.
-# :doc:`/guide/choosing` compares the methods on fifteen seeds, and :doc:`/guide/path` says more about
-# reading paths.
+# These are two situations and three seeds. :doc:`/guide/choosing` compares the methods on fifteen seeds, and
+# :doc:`/guide/path` explains how to read paths.
 #
 # In the figure, blue diamonds are the student alone and orange circles the student with the teacher; bars
 # are standard errors over three seeds. On the right, lambda1 falls to about 0.2 with wrong labels (solid)

@@ -32,7 +32,7 @@ LOSSES: dict[str, type[DistillationLoss]] = ByName(
 # Advice in messages about a loss of torch's.
 OWN_LOSS = (
     "Write a subclass of sklearn_kd.losses.DistillationLoss and give an object of it as loss: the guide's "
-    "page 'A loss of your own' has label smoothing and focal loss. Weights of classes are class_weight."
+    "page 'Your own loss' has label smoothing and focal loss. Weights of classes are class_weight."
 )
 
 OWN_REGRESSION_LOSS = (

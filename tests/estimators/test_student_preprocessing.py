@@ -207,7 +207,7 @@ def test_warm_start_keeps_the_first_one(seen):
 def test_a_failed_fit_leaves_the_last_one():
     clf = make().fit(X, y)
     before = clf.student_preprocessing_
-    with pytest.raises(TypeError, match="student_preprocessing: column 'owns' holds strings"):
+    with pytest.raises(TypeError, match="student_preprocessing: column 'owns' holds both strings"):
         clf.set_params(student_preprocessing=TablePreprocessing()).fit(X.assign(owns=["a", 1] * (N // 2)), y)
     assert clf.student_preprocessing_ is before
     clf.predict(X)

@@ -104,7 +104,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
             TypeError,
             "'criterion'. Write a subclass of .*DistillationLoss",
         ),
-        ({"criterion__label_smoothing": 0.1}, TypeError, "page 'A loss of your own' has label smoothing"),
+        ({"criterion__label_smoothing": 0.1}, TypeError, "page 'Your own loss' has label smoothing"),
         (
             {"loss": nn.CrossEntropyLoss(label_smoothing=0.1)},
             TypeError,
