@@ -42,6 +42,51 @@ def test_table(categories, make, tmp_path):
         np.testing.assert_array_equal(label, clf.predict(given))
 
 
+def fed(path, X):
+    """Return the labels and probabilities of a file for a frame as pandas holds it."""
+    session = onnxruntime.InferenceSession(path)
+    feed = {given.name: X[[name]].to_numpy() for given, name in zip(session.get_inputs(), X, strict=True)}
+    return session.run(["label", "probabilities"], feed)
+
+
+def words_and_file(make, tmp_path, categories="onehot", word="y"):
+    """Return a fit on numbers and words with gaps, the rows, and its file."""
+    X, y = table()
+    X = X[["size (m)", "word"]]
+    X.loc[3::8, "word"] = word
+    prepared = TablePreprocessing(categories=categories)
+    clf = make(meta="none", student_preprocessing=prepared, max_epochs=5).fit(X, y)
+    export_student(clf, tmp_path / "model.onnx", X)
+    return clf, X, tmp_path / "model.onnx"
+
+
+@pytest.mark.parametrize("categories", ["onehot", "ordinal"])
+def test_missing_words_as_pandas_holds_them(categories, make, tmp_path):
+    clf, X, path = words_and_file(make, tmp_path, categories)
+    lacking = X.assign(word=None)
+    expected, label = clf.predict_proba(lacking), clf.predict(lacking)
+    # Else the test could not tell a missing word from an unknown one.
+    assert np.abs(expected - clf.predict_proba(X.assign(word="unseen"))).max() > 1e-3
+    for missing in ["", "nan", "NaN", "None", "NaT", "<NA>", np.nan, None, pd.NA, pd.NaT]:
+        given = X.assign(word=pd.Series([missing] * len(X), index=X.index, dtype=object))
+        found = fed(path, given)
+        np.testing.assert_allclose(found[1], expected, atol=1e-5, err_msg=repr(missing))
+        np.testing.assert_array_equal(found[0], label)
+    for kind in (object, "string", "category"):
+        given = X.astype({"word": kind})
+        found = fed(path, given)
+        np.testing.assert_allclose(found[1], clf.predict_proba(given), atol=1e-5, err_msg=str(kind))
+        np.testing.assert_array_equal(found[0], clf.predict(given))
+
+
+def test_a_learned_category_is_not_missing(make, tmp_path):
+    clf, X, path = words_and_file(make, tmp_path, word="None")
+    given = X.assign(word="None")
+    _, probabilities = fed(path, given)
+    np.testing.assert_allclose(probabilities, clf.predict_proba(given), atol=1e-5)
+    assert np.abs(probabilities - clf.predict_proba(X.assign(word=None))).max() > 1e-3
+
+
 def test_empty_string_beside_missing_ones(make, tmp_path):
     X, y = table()
     X["word"] = X["word"].replace("y", "")
