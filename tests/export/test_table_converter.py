@@ -112,11 +112,15 @@ def test_objects_that_are_numbers(make, tmp_path):
 
 def test_a_column_that_is_refused_is_named_with_a_remedy():
     X = pd.DataFrame({"size": [1.0, 2.0], "mixed": pd.Series(["a", 1.0], dtype=object)})
-    with pytest.raises(TypeError, match="column 'mixed' .*before fit, write all values of the column as strings"):
+    with pytest.raises(
+        TypeError, match=r"column 'mixed' .*before fit, write all values of the column as strings"
+    ):
         inputs_of(X)
     X["mixed"] = X["mixed"].astype(str)
     assert [given.type_name for given in inputs_of(X)] == ["DoubleTensorType", "StringTensorType"]
-    with pytest.raises(TypeError, match="column 'none' .*holds missing values.*leave the column out before fit"):
+    with pytest.raises(
+        TypeError, match=r"column 'none' .*holds missing values.*leave the column out before fit"
+    ):
         inputs_of(X.assign(none=pd.Series([None, None], dtype=object)))
 
 
