@@ -316,7 +316,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
-        """Write the student to a file, in the format that the suffix names.
+        """Write the student alone to a file, in the format that the suffix names.
 
         ``.safetensors`` holds the weights: ``safetensors.torch.load_model(module, path)`` loads them into a
         fresh module of the same architecture; for a table, wrap the module in a
