@@ -139,6 +139,7 @@ class TeacherEnsemble(BaseEstimator):
 class EnsembleAdapter(EitherWayAdapter):
     """Adapter of a TeacherEnsemble or a list of teachers, with an adapter for each teacher."""
 
+    _seeds: Any = None  # one for each member, while they are trained and asked
     knows_classes = True  # members that do not know them get the stated ones
 
     @classmethod
@@ -185,6 +186,11 @@ class EnsembleAdapter(EitherWayAdapter):
     def ask_about_given_rows(self) -> None:
         for adapter in self._adapters:
             adapter.ask_about_given_rows()
+
+    def ask_about_some_rows(self) -> None:
+        super().ask_about_some_rows()
+        for adapter in self._adapters:
+            adapter.ask_about_some_rows()
 
     def ask_for_maps(self) -> None:
         super().ask_for_maps()
@@ -235,6 +241,10 @@ class EnsembleAdapter(EitherWayAdapter):
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
         """Yield each member's logits of all rows."""
+        if self._seeds is None:  # an adapter around this one has seeded the generators
+            for adapter in self._adapters:
+                yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
+            return
         for adapter, seed in zip(self._adapters, self._seeds.tolist(), strict=True):
             with adapter.drawing_from(seed, data.device):
                 yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
