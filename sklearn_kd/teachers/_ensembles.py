@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -241,12 +241,10 @@ class EnsembleAdapter(EitherWayAdapter):
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
         """Yield each member's logits of all rows."""
-        if self._seeds is None:  # an adapter around this one has seeded the generators
-            for adapter in self._adapters:
-                yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
-            return
-        for adapter, seed in zip(self._adapters, self._seeds.tolist(), strict=True):
-            with adapter.drawing_from(seed, data.device):
+        # Without seeds, an adapter around this one has seeded the generators.
+        seeds = [None] * len(self._adapters) if self._seeds is None else self._seeds.tolist()
+        for adapter, seed in zip(self._adapters, seeds, strict=True):
+            with nullcontext() if seed is None else adapter.drawing_from(seed, data.device):
                 yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
 
     def _mean(self, logits: Iterable[Tensor]) -> Tensor:
