@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from sklearn_kd.errors._columns_of_words import columns_of_words
 
 # Remedies for messages that state none, by a part of the message. These are for X, X_val and other rows:
 _WORDS = (
@@ -99,7 +102,7 @@ def own_code(who: str) -> Iterator[None]:
 
 
 @contextmanager
-def error_context(name: str) -> Iterator[None]:
+def error_context(name: str, rows: Any = None) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they contain it.
 
     The message itself is kept, since users know it; a remedy follows if it states none.
@@ -108,6 +111,8 @@ def error_context(name: str) -> Iterator[None]:
     ----------
     name : str
         Name of the argument.
+    rows : object, default=None
+        Value of the argument. If it is a DataFrame with words that are refused, the message names the column.
     """
     try:
         yield
@@ -118,6 +123,10 @@ def error_context(name: str) -> Iterator[None]:
         weights = _REMEDIES_OF_WEIGHTS_OF_X_VAL if name.endswith("_val") else _REMEDIES_OF_WEIGHTS
         remedies = _REMEDIES_OF_ROWS if name.startswith("X") else weights
         remedy = next((own for text, own in remedies.items() if text in str(error)), "")
+        if remedy == _WORDS:
+            remedy += columns_of_words(
+                rows, str(error), "HistGradientBoostingClassifier as the teacher needs"
+            )
         if named and not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -125,7 +134,7 @@ def error_context(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def teacher_context(who: str) -> Iterator[None]:
+def teacher_context(who: str, rows: Any = None) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the teacher's name, unless they contain it.
 
     Errors of subclasses pass unchanged.
@@ -134,6 +143,9 @@ def teacher_context(who: str) -> Iterator[None]:
     ----------
     who : str
         What messages call the teacher.
+    rows : object, default=None
+        Rows that the teacher gets. If it is a DataFrame with words that are refused, the message names the
+        column.
     """
     try:
         yield
@@ -141,4 +153,6 @@ def teacher_context(who: str) -> Iterator[None]:
         if type(error) not in (ValueError, TypeError) or "teacher" in str(error):
             raise
         remedy = next((own for text, own in _REMEDIES_OF_TEACHERS.items() if text in str(error)), "")
+        if remedy == _WORDS_OF_TEACHERS:
+            remedy += columns_of_words(rows, str(error), "such a teacher needs")
         raise type(error)(f"{who}: {error}{remedy}") from error

@@ -534,7 +534,7 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy; with several labels, the share of rows all right; for maps, the mIoU.
+        """Return the accuracy; with several labels, the share of rows with all right; for maps, the mIoU.
 
         The mIoU is the intersection over union over the known pixels of all images, averaged over the
         classes that occur in y or in the predictions.

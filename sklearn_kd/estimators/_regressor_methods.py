@@ -167,7 +167,7 @@ class RegressorMethods(RegressorMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return R²: with several targets, their mean; for maps, R² over all pixels.
+        """Return R²: with several targets, the mean of R² over them; for maps, R² over all pixels.
 
         Parameters
         ----------

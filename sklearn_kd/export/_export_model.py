@@ -129,9 +129,13 @@ def export_student(
     **Metadata**, with JSON values: ``classes``, or ``target_mean`` and ``target_scale``; ``columns``, null
     for an array; ``input_shape``, the shape of a sample of the student; ``versions``.
 
-    **Unlike** ``predict``, a graph refuses no values: NaN gives NaN, or what the steps make of it. A missing
-    string is the empty string. For float64 inputs, arithmetic is in float64 where ONNX Runtime's operators
-    support it, else in float32; the student's is in float32.
+    **Unlike** ``predict``, a graph refuses no values: NaN gives NaN, or what the steps make of it. In a
+    column of words that a :class:`TablePreprocessing` converts, ``""``, ``"nan"``, ``"NaN"``, ``"None"``,
+    ``"NaT"`` and ``"<NA>"`` are missing, except one that is a category; onnxruntime converts NaN, None,
+    ``pandas.NaT`` and ``pandas.NA`` to such strings. For other steps a missing string is the empty string.
+
+    For float64 inputs, arithmetic is in float64 where ONNX Runtime's operators support it, else in float32;
+    the student's is in float32.
 
     Examples
     --------

@@ -63,7 +63,7 @@ class FrozenTeacher(TeacherAdapter):
         columns = select_columns(self.column_classes(), classes, advice)
         with data_explained(self.teacher, X):
             answers = answers_of(self.fitted, X, len(data))
-        yield torch.as_tensor(answers.logits(columns)).to(data.device)
+        yield torch.as_tensor(answers.logits(columns, self._floor)).to(data.device)
 
 
 @register_teacher(object)  # classifiers need not derive from scikit-learn's base classes
@@ -116,7 +116,8 @@ class ClassifierTeacher(TeacherAdapter):
     ) -> Iterator[Tensor]:
         # If all rows of a class have weight 0, the teacher was fitted without that class.
         answers = answers_of(self.teacher, X, len(data))
-        logits = answers.spread_logits(select_columns(classes, self.known_columns), len(classes))
+        columns = select_columns(classes, self.known_columns)
+        logits = answers.spread_logits(columns, len(classes), self._floor)
         yield torch.as_tensor(logits).to(data.device)
 
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
