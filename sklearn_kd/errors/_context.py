@@ -26,6 +26,10 @@ _REMEDIES_OF_ROWS = {
         "\nstudent_preprocessing='auto' of DistilledClassifier and DistilledRegressor fills in missing "
         "values for the student, and gives the teacher X as it is."
     ),
+    "contains infinity": (
+        " Replace infinite values by finite ones. Scale columns with values beyond 3e38, for example by "
+        "their logarithm."
+    ),
 }
 # X of one dimension, whose first entry is a string.
 _TEXTS = re.compile(r"Expected 2D array, got 1D array instead:\narray=\[(np\.str_\()?['\"]")
@@ -38,6 +42,10 @@ _WORDS_OF_TEACHERS = (
     "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
     "'category'."
 )
+_OTHER_COLUMNS = (
+    "The teacher was fitted on other columns than X has. Give X the columns that it was fitted "
+    "on, or freeze a fitted Pipeline that selects them in front of the teacher."
+)
 _REMEDIES_OF_TEACHERS = {
     "could not convert string": _WORDS_OF_TEACHERS,
     "Cannot cast str": _WORDS_OF_TEACHERS,
@@ -48,6 +56,8 @@ _REMEDIES_OF_TEACHERS = {
         "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
         "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."
     ),
+    "features as input": " " + _OTHER_COLUMNS,
+    "feature names should match": _OTHER_COLUMNS,
 }
 _REMEDIES_OF_WEIGHTS = {
     "sample_weight contains NaN": " Give 0 for rows to leave out.",

@@ -61,7 +61,7 @@ _OF_THE_LOCALE = (
 def export_student(
     model: Any, path: str | PathLike[str], X: ArrayLike | None = None, *, tolerance: float = 1e-5
 ) -> None:
-    """Write a fitted model to one file that predicts without this library, scikit-learn or torch.
+    """Write a whole pipeline to one file that predicts without this library, scikit-learn or torch.
 
     The file holds everything between the rows and the answer: the steps of a Pipeline, converted by
     skl2onnx, the standardisation, the student, and the softmax or, for a regressor, the conversion to the

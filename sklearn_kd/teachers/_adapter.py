@@ -18,6 +18,7 @@ from sklearn_kd.runtime._torch_modes import default_dtype_of_caller
 from sklearn_kd.teachers._conversion import BatchLogits, LogitConversion
 from sklearn_kd.teachers._known_classes import named_columns
 from sklearn_kd.teachers._logit_checks import columns_of_two, name_of, thawed
+from sklearn_kd.teachers._zeros import Floor, floor_of_all_rows, floor_of_each_row
 
 
 class TeacherAdapter:
@@ -101,6 +102,9 @@ class TeacherAdapter:
     _no_probabilities: ClassVar[str | None] = "Have predict_logits of its adapter return logits"
     _named: list[Any] | None = None  # the names of the columns, if nothing else states their classes
     known_columns: Any = None  # the label of each column, for the report, if the teacher does not show it
+    # The replacement of probabilities of 0. None: that of each row if the teacher takes batches, else that of
+    # all rows.
+    _stated_floor: Floor | None = None
     seconds: float | None = None  # duration of the teacher's training, if it was trained here
 
     def __init__(self, teacher: Any, teacher_classes: list[Any] | None = None):
@@ -213,6 +217,17 @@ class TeacherAdapter:
     def ask_about_given_rows(self) -> None:
         """Prepare for ``student_preprocessing``: some teachers are then asked about X as given."""
 
+    def ask_about_some_rows(self) -> None:
+        """Prepare to be asked about some rows at a time: no answer then depends on the other rows."""
+        self._stated_floor = floor_of_each_row
+
+    @property
+    def _floor(self) -> Floor:
+        """The replacement of probabilities of 0."""
+        if self._stated_floor is not None:
+            return self._stated_floor
+        return floor_of_each_row if self.takes_batches() else floor_of_all_rows
+
     def ask_for_maps(self) -> None:
         """Prepare for a y with a map for each row: return maps of shape (n, n_columns, h, w).
 
@@ -288,6 +303,7 @@ class TeacherAdapter:
             classes=classes,
             who=self.name,
             remedy=self._no_probabilities,
+            floor=self._floor,
         )
 
     def _own_classes(self) -> Any:

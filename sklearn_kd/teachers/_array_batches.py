@@ -18,7 +18,8 @@ from sklearn_kd.teachers._networks import as_arrays
 class ArrayBatches(BatchTeacherAdapter):
     """Asks a trained teacher that takes arrays about each batch.
 
-    A probability of 0 is replaced by half the smallest one in its batch, not in all rows.
+    A probability of 0 is replaced by a number that depends on its row alone, so that a row has the same
+    answer in every batch.
 
     Parameters
     ----------
@@ -28,6 +29,7 @@ class ArrayBatches(BatchTeacherAdapter):
 
     def __init__(self, inner: TeacherAdapter) -> None:
         self._inner = inner
+        inner.ask_about_some_rows()
         super().__init__(inner.fitted, inner.teacher_classes)
 
     def on(self, device: torch.device, classes: np.ndarray) -> Callable[[Tensor], Tensor]:

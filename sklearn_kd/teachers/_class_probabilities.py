@@ -21,6 +21,7 @@ from sklearn_kd.teachers._logit_checks import (
     thawed,
 )
 from sklearn_kd.teachers._margins import gives_margins, margins_of, refuse_pairwise_margins
+from sklearn_kd.teachers._zeros import Floor
 
 # --------------------------------------------------------------------------------------
 # Classifiers without probabilities
@@ -227,15 +228,16 @@ class Answers(NamedTuple):
     values: np.ndarray
     are_probabilities: bool
 
-    def logits(self, columns: np.ndarray) -> np.ndarray:
-        """Return the logits of some columns."""
-        return (log_probabilities(self.values) if self.are_probabilities else self.values)[:, columns]
+    def logits(self, columns: np.ndarray, floor: Floor) -> np.ndarray:
+        """Return the logits of some columns, with probabilities of 0 replaced by ``floor``."""
+        logits = log_probabilities(self.values, floor) if self.are_probabilities else self.values
+        return logits[:, columns]
 
-    def spread_logits(self, columns: np.ndarray, n_classes: int) -> np.ndarray:
+    def spread_logits(self, columns: np.ndarray, n_classes: int, floor: Floor) -> np.ndarray:
         """Return logits of ``n_classes`` classes; classes not in ``columns`` have probability 0."""
         spread = np.full((len(self.values), n_classes), 0.0 if self.are_probabilities else -np.inf)
         spread[:, columns] = self.values
-        return log_probabilities(spread) if self.are_probabilities else spread.astype(np.float32)
+        return log_probabilities(spread, floor) if self.are_probabilities else spread.astype(np.float32)
 
 
 def answers_of(classifier: Any, X: Any, n_samples: int) -> Answers:

@@ -47,7 +47,7 @@ class FrozenTeacher(TeacherAdapter):
         if not is_fitted(self.teacher, otherwise=True):
             raise ValueError(
                 f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
-                "give it unfrozen to have it fitted on D_train."
+                "give it unfrozen to have it fitted on your training rows (D_train)."
             )
         require_scores(self.teacher)
         self._check_classes()
@@ -63,7 +63,7 @@ class FrozenTeacher(TeacherAdapter):
         columns = select_columns(self.column_classes(), classes, advice)
         with data_explained(self.teacher, X):
             answers = answers_of(self.fitted, X, len(data))
-        yield torch.as_tensor(answers.logits(columns)).to(data.device)
+        yield torch.as_tensor(answers.logits(columns, self._floor)).to(data.device)
 
 
 @register_teacher(object)  # classifiers need not derive from scikit-learn's base classes
@@ -107,8 +107,8 @@ class ClassifierTeacher(TeacherAdapter):
             except NotFittedError as error:
                 raise ValueError(
                     f"{name_of(teacher)} has a part that must come fitted ({error}), but an unfitted clone "
-                    "of it is fitted here on D_train. Wrap such parts in sklearn.frozen.FrozenEstimator, or "
-                    "give FrozenEstimator(fitted teacher)."
+                    "of it is fitted here on your training rows (D_train). Wrap such parts in "
+                    "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
                 ) from error
 
     def iter_logits(
@@ -116,7 +116,8 @@ class ClassifierTeacher(TeacherAdapter):
     ) -> Iterator[Tensor]:
         # If all rows of a class have weight 0, the teacher was fitted without that class.
         answers = answers_of(self.teacher, X, len(data))
-        logits = answers.spread_logits(select_columns(classes, self.known_columns), len(classes))
+        columns = select_columns(classes, self.known_columns)
+        logits = answers.spread_logits(columns, len(classes), self._floor)
         yield torch.as_tensor(logits).to(data.device)
 
     def take_fit_parameters(self, parameters: Mapping[str, Any]) -> None:
@@ -150,8 +151,8 @@ def warn_if_fitted(teacher: Any) -> None:
     """Warn if a teacher is already fitted, since a clone of it will be fitted anew."""
     if is_fitted(teacher, otherwise=False):
         warnings.warn(
-            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
-            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
+            "teacher is already fitted, but a clone of it will be fitted anew on your training rows "
+            "(D_train). Wrap it in sklearn.frozen.FrozenEstimator to use it as it is.",
             UserWarning,
             stacklevel=3,
         )

@@ -13,6 +13,7 @@ from torch import Tensor
 from sklearn_kd.layers._outputs import are_probabilities
 from sklearn_kd.teachers._class_alignment import align_columns
 from sklearn_kd.teachers._logit_checks import AnswersWatch, logarithms, refuse_wrong_numbers
+from sklearn_kd.teachers._zeros import Floor, floor_of_all_rows
 
 
 class LogitConversion(NamedTuple):
@@ -24,10 +25,13 @@ class LogitConversion(NamedTuple):
         Column of each class. None: the columns are in order.
     probabilities : bool
         True if the output is probabilities, so that logarithms are taken.
+    floor : callable
+        Replacement of probabilities of 0.
     """
 
     columns: Tensor | None
     probabilities: bool
+    floor: Floor = floor_of_all_rows
 
     @classmethod
     def of(
@@ -39,6 +43,7 @@ class LogitConversion(NamedTuple):
         classes: np.ndarray,
         who: str,
         remedy: str | None,
+        floor: Floor = floor_of_all_rows,
     ) -> LogitConversion:
         """Derive the conversion from the first batch of outputs, and check its numbers.
 
@@ -55,6 +60,8 @@ class LogitConversion(NamedTuple):
             Name of the teacher in messages.
         remedy : str or None
             Advice in the warning about probabilities. None: do not warn.
+        floor : callable
+            Replacement of probabilities of 0.
 
         Raises
         ------
@@ -70,11 +77,12 @@ class LogitConversion(NamedTuple):
         if probabilities and remedy is not None:
             warn_of_probabilities(who, remedy)
         in_place = np.array_equal(columns, np.arange(n_columns))
-        return cls(None if in_place else torch.as_tensor(columns, device=values.device), probabilities)
+        places = None if in_place else torch.as_tensor(columns, device=values.device)
+        return cls(places, probabilities, floor)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Return logits of shape (n, K), with columns in the order of the classes of y."""
-        logits = logarithms(values) if self.probabilities else values
+        logits = logarithms(values, self.floor) if self.probabilities else values
         return logits if self.columns is None else logits.index_select(1, self.columns)
 
 

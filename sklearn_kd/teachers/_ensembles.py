@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -139,6 +139,7 @@ class TeacherEnsemble(BaseEstimator):
 class EnsembleAdapter(EitherWayAdapter):
     """Adapter of a TeacherEnsemble or a list of teachers, with an adapter for each teacher."""
 
+    _seeds: Any = None  # one for each member, while they are trained and asked
     knows_classes = True  # members that do not know them get the stated ones
 
     @classmethod
@@ -185,6 +186,11 @@ class EnsembleAdapter(EitherWayAdapter):
     def ask_about_given_rows(self) -> None:
         for adapter in self._adapters:
             adapter.ask_about_given_rows()
+
+    def ask_about_some_rows(self) -> None:
+        super().ask_about_some_rows()
+        for adapter in self._adapters:
+            adapter.ask_about_some_rows()
 
     def ask_for_maps(self) -> None:
         super().ask_for_maps()
@@ -235,8 +241,10 @@ class EnsembleAdapter(EitherWayAdapter):
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
         """Yield each member's logits of all rows."""
-        for adapter, seed in zip(self._adapters, self._seeds.tolist(), strict=True):
-            with adapter.drawing_from(seed, data.device):
+        # Without seeds, an adapter around this one has seeded the generators.
+        seeds = [None] * len(self._adapters) if self._seeds is None else self._seeds.tolist()
+        for adapter, seed in zip(self._adapters, seeds, strict=True):
+            with nullcontext() if seed is None else adapter.drawing_from(seed, data.device):
                 yield torch.cat([*adapter.iter_logits(X, data, classes, batch_size)])
 
     def _mean(self, logits: Iterable[Tensor]) -> Tensor:

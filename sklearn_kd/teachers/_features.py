@@ -33,6 +33,7 @@ from sklearn_kd.teachers._registry import advice_for, short_repr
 from sklearn_kd.teachers._regressors import refuse_infinite
 from sklearn_kd.teachers._transformed import Transform, TransformedTeacher, transformed
 from sklearn_kd.teachers._wrappers import without_wrappers
+from sklearn_kd.teachers._zeros import floor_of_each_row
 
 
 def network_of(teacher: Any, name: str = "teacher") -> nn.Module:
@@ -215,6 +216,7 @@ class FeatureTeacher:
             classes=classes,
             who=self.who,
             remedy=LEAVE_SOFTMAX_OUT,
+            floor=floor_of_each_row,
         )
         self._read, self._convert = read, conversion.__call__
         self._sizes = samples.shape[2:], map_shape

@@ -13,7 +13,8 @@ from torch import Tensor
 from sklearn_kd.inputs._arrays import column_names
 from sklearn_kd.inputs._large_arrays import parts_of
 from sklearn_kd.teachers._given_logits import Given, numbers_in_order
-from sklearn_kd.teachers._logit_checks import FLOOR_BOUNDS, refuse_wrong_numbers
+from sklearn_kd.teachers._logit_checks import refuse_wrong_numbers
+from sklearn_kd.teachers._zeros import Floor, floor_of_all_rows
 
 # Number of rows examined for sums of 1. Fewer rows may have such sums by chance.
 _FEWEST_ROWS, _MOST_ROWS = 8, 1000
@@ -32,17 +33,14 @@ def are_label_probabilities(values: Tensor) -> bool:
     )
 
 
-def log_odds(probabilities: Any) -> Tensor:
+def log_odds(probabilities: Any, floor: Floor = floor_of_all_rows) -> Tensor:
     """Return log(p/(1 − p)), float32.
 
-    Probabilities of 0 and 1 are moved inwards by half of the smallest distance from 0 or 1 that the teacher
-    gives, within ``FLOOR_BOUNDS``, as zeros are for probabilities of classes.
+    Probabilities of 0 and 1 are moved inwards by ``floor`` of the distances from 0 or 1.
     """
     p = torch.as_tensor(probabilities).double()
-    distance = torch.minimum(p, 1 - p)
-    smallest = torch.where(distance > 0, distance, torch.inf).amin()
-    floor = float((smallest / 2).clamp(*FLOOR_BOUNDS))
-    return torch.logit(p.clamp(floor, 1 - floor)).float()
+    floors = floor(torch.minimum(p, 1 - p))
+    return torch.logit(p.clamp(floors, 1 - floors)).float()
 
 
 def check_n_labels(n_columns: int, n_labels: int, who: str) -> None:
@@ -100,16 +98,27 @@ class LabelConversion(NamedTuple):
         True if the output is probabilities, so that log odds are taken.
     who : str
         Name of the teacher in messages.
+    floor : callable
+        Replacement of probabilities of 0 and 1.
     """
 
     probabilities: bool
     who: str
+    floor: Floor = floor_of_all_rows
 
     @classmethod
-    def of(cls, values: Tensor, n_labels: int, who: str, remedy: str | None) -> LabelConversion:
+    def of(
+        cls,
+        values: Tensor,
+        n_labels: int,
+        who: str,
+        remedy: str | None,
+        floor: Floor = floor_of_all_rows,
+    ) -> LabelConversion:
         """Derive the conversion from the first batch of outputs, and check its numbers.
 
-        ``remedy`` is the advice in the warning about probabilities. None: do not warn.
+        ``remedy`` is the advice in the warning about probabilities. None: do not warn. ``floor`` is the
+        replacement of probabilities of 0 and 1.
 
         Raises
         ------
@@ -124,7 +133,7 @@ class LabelConversion(NamedTuple):
         probabilities = are_label_probabilities(values)
         if probabilities and remedy is not None:
             warn_of_label_probabilities(who, remedy)
-        return cls(probabilities, who)
+        return cls(probabilities, who, floor)
 
     def __call__(self, values: Tensor) -> Tensor:
         """Return logits of shape (n, k).
@@ -142,7 +151,7 @@ class LabelConversion(NamedTuple):
                 f"numbers from {float(values.min()):.3g} to {float(values.max()):.3g} for later ones. Have "
                 "it return logits for all rows, or give its answers to fit as teacher_logits."
             )
-        return log_odds(values)
+        return log_odds(values, self.floor)
 
 
 def checked_label_logits(

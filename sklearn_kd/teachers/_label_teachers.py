@@ -28,6 +28,7 @@ from sklearn_kd.teachers._logit_checks import name_of, thawed
 from sklearn_kd.teachers._margins import gives_margins, say_that_margins_are_used
 from sklearn_kd.teachers._networks import ModuleTeacher, SkorchTeacher
 from sklearn_kd.teachers._registry import adapter_class, is_of_library, wrap_teacher
+from sklearn_kd.teachers._zeros import Floor, floor_of_all_rows
 
 _LEAVE_SIGMOID_OUT = "Have the network return logits: leave its sigmoid out"
 
@@ -99,6 +100,7 @@ class _ConvertsLabels:
     """Mixin for adapters whose answers are logits or probabilities of labels."""
 
     name: str
+    _floor: Any
     _own_classes: Callable[[], Any]
 
     def _conversion(self, values: Tensor, classes: np.ndarray) -> Any:
@@ -109,7 +111,7 @@ class _ConvertsLabels:
                 "which have no names here. Leave the classes out, and have it answer with a column for each "
                 "label, in the order of the columns of y."
             )
-        return LabelConversion.of(values, len(classes), self.name, self._remedy())
+        return LabelConversion.of(values, len(classes), self.name, self._remedy(), self._floor)
 
     def _remedy(self) -> str | None:
         """Return the advice in the warning about probabilities. None: do not warn."""
@@ -135,7 +137,8 @@ class LabelSkorchTeacher(_ConvertsLabels, SkorchTeacher):
         return _LEAVE_SIGMOID_OUT if has_sigmoid else None
 
     def _of_probabilities(self, probabilities: Any) -> Tensor:
-        return log_odds(_checked_probabilities(probabilities, np.shape(probabilities)[-1], self.name))
+        checked = _checked_probabilities(probabilities, np.shape(probabilities)[-1], self.name)
+        return log_odds(checked, self._floor)
 
 
 class LabelFunctionTeacher(_ConvertsLabels, FunctionTeacherAdapter):
@@ -171,8 +174,9 @@ class LabelClassifierTeacher(ClassifierTeacher):
             if not len(constant):
                 raise
             raise ValueError(
-                f"{self.name} cannot be fitted on D_train, in which label {constant[0]} of y is the same in "
-                "all rows. Leave such labels out of y, or give a teacher that takes them, such as a forest. "
+                f"{self.name} cannot be fitted on your training rows (D_train), in which label "
+                f"{constant[0]} of y is the same in all rows. Leave such labels out of y, or give "
+                "a teacher that takes them, such as a forest. "
                 f"Its error: {error}"
             ) from error
 
@@ -184,7 +188,7 @@ class LabelClassifierTeacher(ClassifierTeacher):
     def iter_logits(
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
-        yield label_logits_of(self.teacher, X, len(data), len(classes)).to(data.device)
+        yield label_logits_of(self.teacher, X, len(data), len(classes), self._floor).to(data.device)
 
 
 class FrozenLabelTeacher(FrozenTeacher):
@@ -197,7 +201,7 @@ class FrozenLabelTeacher(FrozenTeacher):
         self, X: Any, data: DistillationData, classes: np.ndarray, batch_size: int
     ) -> Iterator[Tensor]:
         check_predicts_labels(self.fitted, X, len(classes))
-        yield label_logits_of(self.fitted, X, len(data), len(classes)).to(data.device)
+        yield label_logits_of(self.fitted, X, len(data), len(classes), self._floor).to(data.device)
 
 
 _OF_LIBRARY: dict[type[TeacherAdapter], type[TeacherAdapter]] = {
@@ -209,7 +213,9 @@ _OF_LIBRARY: dict[type[TeacherAdapter], type[TeacherAdapter]] = {
 }
 
 
-def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> Tensor:
+def label_logits_of(
+    classifier: Any, X: Any, n_samples: int, n_labels: int, floor: Floor = floor_of_all_rows
+) -> Tensor:
     """Return a fitted classifier's log odds of each label, or its margins if it has no probabilities.
 
     Parameters
@@ -220,6 +226,8 @@ def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> T
     X : array-like
     n_samples, n_labels : int
         Number of rows of X, and k.
+    floor : callable
+        Replacement of probabilities of 0 and 1.
 
     Raises
     ------
@@ -229,7 +237,7 @@ def label_logits_of(classifier: Any, X: Any, n_samples: int, n_labels: int) -> T
     who, inner = name_of(classifier), thawed(classifier)
     require_scores(inner)
     if hasattr(inner, "predict_proba") or not gives_margins(inner):
-        return log_odds(label_probabilities_of(classifier, X, n_samples, n_labels))
+        return log_odds(label_probabilities_of(classifier, X, n_samples, n_labels), floor)
     margins = np.asarray(from_torch(classifier.decision_function(X), "decision_function"), dtype=np.float32)
     _check_shape(margins, n_samples, n_labels, who, "decision_function")
     say_that_margins_are_used(who)

@@ -11,15 +11,10 @@ import torch
 from sklearn.frozen import FrozenEstimator
 from torch import Tensor
 
-from sklearn_kd.inputs._large_arrays import parts, parts_of
+from sklearn_kd.inputs._large_arrays import parts
 from sklearn_kd.layers._outputs import SUM_TOLERANCE, tensors_in
 from sklearn_kd.teachers._transformed import TransformedTeacher
-
-# A probability of 0, whose logarithm is infinite, is replaced by half the smallest probability that the
-# teacher gives (the usual replacement of rounded zeros in compositional data), within these bounds. A 0 from
-# a forest of 100 trees means "less than one vote", 0.005; with a far smaller number, noise would dominate
-# its logits at high T.
-FLOOR_BOUNDS = (1e-7, 1e-2)
+from sklearn_kd.teachers._zeros import Floor, floor_of_all_rows
 
 # The share of rows whose sums may be further off, if their numbers lie between 0 and 1.
 _MOST_OFF = 0.05
@@ -215,27 +210,19 @@ def _looks_like(values: np.ndarray, row: int) -> str:
     return f"{spread}, as decision values or logits may have" if lowest < 0 else spread
 
 
-def log_probabilities(probabilities: np.ndarray) -> np.ndarray:
-    """Return logarithms, float32, with zeros replaced as described at ``FLOOR_BOUNDS``."""
+def log_probabilities(probabilities: np.ndarray, floor: Floor = floor_of_all_rows) -> np.ndarray:
+    """Return logarithms, float32, with zeros replaced by ``floor``."""
     given = torch.as_tensor(np.ascontiguousarray(probabilities))
-    floor = _floor(torch.stack([_smallest(part) for part in parts_of(given)] or [given.new_tensor(1)]))
+    floors = floor(given)
     logits = np.empty(given.shape, dtype=np.float32)
     for part in parts(len(given), given[:1].nbytes):
-        logits[part] = torch.maximum(given[part], floor).log().numpy()
+        logits[part] = torch.maximum(given[part], floors[part]).log().numpy()
     return logits
 
 
-def logarithms(probabilities: Tensor) -> Tensor:
+def logarithms(probabilities: Tensor, floor: Floor = floor_of_all_rows) -> Tensor:
     """Return a tensor's logarithms as :func:`log_probabilities` does, without waiting for the device."""
-    return torch.maximum(probabilities, _floor(_smallest(probabilities))).log()
-
-
-def _smallest(probabilities: Tensor) -> Tensor:
-    return torch.where(probabilities > 0, probabilities, torch.inf).amin()
-
-
-def _floor(smallest: Tensor) -> Tensor:
-    return (smallest.amin() / 2).clamp(*FLOOR_BOUNDS)
+    return torch.maximum(probabilities, floor(probabilities)).log()
 
 
 # --------------------------------------------------------------------------------------

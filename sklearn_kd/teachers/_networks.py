@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import math
 from collections.abc import Callable, Iterator
@@ -37,6 +38,7 @@ from sklearn_kd.teachers._logit_checks import (
 from sklearn_kd.teachers._registry import register_teacher
 from sklearn_kd.teachers._transformed import TransformedTeacher, TransformError
 from sklearn_kd.teachers._wrappers import without_parallel
+from sklearn_kd.teachers._zeros import floor_of_all_rows
 
 LEAVE_SOFTMAX_OUT = "Have the network return logits: leave its softmax out"
 _FAILURES = (RuntimeError, ValueError, TypeError, IndexError, KeyError, AttributeError)
@@ -215,6 +217,7 @@ class ModuleTeacher(BatchTeacherAdapter):
             classes=classes,
             who=self.name,
             remedy=LEAVE_SOFTMAX_OUT,
+            floor=self._floor,
         )
 
 
@@ -255,6 +258,7 @@ class SkorchTeacher(BatchTeacherAdapter):
             classes=classes,
             who=self.name,
             remedy=LEAVE_SOFTMAX_OUT if isinstance(criterion, nn.CrossEntropyLoss) else None,
+            floor=self._floor,
         )
 
     def _threads(self, x: Any) -> threads_for:
@@ -280,7 +284,7 @@ class SkorchTeacher(BatchTeacherAdapter):
         return self._of_probabilities(probabilities)
 
     def _of_probabilities(self, probabilities: Any) -> Tensor | np.ndarray:
-        return log_probabilities(checked_probabilities(probabilities, self.name))
+        return log_probabilities(checked_probabilities(probabilities, self.name), self._floor)
 
     def _output_or_probabilities(self, X: Any) -> tuple[Any, Any]:
         """Return (output of the module, None) or (None, probabilities)."""
@@ -306,4 +310,6 @@ class SkorchTeacher(BatchTeacherAdapter):
             yield from super().iter_logits(X, data, classes, batch_size)
             return
         # skorch makes its own batches; asked at once, the zeros of all rows share one floor.
-        yield from map(self.on(data.device, classes), data.iter_batches(len(data)))
+        whole = copy.copy(self)
+        whole._stated_floor = self._stated_floor or floor_of_all_rows
+        yield from map(whole.on(data.device, classes), data.iter_batches(len(data)))

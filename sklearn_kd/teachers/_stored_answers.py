@@ -147,6 +147,7 @@ class StoredAnswersAdapter(EitherWayAdapter):
         self._inner: TeacherAdapter = wrap_teacher(
             own.teacher, self.teacher_classes, "teacher of StoredAnswers"
         )
+        self._inner.ask_about_some_rows()
         if own.dtype not in _DTYPES:
             raise ValueError(f"StoredAnswers: dtype={own.dtype!r} must be one of {list(_DTYPES)}.")
         if own.top is not None and (isinstance(own.top, bool) or not isinstance(own.top, (int, np.integer))):
@@ -241,10 +242,7 @@ class _Asked:
     def __call__(self, keys: np.ndarray, ask: Callable[[np.ndarray], Tensor]) -> Tensor:
         """Return the answers for rows with these keys; call ``ask`` with the places of those without."""
         found, is_there, parts = self.store.find(keys)
-        for part in self._unknown.intersection(parts.tolist()):
-            some = np.flatnonzero(parts == part)[:_N_PROBED]
-            self._recognise(part, found[some], ask(np.flatnonzero(is_there)[some]))
-            self._unknown.remove(part)
+        self._recognise(found, parts, lambda some: ask(np.flatnonzero(is_there)[some]))
         missing, first_places = np.unique(keys[~is_there], return_index=True)
         logits = torch.empty(len(keys), self._codec.n_columns)
         logits[torch.from_numpy(is_there)] = self._codec.restored(found)
@@ -262,13 +260,22 @@ class _Asked:
             self.store.write_if_due()
         return logits
 
-    def _recognise(self, part: int, found: np.ndarray, fresh: Tensor) -> None:
-        if not self._codec.agree(found, fresh):
-            raise ValueError(
-                f"{self._who} does not answer like the teacher whose answers are in "
-                f"{self.store.path_of(part)}: it is another teacher, or it answers differently each time. "
-                "Give StoredAnswers another folder, or delete the file if that teacher was the wrong one."
-            )
+    def _recognise(self, found: np.ndarray, parts: np.ndarray, ask: Callable[[np.ndarray], Tensor]) -> None:
+        """Compare rows of each part that is not yet recognised with the answers of the teacher now."""
+        unknown = sorted(self._unknown.intersection(parts.tolist()))
+        if not unknown:
+            return
+        probed = [np.flatnonzero(parts == part)[:_N_PROBED] for part in unknown]
+        answers = ask(np.concatenate(probed)).split([len(some) for some in probed])
+        for part, some, fresh in zip(unknown, probed, answers, strict=True):
+            if not self._codec.agree(found[some], fresh):
+                raise ValueError(
+                    f"{self._who} does not answer like the teacher whose answers are in "
+                    f"{self.store.path_of(part)}: it is another teacher, or it answers differently each "
+                    "time. Give StoredAnswers another folder, or delete the file if that teacher was the "
+                    "wrong one."
+                )
+            self._unknown.remove(part)
 
 
 def _keys_of_tensors(x: Any) -> np.ndarray:

@@ -43,7 +43,7 @@ class TrainedObjectTeacher(TeacherAdapter):
     ) -> Iterator[Tensor]:
         if hasattr(self.teacher, "predict_proba"):
             probabilities, columns = self._probabilities(X, len(data), classes)
-            logits = log_probabilities(probabilities)
+            logits = log_probabilities(probabilities, self._floor)
         else:
             logits, known = margins_of(self.teacher, X, len(data), self._known(classes))
             columns = self._columns(logits, known, classes)
@@ -103,7 +103,7 @@ class TextPipelineTeacher(TeacherAdapter):
         columns = align_columns(
             len(names), own=own, stated=self.teacher_classes, classes=classes, who=self.name
         )
-        logits = log_probabilities(checked_probabilities(np.array(scores), self.name))
+        logits = log_probabilities(checked_probabilities(np.array(scores), self.name), self._floor)
         yield torch.as_tensor(logits[:, columns]).to(data.device)
 
     def _answers(self, X: Any) -> Any:
