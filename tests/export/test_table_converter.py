@@ -54,7 +54,7 @@ def fed(path, X):
 def words_and_file(make, tmp_path, categories="onehot", word="y"):
     """Return a fit on numbers and words with gaps, the rows, and its file."""
     X, y = table()
-    X = X[["size (m)", "word"]]
+    X = X[["size (m)", "word"]].copy()
     X.loc[3::8, "word"] = word
     prepared = TablePreprocessing(categories=categories)
     clf = make(meta="none", student_preprocessing=prepared, max_epochs=5).fit(X, y)
@@ -93,12 +93,13 @@ def test_objects_that_are_numbers(make, tmp_path):
     """Columns of True and False with gaps, in each type of pandas that holds them, and other numbers."""
     X, _ = table()
     y = np.where(X["old"], "yes", "no")
-    gaps = np.arange(len(X)) % 11 == 0
-    old = X["old"].astype(object).mask(gaps, np.nan)
-    exact = pd.Series([None if out else Decimal(int(v)) for v, out in zip(X["old"], gaps, strict=True)])
+    values = [None if k % 11 == 0 else bool(value) for k, value in enumerate(X["old"])]
+    old = pd.Series([np.nan if value is None else value for value in values], dtype=object)
+    exact = pd.Series([value if value is None else Decimal(int(value)) for value in values], dtype=object)
     X = pd.DataFrame({
         "size (m)": X["size (m)"], "object": old, "boolean": old.astype("boolean"),
-        "category": old.astype("category"), "exact": exact, "none": old.where(~gaps, None),
+        "category": old.astype("category"), "exact": exact,
+        "none": pd.Series(values, dtype=object),
     })  # fmt: skip
     assert X["none"].dtype == X["exact"].dtype == X["object"].dtype == object
     clf = make(meta="none", student_preprocessing="auto", max_epochs=5).fit(X, y)
