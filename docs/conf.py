@@ -57,7 +57,7 @@ html_theme_options = {
     "show_toc_level": 2,
     "show_nav_level": 1,
     "footer_start": ["copyright"],
-    "footer_end": [],
+    "footer_end": ["version"],
 }
 # The address of the repository is known to who publishes the pages: it becomes a link in the bar at the top.
 if repository := os.environ.get("SKLEARN_KD_REPOSITORY"):

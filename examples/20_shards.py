@@ -61,7 +61,7 @@ class Shards(IterableDataset):
     def __iter__(self):
         rng = np.random.default_rng(self.epoch)
         for file in rng.permutation(self.files):
-            with np.load(file) as arrays:
+            with np.load(file, allow_pickle=False) as arrays:
                 X, y = arrays["X"], arrays["y"]
             self.largest = max(self.largest, X.nbytes)
             for i in rng.permutation(len(X)):

@@ -12,6 +12,7 @@ It writes ``rooms.svg`` and ``fit.svg`` beside itself.
 from __future__ import annotations
 
 import ast
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from html import escape
@@ -279,12 +280,13 @@ def _file_name(path: str) -> str:
 
 
 def _summary_of(step: Step) -> str:
-    """Return the first line of the docstring of a step's function."""
+    """Return the first line of the docstring of a step's function, as plain text."""
     tree = ast.parse((PACKAGE / step.file).read_text(encoding="utf-8"))
     function = next(
         node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == step.function
     )
-    return (ast.get_docstring(function) or "").splitlines()[0].replace("``", "")
+    summary = (ast.get_docstring(function) or "").splitlines()[0]
+    return re.sub(r":\w+:`~?([^`]+)`", r"\1", summary).replace("``", "")
 
 
 def pictures() -> dict[str, str]:

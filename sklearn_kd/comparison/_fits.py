@@ -145,7 +145,7 @@ def _learned(clf: Any) -> tuple[float, float]:
 def distilled_fits(
     methods: Sequence[Method], random_state: int, X: Any, y: np.ndarray, rows: tuple[np.ndarray, np.ndarray]
 ) -> list[MethodFit]:
-    """Make the fits: on D_train and D_val if the method holds D_val out, else on all rows.
+    """Make the fits: on D_train, with D_val as X_val, if the method holds D_val out, else on all rows.
 
     A method that searches is given all rows, and splits them in the same way. ``rows`` are the indices of
     D_train and D_val in X.

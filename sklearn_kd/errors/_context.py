@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from sklearn_kd.errors._columns_of_words import columns_of_words
 
 # Remedies for messages that state none, by a part of the message. These are for X, X_val and other rows:
 _WORDS = (
@@ -23,6 +26,10 @@ _REMEDIES_OF_ROWS = {
         "\nstudent_preprocessing='auto' of DistilledClassifier and DistilledRegressor fills in missing "
         "values for the student, and gives the teacher X as it is."
     ),
+    "contains infinity": (
+        " Replace infinite values by finite ones. Scale columns with values beyond 3e38, for example by "
+        "their logarithm."
+    ),
 }
 # X of one dimension, whose first entry is a string.
 _TEXTS = re.compile(r"Expected 2D array, got 1D array instead:\narray=\[(np\.str_\()?['\"]")
@@ -35,6 +42,10 @@ _WORDS_OF_TEACHERS = (
     "give a teacher that takes words, as HistGradientBoostingClassifier does in columns of the dtype "
     "'category'."
 )
+_OTHER_COLUMNS = (
+    "The teacher was fitted on other columns than X has. Give X the columns that it was fitted "
+    "on, or freeze a fitted Pipeline that selects them in front of the teacher."
+)
 _REMEDIES_OF_TEACHERS = {
     "could not convert string": _WORDS_OF_TEACHERS,
     "Cannot cast str": _WORDS_OF_TEACHERS,
@@ -45,6 +56,8 @@ _REMEDIES_OF_TEACHERS = {
         "\nThe teacher gets X as it is. Fill in missing values in a Pipeline with the teacher as its last "
         "step, or give a teacher that takes them, such as HistGradientBoostingClassifier."
     ),
+    "features as input": " " + _OTHER_COLUMNS,
+    "feature names should match": _OTHER_COLUMNS,
 }
 _REMEDIES_OF_WEIGHTS = {
     "sample_weight contains NaN": " Give 0 for rows to leave out.",
@@ -89,7 +102,7 @@ def own_code(who: str) -> Iterator[None]:
 
 
 @contextmanager
-def error_context(name: str) -> Iterator[None]:
+def error_context(name: str, rows: Any = None) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the argument's name, unless they contain it.
 
     The message itself is kept, since users know it; a remedy follows if it states none.
@@ -98,6 +111,8 @@ def error_context(name: str) -> Iterator[None]:
     ----------
     name : str
         Name of the argument.
+    rows : object, default=None
+        Value of the argument. If it is a DataFrame with words that are refused, the message names the column.
     """
     try:
         yield
@@ -108,6 +123,10 @@ def error_context(name: str) -> Iterator[None]:
         weights = _REMEDIES_OF_WEIGHTS_OF_X_VAL if name.endswith("_val") else _REMEDIES_OF_WEIGHTS
         remedies = _REMEDIES_OF_ROWS if name.startswith("X") else weights
         remedy = next((own for text, own in remedies.items() if text in str(error)), "")
+        if remedy == _WORDS:
+            remedy += columns_of_words(
+                rows, str(error), "HistGradientBoostingClassifier as the teacher needs"
+            )
         if named and not remedy:
             raise
         kind = TypeError if isinstance(error, TypeError) else ValueError
@@ -115,7 +134,7 @@ def error_context(name: str) -> Iterator[None]:
 
 
 @contextmanager
-def teacher_context(who: str) -> Iterator[None]:
+def teacher_context(who: str, rows: Any = None) -> Iterator[None]:
     """Prefix ValueErrors and TypeErrors raised inside with the teacher's name, unless they contain it.
 
     Errors of subclasses pass unchanged.
@@ -124,6 +143,9 @@ def teacher_context(who: str) -> Iterator[None]:
     ----------
     who : str
         What messages call the teacher.
+    rows : object, default=None
+        Rows that the teacher gets. If it is a DataFrame with words that are refused, the message names the
+        column.
     """
     try:
         yield
@@ -131,4 +153,6 @@ def teacher_context(who: str) -> Iterator[None]:
         if type(error) not in (ValueError, TypeError) or "teacher" in str(error):
             raise
         remedy = next((own for text, own in _REMEDIES_OF_TEACHERS.items() if text in str(error)), "")
+        if remedy == _WORDS_OF_TEACHERS:
+            remedy += columns_of_words(rows, str(error), "such a teacher needs")
         raise type(error)(f"{who}: {error}{remedy}") from error

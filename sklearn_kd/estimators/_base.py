@@ -316,7 +316,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
-        """Write the student to a file, in the format that the suffix names.
+        """Write the student alone to a file, in the format that the suffix names.
 
         ``.safetensors`` holds the weights: ``safetensors.torch.load_model(module, path)`` loads them into a
         fresh module of the same architecture; for a table, wrap the module in a
@@ -534,7 +534,7 @@ class ClassifierMethods(ClassifierMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return the accuracy; with several labels, the share of rows all right; for maps, the mIoU.
+        """Return the accuracy; with several labels, the share of rows with all right; for maps, the mIoU.
 
         The mIoU is the intersection over union over the known pixels of all images, averaged over the
         classes that occur in y or in the predictions.

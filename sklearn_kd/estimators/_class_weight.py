@@ -75,8 +75,8 @@ def _is_weight(value: Any) -> bool:
 
 
 def _meant(label: Any, labels: list) -> str:
-    """Suggest the nearest class, but not one of another type that is written the same."""
-    return did_you_mean(label, [known for known in labels if type(known) is type(label)])
+    """Suggest the nearest class to a string; a suggested number would be quoted, and so be another label."""
+    return did_you_mean(label, [k for k in labels if isinstance(k, str)]) if isinstance(label, str) else ""
 
 
 def _row_weights(

@@ -336,7 +336,7 @@ def has_not_fallen(losses: Sequence[float]) -> bool:
     """Return whether a loss fell over the epochs by less than a thousandth of its value."""
     if len(losses) < _FEW_EPOCHS:
         return False
-    least = _NO_FALL * abs(losses[0])  # a log likelihood may be negative
+    least = _NO_FALL * abs(losses[0])  # a negative log-likelihood may be below 0
     return means_of_fifths(losses)[-1] >= losses[0] - least
 
 

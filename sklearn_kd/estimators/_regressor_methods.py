@@ -70,7 +70,7 @@ class RegressorMethods(RegressorMixin):
 
     @ordinary_torch()
     def export_student(self, path: str | PathLike[str]) -> None:
-        """Write the student to a file, in the format that the suffix names.
+        """Write the student alone to a file, in the format that the suffix names.
 
         ``.onnx`` holds the whole network: input ``X``, float32 of shape (n_samples, ...) with any number of
         rows; output ``predictions``, float64 of shape (n_samples, n_outputs), or (n_samples, H, W) for maps,
@@ -167,7 +167,7 @@ class RegressorMethods(RegressorMixin):
     def score(
         self, X: ArrayLike | Dataset, y: ArrayLike | None = None, sample_weight: ArrayLike | None = None
     ) -> float:
-        """Return R²: with several targets, their mean; for maps, R² over all pixels.
+        """Return R²: with several targets, the mean of R² over them; for maps, R² over all pixels.
 
         Parameters
         ----------

@@ -139,7 +139,10 @@ def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
                 f"{mend}, and set {name}=None."
             )
     if getattr(estimator, "soft_validation", False):
-        raise ValueError("soft_validation=True with a stream. Add the rows of X_val to the stream instead.")
+        raise ValueError(
+            "soft_validation=True with a stream, to which no rows without labels can be added. Set "
+            "soft_validation=False."
+        )
     for name in ("shuffle", "sampler"):
         if name in estimator._routed("iterator_train"):
             raise ValueError(

@@ -66,8 +66,9 @@ def answer_rows(
     """Give each stage a teacher's answers to its D_train.
 
     A teacher that is fitted here is fitted anew on D_train of each stage that holds rows out. Fitted on
-    D_val's rows too, it would pass on what it has seen of D_val, and would seem to be right there. Any other
-    teacher is asked once, about D_train of the last stage, which includes the rows of the other stages.
+    D_val's rows too, it would pass on what it has seen of D_val, and would seem to be right there.
+    Otherwise a teacher is asked once, about D_train of the last stage, which includes the rows of the other
+    stages.
     """
     whole = stages[-1]
     seconds = 0.0

@@ -61,7 +61,7 @@ _OF_THE_LOCALE = (
 def export_student(
     model: Any, path: str | PathLike[str], X: ArrayLike | None = None, *, tolerance: float = 1e-5
 ) -> None:
-    """Write a fitted model to one file that predicts without this library, scikit-learn or torch.
+    """Write a whole pipeline to one file that predicts without this library, scikit-learn or torch.
 
     The file holds everything between the rows and the answer: the steps of a Pipeline, converted by
     skl2onnx, the standardisation, the student, and the softmax or, for a regressor, the conversion to the
@@ -129,9 +129,13 @@ def export_student(
     **Metadata**, with JSON values: ``classes``, or ``target_mean`` and ``target_scale``; ``columns``, null
     for an array; ``input_shape``, the shape of a sample of the student; ``versions``.
 
-    **Unlike** ``predict``, a graph refuses no values: NaN gives NaN, or what the steps make of it. A missing
-    string is the empty string. For float64 inputs, arithmetic is in float64 where ONNX Runtime's operators
-    support it, else in float32; the student's is in float32.
+    **Unlike** ``predict``, a graph refuses no values: NaN gives NaN, or what the steps make of it. In a
+    column of words that a :class:`TablePreprocessing` converts, ``""``, ``"nan"``, ``"NaN"``, ``"None"``,
+    ``"NaT"`` and ``"<NA>"`` are missing, except one that is a category; onnxruntime converts NaN, None,
+    ``pandas.NaT`` and ``pandas.NA`` to such strings. For other steps a missing string is the empty string.
+
+    For float64 inputs, arithmetic is in float64 where ONNX Runtime's operators support it, else in float32;
+    the student's is in float32.
 
     Examples
     --------

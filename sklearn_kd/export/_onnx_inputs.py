@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
+from numbers import Real
 from typing import Any
 
 import numpy as np
 
 from sklearn_kd.persistence._requirements import import_package
+from sklearn_kd.preprocessing._columns import is_missing
 
 INT64, FLOAT32, FLOAT64, BOOL = (f"{name}TensorType" for name in ("Int64", "Float", "Double", "Boolean"))
 _STRING = "StringTensorType"
@@ -151,7 +154,7 @@ def _input(name: str, values: np.ndarray, called: str) -> Input:
     if not len(values):
         raise ValueError(f"{called} of X has no rows. Give at least one, preferably 100 different ones.")
     if values.dtype == object:
-        values = _strings(values, called)
+        values = _of_objects(values, called)
     kind, size = values.dtype.kind, values.dtype.itemsize
     known = _FLOATS.get(size, _DOUBLES) if kind == "f" else _KINDS.get(kind)
     if known is None:
@@ -161,22 +164,23 @@ def _input(name: str, values: np.ndarray, called: str) -> Input:
     return Input(name, known[0], [None, *values.shape[1:]], values.astype(known[1]))
 
 
-def _strings(values: np.ndarray, called: str) -> np.ndarray:
-    """Convert objects to an array of strings, with "" for missing ones, or of booleans."""
-    missing = np.vectorize(_is_missing, otypes=[bool])(values)
+def _of_objects(values: np.ndarray, called: str) -> np.ndarray:
+    """Convert objects to strings with "" for missing ones, to booleans, or to float64 with NaN."""
+    missing = np.vectorize(is_missing, otypes=[bool])(values)
     kinds = {type(value) for value in values[~missing]}
     if kinds and all(issubclass(kind, str) for kind in kinds):
         return np.where(missing, "", values).astype(str)
     if kinds and kinds <= {bool, np.bool_} and not missing.any():
         return values.astype(bool)
+    if kinds and all(issubclass(kind, (Real, Decimal, np.bool_)) for kind in kinds):
+        return np.where(missing, np.nan, values).astype(np.float64)
     named = ", ".join(sorted(kind.__name__ for kind in kinds)) or "missing values"
+    remedy = "give a table of both as a DataFrame with a column of each"
+    if not kinds:
+        remedy = "give rows that have values, or leave the column out before fit"
+    elif called != "X":
+        remedy = "before fit, write all values of the column as strings or convert all to numbers"
     raise TypeError(
         f"{called} has dtype object and holds {named}. ONNX takes tensors of one type: give numbers of "
-        "one dtype, such as float64, or strings; give a table of both as a DataFrame."
+        f"one dtype, such as float64, or strings; {remedy}."
     )
-
-
-def _is_missing(value: Any) -> bool:
-    if value is None or type(value).__name__ in ("NAType", "NaTType"):
-        return True
-    return isinstance(value, (float, np.floating)) and value != value

@@ -11,8 +11,9 @@ from sklearn_kd.preprocessing._columns import CategoryColumn, NumberColumn
 from sklearn_kd.preprocessing._table import TablePreprocessing
 
 _PURPOSE = "Writing a whole model as ONNX"
-# Represents a missing string, for which ONNX has no value.
-MISSING = ""
+# ONNX has no value for a missing string. The empty string stands for it, and so does the text into which
+# onnxruntime converts NaN, None, pandas' NaT and NA.
+MISSING = ("", "nan", "NaN", "None", "NaT", "<NA>")
 
 
 def register_table() -> None:
@@ -64,13 +65,14 @@ def _of_categories(
     """Return the outputs for a column of categories."""
     n_known = len(column.categories)
     if is_string:
-        if MISSING in column.categories and column.has_missing:
+        if "" in column.categories and column.has_missing:
             raise ValueError(
                 f"column {column.name!r} has missing values and the empty string as a category, but in ONNX "
                 "the empty string means a missing one. Rename one of them before fit."
             )
         found = {str(category): code for code, category in enumerate(column.categories, start=1)}
-        found.setdefault(MISSING, n_known + 1)
+        for word in MISSING:
+            found.setdefault(word, n_known + 1)
         code = graph.add(
             "LabelEncoder", [name], domain="ai.onnx.ml", op_version=2, keys_strings=list(found),
             values_int64s=list(found.values()), default_int64=0,

@@ -23,12 +23,12 @@ _MOST_CANDIDATES = 10_000
 
 
 class Munge(BaseEstimator):
-    """Makes up rows of a table for the teacher to answer, with the algorithm MUNGE [1]_.
+    """Makes up rows of a table for the teacher to answer, with the algorithm MUNGE.
 
-    A made-up row starts as a row of D_train. Each of its columns is mixed, with probability ``p``, with that
-    of its nearest neighbour. A number is then drawn from a normal distribution around the neighbour's
-    number, whose standard deviation is the difference of the two divided by ``s``. A category becomes the
-    neighbour's.
+    In MUNGE [1]_ a made-up row starts as a row of D_train. Each of its columns is mixed, with probability
+    ``p``, with that of its nearest neighbour. A number is then drawn from a normal distribution
+    around the neighbour's number, whose standard deviation is the difference of the two divided by ``s``. A
+    category becomes the neighbour's.
 
     Use it as ``DistilledClassifier(synthesize=Munge(...))``; ``synthesize=1.0`` means ``Munge(1.0)``.
 

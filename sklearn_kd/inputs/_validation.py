@@ -282,7 +282,7 @@ def _checked_rows(
     if raw:
         X_rows = checked_raw_rows(estimator, X_given, "X", reset=True)
     else:
-        with error_context("X"):
+        with error_context("X", X_given):
             X_rows = _numeric_rows(estimator, X_given, reset=True)
     _require_targets(estimator, y)
     targets = task_type.check_targets(y, len(X_rows))
@@ -537,7 +537,7 @@ def validate_further_rows(
     if parts is not None:
         return check_row_shape(read_structure(X, name), parts, name, estimator)
     refuse_other_images(X, sample_shape, name, estimator)
-    with error_context(name):
+    with error_context(name, X):
         rows = _numeric_rows(estimator, from_torch(X, name), reset=False)
     check_sample_shape(rows, sample_shape, name, estimator)
     return rows

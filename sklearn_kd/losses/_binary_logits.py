@@ -93,7 +93,7 @@ class BinaryTrainingLoss:
         self.gradients = [self._shared(r)]
 
     def _shared(self, rows: Tensor) -> Tensor:
-        """Divide the derivatives of the rows by the number of labels, and average over the rows."""
+        """Return ``rows`` times the derivative of the mean over rows and labels, in the shape of ``rows``."""
         return share_of_rows(rows / rows.shape[-1], self._weight)
 
     def _by_number(self) -> list[Tensor]:

@@ -27,8 +27,9 @@ KIND = "sklearn_kd.estimator"
 FORMAT_VERSION = 2
 _READ_VERSIONS = ("1", "2")
 
-# Defaults at the time of format 1 that have changed since, for estimators and for an MLPStudent. A file holds
-# only the parameters that the estimator had in the version that wrote it.
+# Defaults at the time of format 1 that have changed since, for estimators and for an MLPStudent. A file lacks
+# parameters of the student that were not set, and those that the estimator did not have in the version that
+# wrote it.
 _FORMAT_1_DEFAULTS = {"standardize": False}
 _FORMAT_1_MLP_DEFAULTS = {"student__hidden": 32}
 

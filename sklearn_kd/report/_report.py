@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _NO_TEACHER = (
     "No row for the teacher: the estimator has not kept it. Fit with keep_teacher=True, or give the report "
-    "the fitted teacher or its answers to the test rows."
+    "teacher= (fitted), or its answers to the test rows as teacher_logits= or teacher_predictions=."
 )
 
 
@@ -75,8 +75,9 @@ def distillation_report(
         The same student trained without a teacher. "train": train it on ``X_train`` and ``y_train`` with the
         parameters and the ``random_state`` of ``estimator``, ``meta="none"``, and as many epochs as the
         distilled student. These include the epochs of a search if the student continued after it
-        (``retrain``); for a DistProClassifier they are the epochs of the retraining. None: leave the student
-        alone out. The verdict then does not say whether distillation helped.
+        (``retrain``); for a DistProClassifier they are the epochs of the retraining. A fitted estimator: use
+        it as the student alone. None: leave the student alone out. The verdict then does not say whether
+        distillation helped.
     X_train, y_train : array-like, default=None
         For ``student_alone="train"`` and ``peers="train"``: all labeled rows on which ``estimator`` was
         fitted.

@@ -296,7 +296,7 @@ def _write_error(path: Path, error: BaseException) -> None:
     try:
         _write(path, error)
         _read(path)
-    except Exception:  # an error may not be picklable, or not be unpicklable
+    except Exception:  # pickling an error may fail, and so may loading it again
         _write(path, RuntimeError(f"{type(error).__name__}: {error}"))
 
 

@@ -74,8 +74,8 @@ def build_student(
     if not makes_students(student):
         by_name = " sklearn_kd.networks.NETWORKS maps names to networks." if isinstance(student, str) else ""
         raise TypeError(
-            f"student={student!r} must be a torch.nn.Module, class or instance, or a function that "
-            f"returns one.{by_name}"
+            f"student={student!r} must be a torch.nn.Module, such as MLPStudent, as a class or an instance, "
+            f"or a function that returns one.{by_name}"
         )
     name = student_name(student)
     signature = student_signature(student)

@@ -200,8 +200,8 @@ def fit_scaling(chunks: Iterable[Tensor], stride: int, n_features: int) -> Stand
     outside the quartiles than twice the interquartile range, is centred at its median and scaled by that
     range. A column of mostly one value, such as 0, is centred there and scaled by the median distance of the
     other values: rare values stay of the order of 1, and 0 and 1 stay unchanged. A constant column, or one
-    varies only by rounding, is left out: factor 0. Rows with values that are not finite are ignored. Median
-    and quartiles are computed from some of the rows.
+    that varies only by rounding, is left out: factor 0. Rows with values that are not finite are ignored.
+    Median and quartiles are computed from some of the rows.
 
     Parameters
     ----------

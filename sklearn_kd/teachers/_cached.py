@@ -44,7 +44,7 @@ def fit_teacher(
     """Train a teacher on D_train, with X and y as the user gave them; leave a trained one as it is."""
     with teacher.drawing_from(seed, device):
         began = time.perf_counter()
-        with teacher_context(teacher.name):
+        with teacher_context(teacher.name, X):
             teacher.fit(X, y, sample_weight=weight, rng=check_random_state(seed))
         teacher.seconds = time.perf_counter() - began
 
@@ -88,7 +88,7 @@ def ask_teacher(
     WrongAnswerError
         If a row has NaN or +inf.
     """
-    with teacher.drawing_from(seed, data.device), teacher_context(who):
+    with teacher.drawing_from(seed, data.device), teacher_context(who, X):
         if further and not teacher.takes_batches():
             logits = _ask_in_parts(teacher, X, data, output_labels, further)
         else:

@@ -47,7 +47,7 @@ class FrozenTeacher(TeacherAdapter):
         if not is_fitted(self.teacher, otherwise=True):
             raise ValueError(
                 f"teacher={self.fitted!r} is frozen but not fitted. Fit it before freezing, or "
-                "give it unfrozen to have it fitted on D_train."
+                "give it unfrozen to have it fitted on your training rows (D_train)."
             )
         require_scores(self.teacher)
         self._check_classes()
@@ -107,8 +107,8 @@ class ClassifierTeacher(TeacherAdapter):
             except NotFittedError as error:
                 raise ValueError(
                     f"{name_of(teacher)} has a part that must come fitted ({error}), but an unfitted clone "
-                    "of it is fitted here on D_train. Wrap such parts in sklearn.frozen.FrozenEstimator, or "
-                    "give FrozenEstimator(fitted teacher)."
+                    "of it is fitted here on your training rows (D_train). Wrap such parts in "
+                    "sklearn.frozen.FrozenEstimator, or give FrozenEstimator(fitted teacher)."
                 ) from error
 
     def iter_logits(
@@ -151,8 +151,8 @@ def warn_if_fitted(teacher: Any) -> None:
     """Warn if a teacher is already fitted, since a clone of it will be fitted anew."""
     if is_fitted(teacher, otherwise=False):
         warnings.warn(
-            "teacher is already fitted, but a clone of it will be fitted anew on D_train. Wrap "
-            "it in sklearn.frozen.FrozenEstimator to use it as it is.",
+            "teacher is already fitted, but a clone of it will be fitted anew on your training rows "
+            "(D_train). Wrap it in sklearn.frozen.FrozenEstimator to use it as it is.",
             UserWarning,
             stacklevel=3,
         )

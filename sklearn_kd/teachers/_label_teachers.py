@@ -174,8 +174,9 @@ class LabelClassifierTeacher(ClassifierTeacher):
             if not len(constant):
                 raise
             raise ValueError(
-                f"{self.name} cannot be fitted on D_train, in which label {constant[0]} of y is the same in "
-                "all rows. Leave such labels out of y, or give a teacher that takes them, such as a forest. "
+                f"{self.name} cannot be fitted on your training rows (D_train), in which label "
+                f"{constant[0]} of y is the same in all rows. Leave such labels out of y, or give "
+                "a teacher that takes them, such as a forest. "
                 f"Its error: {error}"
             ) from error
 

@@ -317,7 +317,7 @@ def advice_for(teacher: Any, name: str = "teacher", wanted: str = "a classifier"
     if hasattr(teacher, "fit") and not hasattr(teacher, "get_params"):
         return (
             f" {type(teacher).__name__} has a fit but no get_params, so no clone of it can be fitted on "
-            "D_train. If it is trained, give FrozenEstimator(it), or a function that asks it; else derive "
-            "its class from sklearn.base.BaseEstimator."
+            "your training rows (D_train). If it is trained, give FrozenEstimator(it), or a function that "
+            "asks it; else derive its class from sklearn.base.BaseEstimator."
         )
     return ""

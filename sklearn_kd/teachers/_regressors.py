@@ -65,10 +65,10 @@ class RegressorTeacher(TeacherAdapter):
         weighted = WeightedFit(teacher, sample_weight)
         if sample_weight is not None and np.ptp(sample_weight) > 0 and not weighted.reaches_any:
             warnings.warn(
-                f"sample_weight does not reach {name_of(teacher)}, which is fitted on D_train without "
-                "weights; rows of weight 0 are still left out. Give a regressor whose fit takes "
-                "sample_weight (in a Pipeline the last step), or fit the teacher with its weights and give "
-                "FrozenEstimator(fitted).",
+                f"sample_weight does not reach {name_of(teacher)}, which is fitted on your training "
+                "rows (D_train) without weights; rows of weight 0 are still left out. Give a regressor "
+                "whose fit takes sample_weight (in a Pipeline the last step), or fit the teacher with its "
+                "weights and give FrozenEstimator(fitted).",
                 UserWarning,
                 stacklevel=2,
             )
@@ -439,7 +439,7 @@ def _wrapped(teacher: Any, task: Regression, name: str) -> NumbersTeacher:
         if not is_fitted(content, otherwise=True):
             raise ValueError(
                 f"{name}={teacher!r} is frozen but not fitted. Fit it before freezing, or give it unfrozen "
-                "to have it fitted on D_train."
+                "to have it fitted on your training rows (D_train)."
             )
         return NumbersTeacher(_Given(teacher), _predicted, task, by_batch=False)
     if adapter is not None and adapter.gives_numbers:

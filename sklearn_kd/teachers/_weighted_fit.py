@@ -205,10 +205,10 @@ def _missed_message(missed: list[str], kind: str, reason: str) -> str:
     names = ", ".join(dict.fromkeys(missed))
     whole = "It is" if missed == [kind] else f"Within {kind} these are"
     return (
-        f"sample_weight does not reach the teacher's {names}{reason}. {whole} fitted on D_train without "
-        "weights; rows of weight 0 are still left out. Give classifiers whose fit takes sample_weight "
-        "(in a Pipeline the last step), let a classifier of your own pass it on by metadata routing, or fit "
-        "the teacher with its weights and give FrozenEstimator(fitted)."
+        f"sample_weight does not reach the teacher's {names}{reason}. {whole} fitted on your training "
+        "rows (D_train) without weights; rows of weight 0 are still left out. Give classifiers whose "
+        "fit takes sample_weight (in a Pipeline the last step), let a classifier of your own pass it on by "
+        "metadata routing, or fit the teacher with its weights and give FrozenEstimator(fitted)."
     )
 
 

@@ -74,7 +74,7 @@ def are_finite(losses: Tensor, gradients: list[Tensor]) -> Tensor:
 
 
 def with_hypergradient(outcome: Any, known: Any, directionless: Any) -> Any:
-    """Return an iteration's outcome from its step's, and from whether its hypergradient is known."""
+    """Return the outcome of an iteration from that of its step; ``known``: the hypergradient is finite."""
     if not isinstance(known, torch.Tensor):
         return outcome if known else NO_DIRECTION if directionless else NO_HYPERGRADIENT
     unknown = torch.where(torch.as_tensor(directionless), NO_DIRECTION, NO_HYPERGRADIENT)

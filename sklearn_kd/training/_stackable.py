@@ -190,7 +190,7 @@ def _batches(net: TrainingNet, data: Any) -> tuple[Any, ...]:
 
 
 def _needs_teacher(net: TrainingNet) -> bool:
-    """Return whether the loss may use the teacher, that is, may differ from that of the labels alone."""
+    """Return whether the loss at lambda1 = 1 may use the teacher: only "kd" is known not to."""
     return type(getattr(net.objective, "loss", None)) not in (LogitDistillation, MultilabelDistillation)
 
 

@@ -521,6 +521,11 @@ REFUSED = {
     "a student without weights": lambda X, y: ({"student": nn.AdaptiveAvgPool1d(10)}, {}),
     "a student that fails": lambda X, y: (returning(lambda z, training: z.logits), {}),
     "a student with a tensor that stays on its device": lambda X, y: ({"student": WithMask(64, 10)}, {}),
+    "a student that is no network": lambda X, y: ({"student": GaussianNB()}, {}),
+    "a frozen teacher of other columns": lambda X, y: (
+        {"teacher": FrozenEstimator(GaussianNB().fit(X[:, 1:], y))},
+        {"teacher_logits": None},
+    ),
     "a function that returns no student": lambda X, y: ({"student": lambda: 3}, {}),
     "missing arguments of a student": lambda X, y: ({"student": nn.Bilinear}, {}),
     "an unknown parameter": lambda X, y: ({"hidden": 3}, {}),

@@ -116,6 +116,11 @@ def test_an_arrow_is_not_shown_where_a_way_leads_through_others():
     assert draw_rooms.shown_arrows(graph) == [("top", "middle"), ("middle", "bottom")]
 
 
+def test_the_pictures_show_no_markup():
+    for svg in draw_rooms.pictures().values():
+        assert not re.search(r":\w+:`|``", svg)
+
+
 def test_arrows_lead_downwards_in_the_picture():
     for drawn in re.findall(r'class="arrow" d="M[\d.]+ ([\d.]+) (.+?)"', draw_rooms.pictures()["rooms.svg"]):
         first, rest = drawn

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+import sklearn_kd
 from helpers.pages import GUIDE, README, ROOT, rows_of
 from sklearn_kd.losses import LOSSES, TERMS
 
@@ -73,3 +74,22 @@ def test_the_links_of_readme_lead_somewhere():
     for link in links:
         path, _, anchor = link.partition("#")
         assert (ROOT / path).exists() if path else anchor in anchors, link
+
+
+def public_summaries():
+    """The first paragraph of the docstring of each public class and function."""
+    for name in sorted(
+        page.stem for page in (ROOT / "sklearn_kd").iterdir() if (page / "__init__.py").exists()
+    ):
+        package = importlib.import_module(f"sklearn_kd.{name}")
+        for public in getattr(package, "__all__", ()):
+            yield f"{name}.{public}", (getattr(package, public).__doc__ or "").split("\n\n")[0]
+    for public in sklearn_kd.__all__:
+        yield public, (getattr(sklearn_kd, public).__doc__ or "").split("\n\n")[0]
+
+
+def test_no_citation_in_a_first_line():
+    """The tables of the reference show first lines, where a citation is a link with a name like [R13a8-1]."""
+    found = {name: summary for name, summary in public_summaries() if re.search(r"\]_", summary)}
+    assert not found
+    assert len(dict(public_summaries())) > 50

@@ -1,11 +1,16 @@
 """Messages of scikit-learn and NumPy name the argument and a remedy."""
 
+import re
+
 import numpy as np
 import pytest
+from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression
 from sklearn.utils import check_array
 
+from sklearn_kd import DistilledClassifier, MLPStudent
+from sklearn_kd.errors._columns_of_words import columns_of_words
 from sklearn_kd.errors._context import error_context, own_code, teacher_context
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.networks import NETWORKS
@@ -103,3 +108,49 @@ def test_errors_that_cannot_be_made_again_pass(raised):
 def test_of_equally_close_names_the_one_that_begins_alike_is_meant():
     assert did_you_mean("resnet2o", NETWORKS) == " Did you mean 'resnet20'?"
     assert did_you_mean("resnet2o", ["resnet32", "resnet20"]) == " Did you mean 'resnet20'?"
+
+
+def frame(**kinds):
+    pd = pytest.importorskip("pandas", reason="needs pandas")
+    X = pd.DataFrame({"n": range(40), "plan": ["a", "b"] * 20, "city": ["Lima", "Rome"] * 20})
+    return X.astype(kinds)
+
+
+@pytest.mark.parametrize("kind", ["str", object, "category"])
+def test_a_column_of_words_is_named(kind):
+    X = frame(plan="category", city=kind)
+    with pytest.raises(ValueError, match="The teacher gets") as caught, teacher_context("teacher Tree", X):
+        raise ValueError("could not convert string to float: 'Lima'")
+    remedy = " such a teacher needs X = X.astype({'city': 'category'})."
+    assert str(caught.value).endswith(
+        "Column 'city' holds words" + ("." if kind == "category" else ";" + remedy)
+    )
+    # Some messages do not quote the word. The first column that is not of categories is named then.
+    with (
+        pytest.raises(ValueError, match=r"Column 'plan' holds words; .*'plan': 'category'"),
+        error_context("X", frame()),
+    ):
+        raise ValueError("Cannot cast object dtype to float32")
+
+
+def test_the_remedy_for_words_works():
+    y = [0, 1] * 20
+    clf = DistilledClassifier(
+        HistGradientBoostingClassifier(categorical_features="from_dtype"), MLPStudent,
+        meta="fixed", max_epochs=5, device="cpu",
+    )  # fmt: skip
+    X = frame()
+    with pytest.raises(ValueError, match=r"^X: .*student_preprocessing='auto'.* Column 'plan' holds words"):
+        clf.fit(X, y)
+    clf.set_params(student_preprocessing="auto")
+    with pytest.raises(ValueError, match=r"^teacher Hist") as caught:
+        clf.fit(X, y)
+    (remedy,) = re.findall(r"X = (X\.astype\(.*\))\.$", str(caught.value))
+    clf.fit(eval(remedy, {"X": X}), y)
+
+
+def test_no_column_is_named_where_none_is_known():
+    pl = pytest.importorskip("polars", reason="needs polars")
+    error = "could not convert string to float: 'Lima'"
+    assert columns_of_words([["Lima"]], error, "") == columns_of_words(frame()[["n"]], error, "") == ""
+    assert columns_of_words(pl.DataFrame({"city": ["Lima"]}), error, "") == " Column 'city' holds words."

@@ -205,7 +205,7 @@ def test_a_fit_that_was_ended_goes_on_with_the_next_pass(network, tmp_path):
         ({"synthesize": 1.0}, {}, "synthesize=1.0 with a stream"),
         ({"student_preprocessing": "auto"}, {}, "student_preprocessing='auto' with a stream"),
         ({"teacher_logits_dir": "."}, {}, "teacher_logits_dir='.' with a stream.*StoredAnswers"),
-        ({"soft_validation": True}, {}, "soft_validation=True with a stream"),
+        ({"soft_validation": True}, {}, "soft_validation=True with a stream.*Set soft_validation=False"),
         ({"iterator_train__shuffle": True}, {}, "iterator_train__shuffle with a stream"),
         ({"iterator_train__num_workers": 2}, {}, "worker 0 and worker 1 the same first rows"),
     ],

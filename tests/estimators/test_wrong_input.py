@@ -93,6 +93,7 @@ pytestmark = pytest.mark.usefixtures("no_training")
             ValueError,
             r"class_weight has '4', which is not a class of y\. The",
         ),
+        ({"class_weight": {11: 1.0}}, ValueError, r"class_weight has 11, which is not a class of y\. The"),
         ({"class_weight": {3: -1.0}}, ValueError, r"class_weight\[3\]=-1.0 must be a finite number"),
         ({"class_weight": {3: "2"}}, ValueError, r"class_weight\[3\]='2' must be a finite number"),
         ({"class_weight": dict.fromkeys(range(9), 0)}, ValueError, "y has 1 class .* of positive weight"),

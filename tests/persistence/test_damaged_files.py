@@ -350,7 +350,7 @@ def json_tensor(value):
 @pytest.mark.parametrize(
     ("name", "tensor", "message"),
     [
-        ("history", json_tensor({"a": 1}), "a history that is no list of epochs"),
+        ("history", json_tensor({"a": 1}), "a history that is not a list of epochs"),
         ("history", json_tensor([1]), "a history that is not a list of epochs"),
         ("history", json_tensor({"epochs": {"layouts": [["epoch"]], "others": {}}}), "not a list of epochs"),
         ("history", json_tensor({"epochs": 3, "batches": 3}), "not a list of epochs"),

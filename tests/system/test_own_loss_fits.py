@@ -420,9 +420,7 @@ def test_an_estimator_loaded_without_its_loss_can_be_saved_again(teacher_logits,
     again = DistilledClassifier.load(tmp_path / "second.safetensors")
     assert_equal_tables(again.metaparameter_path_, clf.metaparameter_path_)
     np.testing.assert_array_equal(again.predict_proba(X), clf.predict_proba(X))
-    with pytest.warns(
-        UserWarning, match=r"does not hold \['loss'\]; fit uses loss='kd'\. Give load, or set_"
-    ):
+    with pytest.warns(UserWarning, match=r"does not hold \['loss'\]; fit uses loss='kd'\. Give load or set_"):
         again.fit(X, y, teacher_logits=teacher_logits)
     with warnings.catch_warnings(record=True) as caught:
         again.fit(X, y, teacher_logits=teacher_logits)  # by now it has its own loss, "kd"

@@ -516,7 +516,7 @@ def test_new_processes_end_as_those_that_were_launched_whatever_ends_them(two, t
     with pytest.raises(RuntimeError, match="parallel=2: one of the processes was killed"):
         clf.fit(X, y)
     assert not hasattr(clf, "net_")
-    with pytest.raises(ValueError, match="written by 2 processes training together, and now there is 1"):
+    with pytest.raises(ValueError, match="written by 2 processes training together, but now there is 1"):
         clone(clf).set_params(parallel=None, random_state=np.random.RandomState(5)).fit(X, y)
     assert clf.set_params(verbose=1).fit(X, y) is clf
     assert "retraining 4/4" in capsys.readouterr().out

@@ -96,7 +96,7 @@ def test_split_is_a_shuffle_of_all_rows_and_keeps_groups_whole():
         (["a", "b", "c"], "y has words, such as 'a'"),
         (np.array(["1", 2, 3], dtype=object), "y has words"),
         (np.array(["2020-01-01"] * 3, dtype="datetime64[D]"), "y does not hold numbers: it is of dtype"),
-        (np.array([None, 1, 2], dtype=object), "y contains NaN|y is not of numbers"),
+        (np.array([None, 1, 2], dtype=object), "y contains NaN|y does not hold numbers"),
         (np.empty((3, 0)), r"y has shape \(3, 0\)"),
         (np.zeros((3, 2, 2)), r"y has shape \(3, 2, 2\)"),
         ([[1, 2], [3], [4]], "y has rows of differing lengths"),
