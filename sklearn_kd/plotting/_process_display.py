@@ -13,6 +13,7 @@ from sklearn_kd.style._style import checked_axes, ink, pyplot, series_look, show
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.lines import Line2D
     from typing_extensions import Self
 
     from sklearn_kd.estimators._distpro import DistProClassifier
@@ -30,8 +31,9 @@ class ProcessDisplay:
 
     Metaparameters that were learned too, such as lambda1 and T, have a panel each behind these.
 
-    Colours and markers are the student's stages, line styles the transforms (Deng et al., Fig. 6). Make a
-    display with :meth:`from_estimator` or :meth:`from_process`.
+    Colours and markers are the student's stages, line styles the transforms (Deng et al., Fig. 6). The legend
+    in the panel of the last teacher stage names the lines of all panels. Make a display with
+    :meth:`from_estimator` or :meth:`from_process`.
 
     Parameters
     ----------
@@ -153,7 +155,12 @@ class ProcessDisplay:
             self.lines_ += ax.plot(np.arange(len(weight)), weight, **(style | line_kw))
             ax.set_title(f"teacher: {shown_name(pathway.teacher_layer, keep='end')}")
         self.axes_[0].set_ylabel("weight of the pathway")
-        self.axes_[len(stages) - 1].legend(fontsize="small", title="student")
+        # Some pathways lead to one teacher stage only: one legend names the lines of all panels.
+        named: dict[str, Line2D] = {}
+        for line in self.lines_:
+            named.setdefault(str(line.get_label()), line)
+        last = self.axes_[len(stages) - 1]
+        last.legend([*named.values()], [*named], fontsize="small", title="student")
         for ax, (title, values) in zip(self.axes_[len(stages) :], further.items(), strict=True):
             _draw_columns(ax, values, line_kw)
             ax.set_title(title)

@@ -192,3 +192,14 @@ def test_layers_of_any_name_are_in_the_picture():
     ax = ProcessDisplay.from_process(DistillationProcess(np.ones((3, 1)), pathways)).axes_[0]
     assert [text.get_text() for text in ax.get_legend().get_texts()] == [" _blocks.0, conv1"]
     assert ax.get_title() == "teacher: …ock4.denselayer16.conv2"
+
+
+def test_one_legend_names_the_lines_of_all_panels():
+    """Each student layer is connected with another teacher layer."""
+    pathways = [Pathway(f"t{stage}", f"s{stage}", "conv1", stage, stage, 4, 4) for stage in range(3)]
+    display = ProcessDisplay.from_process(DistillationProcess(np.ones((3, 3)), pathways))
+    legend = display.axes_[2].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["s0, conv1", "s1, conv1", "s2, conv1"]
+    shown = [line.get_color() for line in legend.get_lines()]
+    assert shown == [line.get_color() for line in display.lines_] and len(set(shown)) == 3
+    assert display.axes_[0].get_legend() is None

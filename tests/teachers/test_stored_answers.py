@@ -18,6 +18,7 @@ from sklearn_kd import DistilledClassifier, DistilledRegressor, MLPStudent, Stre
 from sklearn_kd.teachers import FunctionTeacher, StoredAnswers, _answer_store
 from sklearn_kd.teachers._answer_store import AnswerStore, _digest_of, row_keys
 from sklearn_kd.teachers._compressed_logits import LogitCodec
+from sklearn_kd.teachers._registry import wrap_teacher
 from sklearn_kd.teachers._stored_answers import _Asked, _numbers_of
 
 N = 400
@@ -265,6 +266,24 @@ def test_each_part_is_recognised_by_itself(forest, tmp_path):
     for teacher in (forest, other):
         with pytest.raises(ValueError, match="does not answer like the teacher whose"):
             fitted(StoredAnswers(FrozenEstimator(teacher), tmp_path))
+
+
+def test_all_parts_are_recognised_by_one_question(forest, tmp_path):
+    for start in (0, 100, 200):
+        fitted(
+            StoredAnswers(FrozenEstimator(forest), tmp_path), X[start : start + 100], y[start : start + 100]
+        )
+    assert len(parts_of(tmp_path)) == 3
+    asked = []
+
+    def answers(places):
+        asked.append(places)
+        return torch.tensor(forest.decision_function(X[places]), dtype=torch.float32)
+
+    adapter = wrap_teacher(StoredAnswers(FrozenEstimator(forest), tmp_path), None)
+    adapter._opened(np.arange(10))(row_keys(_numbers_of(X[:300])), answers)
+    assert [len(places) for places in asked] == [3 * 4]
+    assert sorted({place // 100 for place in asked[0].tolist()}) == [0, 1, 2]
 
 
 @pytest.mark.gpu

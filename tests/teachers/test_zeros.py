@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.datasets import load_iris
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.frozen import FrozenEstimator
+from skorch import NeuralNetClassifier
 from torch import nn
 from torch.utils.data import IterableDataset
 
@@ -112,6 +113,10 @@ class Softmax(nn.Module):
 
     classes_ = CLASSES
 
+    def __init__(self):
+        super().__init__()
+        self.unused = nn.Parameter(torch.zeros(1))  # an optimizer needs one
+
     def forward(self, x):
         return torch.from_numpy(proba(x.numpy())).float()
 
@@ -144,6 +149,22 @@ def test_all_rows_at_once_share_one_replacement():
     floor = np.clip(p[p > 0].min() / 2, 1e-7, 1e-2)
     assert floor < 0.005
     np.testing.assert_allclose(logits, np.log(np.maximum(p, floor)), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("declared", [True, False], ids=["predict_proba", "module"])
+def test_a_net_of_skorch_is_asked_by_batch_or_about_all_rows(declared):
+    net = NeuralNetClassifier(
+        Softmax, predict_nonlinearity=None if declared else "auto", train_split=None, verbose=0
+    ).initialize()
+    net.history.new_epoch()  # as after a fit
+    net.classes_inferred_ = CLASSES
+    adapter, p = wrap_teacher(net, None), proba(X)
+    batch, device = torch.from_numpy(X[:40]), torch.device("cpu")
+    by_row = adapter.on(device, CLASSES)(batch)
+    np.testing.assert_allclose(by_row, expected(p[:40]), rtol=1e-5, atol=1e-6)
+    whole = torch.cat([*adapter.iter_logits(None, DistillationData(torch.from_numpy(X)), CLASSES, 1024)])
+    np.testing.assert_allclose(whole, log_probabilities(p), rtol=1e-5, atol=1e-6)
+    assert (whole[:40] - by_row).abs().max() > 0.1
 
 
 def test_several_labels_are_answered_row_by_row():
