@@ -1,7 +1,7 @@
 """Draw the pictures of the guide that displays of the library make.
 
 - ``report``: a report on handwritten digits, by ``ReportDisplay``. The teacher has seen 700 labels. The
-  student has 100 of its own and 597 rows without labels, as in ``examples/01_quickstart.py``. Times depend on
+  student has 100 of its own and 597 unlabeled rows, as in ``examples/01_quickstart.py``. Times depend on
   the machine, so they are left out.
 - ``comparison``: the log loss of six methods on digits, by ``ComparisonDisplay``, from the record
   ``examples/evidence/compare_six.json``.

@@ -1,7 +1,7 @@
 """Quickstart: a forest that has seen many labels teaches a small network that has few
 =====================================================================================
 
-You have a strong classifier that was fitted to many labelled rows. You need one that is small and answers at
+You have a strong classifier that was fitted to many labeled rows. You need one that is small and answers at
 once. You have few labels, and many rows without any. The student learns from your labels, and from the
 teacher's answers for all of your rows.
 """
@@ -25,7 +25,7 @@ from sklearn_kd import DistilledClassifier, MLPStudent
 # Teacher, student and what to compare them with
 # ----------------------------------------------
 #
-# The teacher, a forest of 300 trees, is fitted on 700 labelled digits. The student gets 100 other labelled
+# The teacher, a forest of 300 trees, is fitted on 700 labeled digits. The student gets 100 other labeled
 # digits and 597 without labels. The last 400 digits are for the test.
 #
 # ``FrozenEstimator`` keeps the teacher as it was fitted. ``X_unlabeled`` are the rows that only the teacher

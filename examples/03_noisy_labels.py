@@ -1,7 +1,7 @@
 """Noisy labels: the learned metaparameters rely on the teacher
 ============================================================
 
-Many rows were labelled cheaply, and 40 % of the labels are wrong. You have a teacher, trained earlier on
+Many rows were labeled cheaply, and 40 % of the labels are wrong. You have a teacher, trained earlier on
 other rows, and a few rows with reliable labels. How far should the student trust the labels?
 
 Two metaparameters decide: ``lambda1``, the weight of the labels, and T, the temperature of the teacher's

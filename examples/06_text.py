@@ -1,7 +1,7 @@
 """Text: a linear model of many words teaches a small network of few words
 =======================================================================
 
-A linear model on tf-idf of words and pairs of words is hard to beat if it has many labelled texts. It is also
+A linear model on tf-idf of words and pairs of words is hard to beat if it has many labeled texts. It is also
 large: one weight for each pair of words and each class. Here it teaches a network that knows 1,000 words and
 has few labels, but many texts without any.
 

@@ -1,7 +1,7 @@
 """Imbalanced labels: a teacher that has seen the rare classes
 ===========================================================
 
-You have 161 labelled digits: 50 of the most frequent class, 2 of the rarest. A student trained on them often
+You have 161 labeled digits: 50 of the most frequent class, 2 of the rarest. A student trained on them often
 misses the rare classes. Two remedies are compared, and both together: weights that make up for the number of
 rows, and a teacher that was trained earlier, on other rows, in which no class is rare.
 """

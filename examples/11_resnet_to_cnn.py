@@ -1,7 +1,7 @@
 """Images: a pretrained ResNet to a small CNN
 ==========================================
 
-A residual network was trained earlier on images that are no longer there. You have 100 labelled images and
+A residual network was trained earlier on images that are no longer there. You have 100 labeled images and
 900 without labels, and need a network that is far cheaper. The ResNet answers for all 1,000 images, and a
 CNN with three small convolutions learns from its answers. The same CNN trained on the 100 labels shows what
 that is worth.
@@ -50,7 +50,7 @@ resnet = pretraining.fit(X[earlier], y[earlier]).student_
 # teacher's own prediction. At T = 4 the student also learns which digits the teacher finds alike.
 #
 # The student alone trains for ten times as many epochs on a tenth of the images. That is the same number of
-# steps. Both are trained with three seeds, which also choose the 100 labelled images.
+# steps. Both are trained with three seeds, which also choose the 100 labeled images.
 
 small = {
     "student": CNNStudent,

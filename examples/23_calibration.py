@@ -41,7 +41,7 @@ SEEDS = range(3)
 
 
 def data(seed):
-    """Return the rows and labels of: the teacher, the student, rows without labels, temperature, test."""
+    """Return the rows and labels of: the teacher, the student, unlabeled rows, temperature, test."""
     X, y = make_classification(
         11_000, 20, n_informative=8, n_redundant=4, n_clusters_per_class=4, class_sep=0.8, flip_y=0.1,
         random_state=seed,

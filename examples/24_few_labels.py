@@ -1,4 +1,4 @@
-"""Few labels, many rows: what rows without labels are worth
+"""Few labels, many rows: what unlabeled rows are worth
 =========================================================
 
 Labels are expensive, rows are not. You have 20 to 320 labeled digits, and 500 digits without a label.

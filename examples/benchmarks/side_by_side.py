@@ -2,18 +2,18 @@
 
 Each task is split into test rows (30 %), rows of the teacher (35 %) and rows of the student (35 %). A fifth
 of the student's rows has labels. "more rows": the teacher is fitted on its own rows. "same rows": it is
-fitted on the student's labelled rows. The teacher is a random forest of 300 trees, and on the text set a
+fitted on the student's labeled rows. The teacher is a random forest of 300 trees, and on the text set a
 logistic regression. Nothing is chosen by test rows. All settings are defaults, except those named here:
 
 - this library: ``DistilledClassifier(FrozenEstimator(teacher), MLPStudent)``, the default, fitted on the
-  labelled rows, and with ``X_unlabeled``; and with ``meta`` "linear", "naive" and "none" in a single run;
+  labeled rows, and with ``X_unlabeled``; and with ``meta`` "linear", "naive" and "none" in a single run;
 - MLPClassifier behind a StandardScaler, with its own width of 100 and with the student's 256, fitted on the
   labels, and on the labels and the teacher's hard labels of the rows without one;
 - AutoGluon: ``TabularPredictor.distill`` into LightGBM and its neural network; its best student by its own
-  held-out rows; its teacher is AutoGluon's forest of 300 trees. It gets the rows without labels as
+  held-out rows; its teacher is AutoGluon's forest of 300 trees. It gets the unlabeled rows as
   ``augmentation_data``, and makes rows up if there are none. It has one seed, because a run takes minutes;
 - deepbridge: ``KnowledgeDistillation`` into boosted trees, 10 trials. It refuses more than two classes, and
-  rows without labels.
+  unlabeled rows.
 
 AutoGluon and deepbridge run in their own interpreters, and only if these are named. CPU times are those of
 one thread; the time of a fit includes the teacher's answers, but not its training. ``--part speed`` measures
@@ -223,7 +223,7 @@ def in_cells(options, seeds, arms):
 # Tables
 
 MEASURES = {"accuracy": "accuracy", "log loss": "log loss", "agreement": "agreement", "cpu": "CPU s"}
-# Method, and whether it got the rows without labels.
+# Method, and whether it got the unlabeled rows.
 ROWS = [
     (TEACHER, False),
     ("none", False),

@@ -1,4 +1,4 @@
-"""Measure the gain of unlabelled and made-up rows, with a teacher that knows more than the labels or not.
+"""Measure the gain of unlabeled and made-up rows, with a teacher that knows more than the labels or not.
 
 There are two tables and five splits. 30 % of the rows are test rows. Of the others 1,000 have labels for the
 student, and the rest have none. A random forest of 200 trees teaches an MLP of 64. It is fitted on all rows
@@ -6,7 +6,7 @@ outside the test ("more"), or on the student's 1,000 ("the same"). All fits have
 rows, so that more rows do not mean more steps; the other parameters are the library's defaults. Nothing is
 tuned.
 
-The methods are the labels alone; the teacher's answers to the labelled rows (naive); to the rows without
+The methods are the labels alone; the teacher's answers to the labeled rows (naive); to the rows without
 labels too; to made-up rows too, two for each row (``synthesize=2.0``); and to both.
 
     OMP_NUM_THREADS=1 python examples/evidence/unlabeled.py --mlbench FOLDER

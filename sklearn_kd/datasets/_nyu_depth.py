@@ -29,7 +29,7 @@ images", ECCV 2012. {URL}
 
 
 class NYUFile:
-    """Read an image and its distances from the file of all labelled images."""
+    """Read an image and its distances from the file of all labeled images."""
 
     def __init__(self, path: Path, depth: str):
         self.path, self.depth = path, depth

@@ -441,7 +441,7 @@ class BaseDistiller(CallbackSupportMixin, RoutedParameters):
         task, loader = self._task, loader_settings(self, "iterator_valid")
         answers = [
             (task.predictions(logits), np.asarray(from_torch(labels, "The labels in X")))
-            for logits, labels in iter_logits(self, X, loader, labelled=True)  # read once for both
+            for logits, labels in iter_logits(self, X, loader, labeled=True)  # read once for both
         ]
         predicted, labels = (np.concatenate(parts) for parts in zip(*answers, strict=True))
         return task.score(labels, predicted, sample_weight)

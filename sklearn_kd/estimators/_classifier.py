@@ -53,7 +53,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     student at T). A search, for a third of the epochs, chooses the two metaparameters, lambda1 and the
     temperature T, on held-out rows; then the student trains on all rows. By default they are the best of a
     few settings. They can also be learned by the hypergradient of the loss on held-out rows, and predicted
-    along a line in between (``meta="linear"``) [1]_, or be fixed. Rows without labels, given to ``fit`` as
+    along a line in between (``meta="linear"``) [1]_, or be fixed. Unlabeled rows, given to ``fit`` as
     ``X_unlabeled``, teach the student what the teacher knows beyond the labels.
 
     Parameters
@@ -135,7 +135,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         it before each step. The hypergradient takes the clipping into account. 1 keeps steps from growing
         with T when a sharp teacher is softened. None: gradients are not clipped.
     max_epochs : int, default=30
-        Passes over D_train. With rows without labels, a pass ends when every row has been seen; the kind
+        Passes over D_train. With unlabeled rows, a pass ends when every row has been seen; the kind
         that runs out first starts again.
     batch_size : int or "auto", default="auto"
         Rows per batch, of D_train and of D_val. "auto": an eighth of the rows given to ``fit``, including
@@ -171,14 +171,14 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         Callbacks of the search, such as a learning rate schedule; ``callbacks`` are those of the training on
         all rows.
     unlabeled_share : float or "auto", default="auto"
-        Share of rows without labels (``X_unlabeled``) in a training batch, in (0, 1). "auto": their share
+        Share of unlabeled rows (``X_unlabeled``) in a training batch, in (0, 1). "auto": their share
         of all rows, at most 0.8.
     soft_validation : bool, default=False
-        Whether to add the rows of D_val, without their labels, to the rows without labels, so that the
+        Whether to add the rows of D_val, without their labels, to the unlabeled rows, so that the
         student learns the teacher's answers to them.
     synthesize : float, Munge or None, default=None
         Number of rows to synthesise for each row of D_train, by mixing neighbouring rows of a table
-        (:class:`~sklearn_kd.Munge` has more settings). They are rows without labels: the teacher is asked
+        (:class:`~sklearn_kd.Munge` has more settings). They are unlabeled rows: the teacher is asked
         about them once. None: no rows are synthesised.
     student_preprocessing : transformer, "auto" or None, default=None
         Converts X to numbers for the student; the teacher gets X as it is, such as a DataFrame with words
@@ -199,7 +199,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
         stay the same. If X has several parts, it maps the dict or tuple. A network teacher is then asked
         about each augmented batch; other teachers and ``teacher_logits`` cannot be used. D_val and prediction
         are not augmented. ``random_state`` makes its draws reproducible. Where y has maps, it takes and
-        returns images and maps: maps as in y, int64, with ``ignore_index`` (else −1) in unlabelled pixels.
+        returns images and maps: maps as in y, int64, with ``ignore_index`` (else −1) in unlabeled pixels.
     callbacks : list of skorch callbacks, one alone, or None, default=None
         ``callbacks__NAME__*`` set their parameters.
     warm_start : bool, default=False
@@ -302,7 +302,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
     n_iter_ : int
         Number of training iterations in the path, including the search.
     n_unlabeled_ : int
-        Number of rows without labels in D_train, including synthesised ones.
+        Number of unlabeled rows in D_train, including synthesised ones.
 
     See Also
     --------
@@ -331,7 +331,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
 
     Examples
     --------
-    A forest fitted on 1,200 labels teaches a student that has 150 of them, and the other rows without labels:
+    A forest fitted on 1,200 labels teaches a student that has 150 of them, and the other rows unlabeled:
 
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.ensemble import ExtraTreesClassifier
@@ -529,7 +529,7 @@ class DistilledClassifier(ClassifierMethods, BaseDistiller):
             and ``valid_acc``.
         X_unlabeled : array-like of shape (n_unlabeled, n_features) or (n_unlabeled, ...), or Dataset, \
                 default=None
-            Rows without labels, in the same kind of container as X. The teacher is not trained on them, but
+            Unlabeled rows, in the same kind of container as X. The teacher is not trained on them, but
             is asked about them, and the student learns its answers. A Dataset's items are x or
             ``(x, anything)``; a ``collate_fn`` gets them as they are. In a cross-validation, give a number
             of rows other than X has: scikit-learn would split X_unlabeled too.

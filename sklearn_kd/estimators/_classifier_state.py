@@ -247,7 +247,7 @@ def _check_values(values: Mapping[str, Any], space: MetaparameterSpace, where: s
 
 def _count(value: Any) -> int:
     if type(value) is not int or value < 0:
-        raise ContentError(f"{str(value)[:100]!r} as a number of rows without labels")
+        raise ContentError(f"{str(value)[:100]!r} as a number of unlabeled rows")
     return value
 
 

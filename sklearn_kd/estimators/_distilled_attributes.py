@@ -41,7 +41,7 @@ def distilled_attributes(
         "n_iter_": n_iter,
         "metaparameters_": {n: _on_host(value) for n, value in values.items()},
         "val_temperature_": float(net.val_temperature_),
-        "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labelled),
+        "n_unlabeled_": len(plan.data.train) - len(plan.data.train.labeled),
         **{f"{n}_": float(values[n]) for n in ("lambda1", "temperature") if n in numbers},
     } | tables_of(strategy)
 

@@ -267,7 +267,7 @@ def _own_checkpoints(
 
 
 def _described_unlabeled(estimator: BaseDistiller, inputs: ValidatedInputs) -> list[Any]:
-    """Return what represents the rows without labels, and their logits, in the digest of a fit."""
+    """Return what represents the unlabeled rows, and their logits, in the digest of a fit."""
     unlabeled = inputs.unlabeled
     assert unlabeled is not None
     rows = _described_rows(estimator, unlabeled.rows, "iterator_train")
@@ -299,11 +299,11 @@ def run_plan(plan: FitPlan) -> TrainingResult:
 def stage_message(plan: FitPlan, stage: Stage, net: TrainingNet) -> str | None:
     """Return a message about a trained net that learned nothing or was still learning."""
     if has_several_labels(plan.task):
-        return message_of_labels(net, stage.data.train.labelled, stage.monitor, stage.who)
+        return message_of_labels(net, stage.data.train.labeled, stage.monitor, stage.who)
     if isinstance(plan.task, Regression):
-        return regression_message(net, stage.data.train.labelled, plan.task, stage.monitor, stage.who)
+        return regression_message(net, stage.data.train.labeled, plan.task, stage.monitor, stage.who)
     labels = plan.task.output_labels
-    return convergence_message(net, stage.data.train.labelled, labels, stage.monitor, stage.who)
+    return convergence_message(net, stage.data.train.labeled, labels, stage.monitor, stage.who)
 
 
 def train_to_the_end(plan: FitPlan, stage: Stage) -> tuple[FitPlan, TrainingNet]:

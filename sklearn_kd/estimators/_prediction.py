@@ -120,7 +120,7 @@ def iter_logits(
     estimator: BaseDistiller,
     dataset: Any,
     loader: Mapping[str, Any],
-    labelled: bool = False,
+    labeled: bool = False,
     tiling: Tiling | None = None,
 ) -> Iterator[tuple[Tensor, Any]]:
     """Yield (logits, labels or None) for a Dataset, batch by batch."""
@@ -129,7 +129,7 @@ def iter_logits(
         rows = rows.with_integers()
     check_sample_shape(rows, sample_shape_for(estimator, rows), "X", estimator)
     _set_evaluation_mode(net.module_)
-    for x, labels, _ in make_ordered_loader(rows, labelled=labelled, **loader):
+    for x, labels, _ in make_ordered_loader(rows, labeled=labeled, **loader):
         yield refuse_overflow(_outputs_of_batch(net, x, len(x), tiling)), labels
 
 

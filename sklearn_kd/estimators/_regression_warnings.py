@@ -142,7 +142,7 @@ def warn_of_units(estimator: Any, inputs: ValidatedInputs, train: DistillationDa
     train : DistillationData
         D_train, with the teacher's predictions if it was asked before the training.
     """
-    own = train.labelled
+    own = train.labeled
     if not own.has_teacher_logits:
         return
     who = name_of(estimator.teacher) if inputs.teacher_logits is None else estimator._answers

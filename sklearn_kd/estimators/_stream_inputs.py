@@ -140,7 +140,7 @@ def _check_beside(estimator: Any, given: dict[str, Any]) -> None:
             )
     if getattr(estimator, "soft_validation", False):
         raise ValueError(
-            "soft_validation=True with a stream, to which no rows without labels can be added. Set "
+            "soft_validation=True with a stream, to which no unlabeled rows can be added. Set "
             "soft_validation=False."
         )
     for name in ("shuffle", "sampler"):

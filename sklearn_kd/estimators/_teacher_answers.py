@@ -104,9 +104,9 @@ def warn_of_order(estimator: DistilledClassifier, inputs: ValidatedInputs, train
         return
     who = name_of(estimator.teacher) if inputs.teacher_logits is None else "teacher_logits"
     if has_several_labels(inputs.task):
-        warn_if_labels_out_of_order(train.labelled, who)
+        warn_if_labels_out_of_order(train.labeled, who)
     else:
-        warn_if_out_of_order(train.labelled, inputs.task.output_labels, who)
+        warn_if_out_of_order(train.labeled, inputs.task.output_labels, who)
 
 
 def _share_logits(logits: Tensor, whole: StageRows, part: StageRows, n_rows: int) -> None:

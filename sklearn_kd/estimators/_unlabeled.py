@@ -1,4 +1,4 @@
-"""Handle the rows without labels of a fit: check them, collect them from their sources, and use them."""
+"""Handle the unlabeled rows of a fit: check them, collect them from their sources, and use them."""
 
 from __future__ import annotations
 
@@ -107,7 +107,7 @@ def usable_unlabeled(
 
 
 def has_unlabeled(estimator: DistilledClassifier, strategy: Strategy, inputs: ValidatedInputs) -> bool:
-    """Return whether there will be rows without labels in D_train."""
+    """Return whether there will be unlabeled rows in D_train."""
     if not strategy.needs_teacher:
         return False
     has_validation = strategy.learns_from_validation or inputs.valid is not None
@@ -204,7 +204,7 @@ def add_unlabeled(
     places: np.ndarray,
     seed: int,
 ) -> tuple[SplitData, list[UnlabeledRows]]:
-    """Return D_train with its rows without labels, and these rows by source; unchanged if there are none.
+    """Return D_train with its unlabeled rows, and these rows by source; unchanged if there are none.
 
     Parameters
     ----------

@@ -169,8 +169,8 @@ class DistillationData(Dataset):
         return map_shape_of(self._targets.labels)
 
     @property
-    def labelled(self) -> DistillationData:
-        """The labelled rows: here all of them, so the data set itself."""
+    def labeled(self) -> DistillationData:
+        """The labeled rows: here all of them, so the data set itself."""
         return self
 
     def training_order(self, settings: Mapping[str, Any]) -> BatchOrder | None:

@@ -1,4 +1,4 @@
-"""Order training batches that mix labelled and unlabelled rows."""
+"""Order training batches that mix labeled and unlabeled rows."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ _LARGEST_SHARE = 0.8
 
 
 def share_in_batches(unlabeled_share: float | str, n_labelled: int, n_unlabeled: int) -> float:
-    """Return the share of unlabelled rows in a batch; "auto" is their share of all rows, at most 0.8."""
+    """Return the share of unlabeled rows in a batch; "auto" is their share of all rows, at most 0.8."""
     if isinstance(unlabeled_share, str):
         return min(_LARGEST_SHARE, n_unlabeled / (n_labelled + n_unlabeled))
     return unlabeled_share
 
 
 class MixedOrder(BatchOrder):
-    """Divides labelled rows, followed by unlabelled ones, into batches of both kinds in a fixed ratio.
+    """Divides labeled rows, followed by unlabeled ones, into batches of both kinds in a fixed ratio.
 
     A pass ends when every row has been seen. The kind that runs out first begins again, in a new order, so
     that all batches are full. The two kinds are spread evenly over a batch, so that its first rows, too,
@@ -33,7 +33,7 @@ class MixedOrder(BatchOrder):
     ----------
     n_labelled, n_unlabeled : int
     share : float
-        Share of unlabelled rows in a batch. Each batch has at least one row of each kind.
+        Share of unlabeled rows in a batch. Each batch has at least one row of each kind.
     batch_size : int, default=128
         Rows of both kinds together. −1, or more than all rows: all rows.
     shuffle : bool, default=False

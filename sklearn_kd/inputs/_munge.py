@@ -35,7 +35,7 @@ class Munge(BaseEstimator):
     Parameters
     ----------
     size : float, default=1.0
-        Number of made-up rows per row of D_train, including unlabelled rows. Above 1, some rows are used
+        Number of made-up rows per row of D_train, including unlabeled rows. Above 1, some rows are used
         more than once; below 1, a random part of the rows is used.
     p : float, default=0.5
         Probability of mixing a column, in [0, 1]. The default is also AutoGluon's. Smaller values stay nearer

@@ -43,7 +43,7 @@ class BoundStream:
         """Return a collation that makes chunks of the stream's items."""
         shape = None if self.keeps_integers else self.sample_shape
         return Collation(
-            "X", collate_fn, labelled=True, sample_shape=shape, keeps_integers=self.keeps_integers
+            "X", collate_fn, labeled=True, sample_shape=shape, keeps_integers=self.keeps_integers
         )
 
 

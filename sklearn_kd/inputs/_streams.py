@@ -255,7 +255,7 @@ def read_head(stream: Stream, collate_fn: Callable | None) -> Head:
     ValueError
         If there are fewer than 2 rows, they make no batches, share memory, or all have one label.
     """
-    collate = Collation("X", collate_fn, labelled=True, without_labels=WITHOUT_LABELS)
+    collate = Collation("X", collate_fn, labeled=True, without_labels=WITHOUT_LABELS)
     parts: list[Any] = []
     labels: list[np.ndarray] = []
     n_read, size, first = 0, 0, None

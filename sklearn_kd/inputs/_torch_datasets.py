@@ -133,7 +133,7 @@ class Collation:
         Name of the Dataset in messages.
     collate_fn : callable or None, default=None
         Makes a batch of a list of items. None: torch's ``default_collate``.
-    labelled : bool, default=False
+    labeled : bool, default=False
         Whether to return the labels of the items; otherwise ``labels`` is None.
     sample_shape : tuple or None, default=None
         Shape that every sample must have. None: any.
@@ -147,13 +147,13 @@ class Collation:
         self,
         name: str,
         collate_fn: Callable | None = None,
-        labelled: bool = False,
+        labeled: bool = False,
         sample_shape: tuple[Any, ...] | None = None,
         keeps_integers: bool = False,
         without_labels: str = "Give y (y_val for X_val).",
     ) -> None:
         self.without_labels = without_labels
-        self.name, self.collate_fn, self.labelled = name, collate_fn, labelled
+        self.name, self.collate_fn, self.labeled = name, collate_fn, labeled
         self.sample_shape, self.keeps_integers = sample_shape, keeps_integers
 
     def __call__(self, items: list[Any]) -> tuple[Any, Any]:
@@ -179,12 +179,12 @@ class Collation:
                 f"{self.sample_shape}. All must have one shape: resize or crop them in the Dataset or in "
                 "a collate_fn."
             )
-        if self.labelled and len(rest) != 1:
+        if self.labeled and len(rest) != 1:
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label) if labels are not given separately; "
                 f"they have {1 + len(rest)} part(s). {self.without_labels}"
             )
-        labels = rest[0] if self.labelled else None
+        labels = rest[0] if self.labeled else None
         if labels is not None and len(labels) != n_rows:
             raise ValueError(
                 f"The items of {self.name} must be pairs (x, label). The label is a number or a string, a "
@@ -210,7 +210,7 @@ class Collation:
     def _collated(self, items: list) -> Any:
         if self.collate_fn is not None:
             return self.collate_fn(items)
-        if not self.labelled:  # anything may follow x
+        if not self.labeled:  # anything may follow x
             items = [item[0] if isinstance(item, (tuple, list)) else item for item in items]
         try:
             return default_collate(items)
@@ -231,12 +231,12 @@ class BatchFetcher(Dataset):
     Parameters
     ----------
     rows : DatasetRows
-    collate_fn, labelled
+    collate_fn, labeled
         As in :class:`Collation`.
     """
 
-    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labelled: bool = False) -> None:
-        self._collate = Collation(rows.name, collate_fn, labelled, rows.sample_shape, rows.keeps_integers)
+    def __init__(self, rows: DatasetRows, collate_fn: Callable | None = None, labeled: bool = False) -> None:
+        self._collate = Collation(rows.name, collate_fn, labeled, rows.sample_shape, rows.keeps_integers)
         self.items = Subset(rows.dataset, range(len(rows)))
 
     def __getitem__(self, indices: list[int]) -> tuple[Any, Any, Tensor]:
@@ -255,7 +255,7 @@ def make_loader(
     order: Iterable[list[int]],
     *,
     seed: int = 0,
-    labelled: bool = False,
+    labeled: bool = False,
     collate_fn: Callable | None = None,
     **settings: Any,
 ) -> DataLoader:
@@ -268,28 +268,28 @@ def make_loader(
         The indices of each batch.
     seed : int, default=0
         Seed of the workers. A DataLoader would otherwise draw it from torch's global generator.
-    labelled, collate_fn
+    labeled, collate_fn
         As in :class:`BatchFetcher`.
     **settings
         Arguments of the DataLoader, such as ``num_workers``.
     """
     generator = torch.Generator().manual_seed(seed)
-    fetcher = BatchFetcher(rows, collate_fn, labelled)
+    fetcher = BatchFetcher(rows, collate_fn, labeled)
     return DataLoader(fetcher, batch_size=None, sampler=order, generator=generator, **settings)
 
 
 def make_ordered_loader(
-    rows: DatasetRows, *, batch_size: int, labelled: bool = False, **settings: Any
+    rows: DatasetRows, *, batch_size: int, labeled: bool = False, **settings: Any
 ) -> DataLoader:
     """Return a loader of all rows in order, in batches of ``batch_size`` (−1: all at once)."""
     size = len(rows) if batch_size == -1 else batch_size
     starts = range(0, len(rows), size)
     order = [list(range(start, min(start + size, len(rows)))) for start in starts]
     settings = {k: v for k, v in settings.items() if k not in ("shuffle", "drop_last", "in_order")}
-    return make_loader(rows, order, labelled=labelled, **settings)
+    return make_loader(rows, order, labeled=labeled, **settings)
 
 
-def labelled_rows(
+def labeled_rows(
     dataset: Dataset,
     check: Callable[[Any, int, str, str], np.ndarray],
     y: Any = None,
@@ -320,7 +320,7 @@ def labelled_rows(
     rows = DatasetRows(dataset, settings.get("collate_fn"), name)
     called = "y" if name == "X" else "y_val"
     if y is None:
-        read_labels = (labels for _, labels, _ in make_ordered_loader(rows, labelled=True, **settings))
+        read_labels = (labels for _, labels, _ in make_ordered_loader(rows, labeled=True, **settings))
         called = f"the label in the items of {name}"
         parts = [np.asarray(from_torch(labels, f"The labels in {name}")) for labels in read_labels]
         shapes = list(dict.fromkeys(part.shape[1:] for part in parts))

@@ -1,4 +1,4 @@
-"""Append unlabelled rows to D_train, after its labelled rows."""
+"""Append unlabeled rows to D_train, after its labeled rows."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Rows = np.ndarray | SparseRows | DatasetRows | RawRows | Parts
 
 @dataclass(frozen=True, eq=False)
 class UnlabeledRows:
-    """Unlabelled rows from one source.
+    """Unlabeled rows from one source.
 
     Attributes
     ----------
@@ -92,17 +92,17 @@ class _Mixed:
 
     @property
     def X(self) -> Any:
-        """The labelled rows, which skorch's scoring callbacks pass to the net's ``predict``."""
-        return self.labelled
+        """The labeled rows, which skorch's scoring callbacks pass to the net's ``predict``."""
+        return self.labeled
 
     @property
     def y(self) -> Tensor:
-        """Labels of the labelled rows, under the name that skorch's callbacks read."""
+        """Labels of the labeled rows, under the name that skorch's callbacks read."""
         return self._targets.labels[: self.n_labelled]
 
     @property
     def weight(self) -> Tensor | None:
-        """Weights of the labelled rows, or None."""
+        """Weights of the labeled rows, or None."""
         weight = self._targets.weight
         return None if weight is None else weight[: self.n_labelled]
 
@@ -111,8 +111,8 @@ class _Mixed:
         return targets._replace(label_weight=label_weights(targets.labels))
 
     @property
-    def labelled(self) -> DistillationData:
-        """The labelled rows as a data set, without a copy."""
+    def labeled(self) -> DistillationData:
+        """The labeled rows as a data set, without a copy."""
         return self._part(slice(0, self.n_labelled))
 
     def parts(self, sizes: Sequence[int]) -> Iterator[DistillationData]:
@@ -131,11 +131,11 @@ class _Mixed:
 
 
 class MixedData(_Mixed, DistillationData):
-    """D_train as tensors: labelled rows, followed by unlabelled ones."""
+    """D_train as tensors: labeled rows, followed by unlabeled ones."""
 
     @property
     def X(self) -> Tensor:
-        """Inputs of the labelled rows, under the name that skorch's callbacks read."""
+        """Inputs of the labeled rows, under the name that skorch's callbacks read."""
         return self._inputs[: self.n_labelled].float()
 
     def _part(self, rows: slice) -> DistillationData:
@@ -143,14 +143,14 @@ class MixedData(_Mixed, DistillationData):
 
 
 class MixedSparseData(_Mixed, SparseData):
-    """D_train as sparse rows: labelled rows, followed by unlabelled ones."""
+    """D_train as sparse rows: labeled rows, followed by unlabeled ones."""
 
     def _part(self, rows: slice) -> SparseData:
         return SparseData(self.rows[rows], self._first_targets(rows), self.seed)
 
 
 class MixedLoadedData(_Mixed, LoadedData):
-    """D_train as rows of Datasets: labelled rows, followed by unlabelled ones."""
+    """D_train as rows of Datasets: labeled rows, followed by unlabeled ones."""
 
     def _part(self, rows: slice) -> LoadedData:
         places = np.arange(rows.start, rows.stop)
@@ -169,7 +169,7 @@ def with_unlabeled(
     further : sequence of UnlabeledRows
         Sparse or dense, whatever the form of D_train.
     unlabeled_share : float or "auto"
-        The share of unlabelled rows in a batch.
+        The share of unlabeled rows in a batch.
     """
     if not further:
         return train

@@ -38,7 +38,7 @@ from sklearn_kd.inputs._structures import (
     read_structure,
     some_rows,
 )
-from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labelled_rows
+from sklearn_kd.inputs._torch_datasets import DatasetRows, is_dataset, labeled_rows
 from sklearn_kd.inputs._unlabeled import UnlabeledRows
 from sklearn_kd.runtime._random_state import preserved_random_state
 from sklearn_kd.tasks._labels import missing_among
@@ -272,7 +272,7 @@ def _checked_rows(
                 "student_preprocessing=None, or give X as a table or an array."
             )
         with preserved_random_state(loading.device, seed=0):
-            rows, targets = labelled_rows(X, task_type.check_targets, y, **loading.train)
+            rows, targets = labeled_rows(X, task_type.check_targets, y, **loading.train)
         vars(estimator).pop("feature_names_in_", None)  # of an earlier fit
         vars(estimator).pop("n_features_in_", None)
         if row_shape_of(rows.shape[1:]) is None:
@@ -446,7 +446,7 @@ def _checked_validation_rows(
     if is_dataset(X_val):
         with preserved_random_state(loading.device, seed=0):
             y_val = from_torch(y_val, "y_val")
-            loaded, targets = labelled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
+            loaded, targets = labeled_rows(X_val, task.check_targets, y_val, "X_val", **loading.valid)
         rows = loaded.with_integers() if are_integers(sample_shape) else loaded
         check_sample_shape(rows, sample_shape, "X_val", estimator)
     elif not is_structure(X_val) and (X_val.shape[0] if sparse.issparse(X_val) else len(X_val)) == 0:
@@ -461,12 +461,12 @@ def _checked_validation_rows(
 def _checked_unlabeled_rows(
     estimator: BaseEstimator,
     X_unlabeled: Any,
-    labelled: Rows,
+    labeled: Rows,
     sample_shape: tuple[Any, ...],
     loading: Loading,
     raw: bool,
 ) -> UnlabeledRows | None:
-    """Return the given unlabelled rows, or None."""
+    """Return the given unlabeled rows, or None."""
     if X_unlabeled is None:
         return None
     if is_dataset(X_unlabeled):
@@ -479,7 +479,7 @@ def _checked_unlabeled_rows(
     if getattr(given, "shape", (1,))[:1] == (0,) or (isinstance(given, list) and not given):
         raise ValueError("X_unlabeled has 0 rows. Give at least one, or leave X_unlabeled out.")
     rows = validate_further_rows(estimator, given, sample_shape, "X_unlabeled", raw=raw)
-    if isinstance(rows, SparseRows) != isinstance(labelled, SparseRows):
+    if isinstance(rows, SparseRows) != isinstance(labeled, SparseRows):
         forms = ("dense", "sparse") if isinstance(rows, SparseRows) else ("sparse", "dense")
         raise TypeError(f"X is {forms[0]} and X_unlabeled is {forms[1]}. Give both in one form.")
     return UnlabeledRows("X_unlabeled", _as_given(given, rows), rows)

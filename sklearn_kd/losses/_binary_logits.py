@@ -75,7 +75,7 @@ class BinaryTrainingLoss:
     ) -> None:
         z, (y, f, weight, label_weight) = logits.detach(), targets
         if label_weight is not None:
-            y = y.clamp(min=0)  # any label will do, since the label term of an unlabelled row has weight 0
+            y = y.clamp(min=0)  # any label will do, since the label term of an unlabeled row has weight 0
         self._z, self._f, self._weight, self._values = z, f, weight, values
         losses, self._A = label_losses(z, y)
         if label_weight is not None:

@@ -1,4 +1,4 @@
-"""Bind terms of features to the layers of a teacher and a student."""
+"""Bind feature terms to the layers of a teacher and a student."""
 
 from __future__ import annotations
 

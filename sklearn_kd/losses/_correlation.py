@@ -47,7 +47,7 @@ class CorrelationDistillation(DistillationLoss):
     - ``sample_weight`` and ``class_weight`` weight the means, variances and covariances: a row of
       weight 2 counts like two rows.
     - Students trained in one batched run each have their own term; no correlation is across students.
-    - Unlabelled rows take part in both terms.
+    - Unlabeled rows take part in both terms.
 
     A correlation with equal numbers, as for a class to which the teacher gives the same probability in all
     rows, is 0 with derivatives of 0. With two classes the probabilities of a row have correlation −1 or 1,

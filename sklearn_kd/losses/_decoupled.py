@@ -47,7 +47,7 @@ class DecoupledDistillation(DistillationLoss):
 
     Notes
     -----
-    The target of an unlabelled row is the teacher's most likely class. A class of probability 0 adds
+    The target of an unlabeled row is the teacher's most likely class. A class of probability 0 adds
     nothing. If all classes except the target have probability 0, NCKD is 0, as always with two classes. The
     authors' code raises the weight of their term over the first epochs; here the metaparameters determine
     it. lambda1, alpha and beta are three numbers for two ratios of weights. The third degree of freedom is
@@ -144,7 +144,7 @@ class NormalizedDistillation(DistillationLoss):
 
     Notes
     -----
-    Unlabelled rows, classes of probability 0 and two classes are treated as in
+    Unlabeled rows, classes of probability 0 and two classes are treated as in
     :class:`DecoupledDistillation`. Time and memory are the same.
 
     References

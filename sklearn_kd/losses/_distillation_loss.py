@@ -52,7 +52,7 @@ class DistillationLoss(BaseEstimator):
         :meth:`loss` gets None as ``teacher_logits``.
     accepts_unlabeled : bool, default=False
         True: ``fit`` takes ``X_unlabeled`` with this loss. A class that redefines :meth:`loss` must set it
-        again. ``labels`` is then −1 for the unlabelled rows of a batch, and :meth:`loss` must leave these
+        again. ``labels`` is then −1 for the unlabeled rows of a batch, and :meth:`loss` must leave these
         out of computations with labels.
     has_label_loss : bool, default=False
         True: without a teacher, as with ``meta="none"``, :meth:`loss` gets None as ``teacher_logits`` and
@@ -140,7 +140,7 @@ class DistillationLoss(BaseEstimator):
             ``needs_teacher`` is False.
         labels : Tensor of shape (B,), int64, or of shape (B, K), int8
             Class codes: indices into ``classes_``. If y has several labels: 1 for labels that the row has, 0
-            for the others. −1 for an unlabelled row, which only losses with ``accepts_unlabeled = True``
+            for the others. −1 for an unlabeled row, which only losses with ``accepts_unlabeled = True``
             get.
         **metaparameters : Tensor
             Metaparameters by name, each of its own shape, with the dtype of ``logits``.
@@ -333,7 +333,7 @@ def mean_loss(losses: Tensor, targets: Targets) -> Tensor:
 
 
 def accepts_unlabeled(loss: DistillationLoss) -> bool:
-    """Return whether the class that defines ``loss``, or one derived from it, accepts unlabelled rows.
+    """Return whether the class that defines ``loss``, or one derived from it, accepts unlabeled rows.
 
     A subclass with another loss has to declare it again.
     """
@@ -361,7 +361,7 @@ def declares(loss: Any, name: str) -> bool:
 def _unlabeled_refused(loss: DistillationLoss) -> str:
     name = type(loss).__name__
     return (
-        f"loss={name} does not say that it can be computed for rows without labels, which X_unlabeled, "
+        f"loss={name} does not say that it can be computed for unlabeled rows, which X_unlabeled, "
         f"soft_validation, synthesize and ignore_index bring. Set accepts_unlabeled = True in class {name} "
         "if its method loss leaves rows with labels == -1 out of computations with labels, or give no such "
         "rows."
@@ -391,7 +391,7 @@ def check_loss(
     has_teacher : bool, default=True
         Whether there will be a teacher's logits.
     unlabeled : bool, default=False
-        Whether there will be unlabelled rows; one of the two rows is then unlabelled.
+        Whether there will be unlabeled rows; one of the two rows is then unlabeled.
     labels : Tensor of shape (2,) or (2, m) or None, default=None
         Labels of the two rows. None: codes of the first and the last class.
 
@@ -402,7 +402,7 @@ def check_loss(
         tensor of floating-point numbers.
     ValueError
         If it returns another shape, numbers that are not finite, or a loss that does not depend on the
-        logits; if its own ``evaluate`` gives another loss; or if there will be unlabelled rows and it does
+        logits; if its own ``evaluate`` gives another loss; or if there will be unlabeled rows and it does
         not accept them.
     """
     if unlabeled and not accepts_unlabeled(loss):

@@ -1,4 +1,4 @@
-"""The objective of labels, a teacher's logits and terms of features, with changing weights."""
+"""The objective of labels, a teacher's logits and feature terms, with changing weights."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ JOINT_LOGIT_CHANGE = 0.3
 
 
 class FeatureObjective:
-    """The :class:`~sklearn_kd.losses._objective.Objective` of a student with terms of features.
+    """The :class:`~sklearn_kd.losses._objective.Objective` of a student with feature terms.
 
     The training loss is
 

@@ -25,7 +25,7 @@ _LOWEST, _HIGHEST = 0.01, 10.0
 
 
 class FeatureTerm(BaseEstimator):
-    """Base class of terms of features, for a list of losses: ``loss=["kd", Hint(weight=10)]``.
+    """Base class of feature terms, for a list of losses: ``loss=["kd", Hint(weight=10)]``.
 
     A term of your own needs a ``name`` and the method :meth:`loss`, which computes one number from the
     features of a batch, in differentiable torch operations. The training loss is the loss of the logits

@@ -1,4 +1,4 @@
-"""The loss of the labels alone, beside terms of features."""
+"""The loss of the labels alone, beside feature terms."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sklearn_kd.tasks._targets import Targets, label_weights
 class LabelLoss(DistillationLoss):
     """The cross-entropy of the labels, one or several per row, without metaparameters.
 
-    A list of losses uses it if it has terms of features but no loss of logits.
+    A list of losses uses it if it has feature terms but no loss of logits.
     """
 
     needs_teacher = False
@@ -30,7 +30,7 @@ class LabelLoss(DistillationLoss):
         return {}
 
     def loss(self, logits: Tensor, teacher_logits: Any, labels: Tensor) -> Tensor:
-        """Return the cross-entropy of each row: 0 for unlabelled rows, and more weight for the others."""
+        """Return the cross-entropy of each row: 0 for unlabeled rows, and more weight for the others."""
         if labels.ndim == 1:
             return label_rows(logits, labels)
         rows = F.binary_cross_entropy_with_logits(logits, labels.clamp(min=0).to(logits), reduction="none")

@@ -21,7 +21,7 @@ _LOWEST = -1e20
 
 
 def label_rows(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the labels' cross-entropy, shape (B,): 0 for unlabelled rows, more weight for the others."""
+    """Return the labels' cross-entropy, shape (B,): 0 for unlabeled rows, more weight for the others."""
     rows = F.cross_entropy(logits, labels, reduction="none", ignore_index=-1)
     return label_weights(labels).to(logits) * rows
 
@@ -47,7 +47,7 @@ def divergence_rows(teacher_log: Tensor, student_log: Tensor) -> Tensor:
 
 
 def target_classes(labels: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Return each row's label, or, for an unlabelled row, the teacher's most likely class."""
+    """Return each row's label, or, for an unlabeled row, the teacher's most likely class."""
     return torch.where(labels < 0, teacher_logits.argmax(dim=1), labels)
 
 

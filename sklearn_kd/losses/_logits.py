@@ -17,7 +17,7 @@ For s = 1 the last line is the paper's (lambda1 − 1)/(TB) · [D/T + E/T²], an
 s = T² it is (1 − lambda1) · [D − E/T] / B. Row weights multiply each row.
 
 If some rows have no label, CE(σ(z), y) and A of each row are multiplied by its ``label_weight``: the label
-term is then the mean over the labelled rows, and the soft term stays the mean over all rows.
+term is then the mean over the labeled rows, and the soft term stays the mean over all rows.
 
 A teacher's logit of −inf means a probability of 0, as for a masked class: t and t⊙f are 0 there, as in the
 limit f → −inf.
@@ -67,7 +67,7 @@ class TrainingLoss:
         # Nothing here has a gradient, so no_grad would only cost time.
         z, (y, f, weight, label_weight) = logits.detach(), targets
         if label_weight is not None:
-            y = y.clamp(min=0)  # any class will do, since the label term of an unlabelled row has weight 0
+            y = y.clamp(min=0)  # any class will do, since the label term of an unlabeled row has weight 0
         self._z, self._f, self._weight, self._scaling = z, f, weight, scaling
         self._metaparameters = lambda1, temperature
         if f is None:

@@ -1,4 +1,4 @@
-"""Read a list of losses: at most one loss of the outputs, and terms of features, by name."""
+"""Read a list of losses: at most one loss of the outputs, and feature terms, by name."""
 
 from __future__ import annotations
 
@@ -132,11 +132,11 @@ def listed_losses(
         else:
             given[name] = item, made
     if not found and not given:
-        raise ValueError("loss=[] has no entry. Give one loss of logits, terms of features, or both.")
+        raise ValueError("loss=[] has no entry. Give one loss of logits, feature terms, or both.")
     if len(given) > 1:
         raise ValueError(
             f"loss={losses!r} has several losses of the outputs, {list(given)}, each of which includes the "
-            "loss of the labels. Give one of them, and terms of features beside it."
+            "loss of the labels. Give one of them, and feature terms beside it."
         )
     if not given:
         return ListedLosses(otherwise(), None, found)
@@ -156,7 +156,7 @@ def _made(item: Any, of_outputs: Makers, of_features: Makers) -> Any:
     if item not in makers:
         raise ValueError(
             f"loss: {item!r} is not known.{did_you_mean(item, tuple(makers))} Losses of the outputs are "
-            f"{list(of_outputs)}, and terms of features {list(of_features)}."
+            f"{list(of_outputs)}, and feature terms {list(of_features)}."
         )
     return makers[item]()
 

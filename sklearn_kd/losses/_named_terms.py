@@ -1,4 +1,4 @@
-"""Terms of features by name."""
+"""Feature terms by name."""
 
 from __future__ import annotations
 

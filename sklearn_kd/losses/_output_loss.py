@@ -1,4 +1,4 @@
-"""The loss on a student's outputs beside terms of features, from y and the teacher's outputs."""
+"""The loss on a student's outputs beside feature terms, from y and the teacher's outputs."""
 
 from __future__ import annotations
 

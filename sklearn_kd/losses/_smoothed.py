@@ -37,7 +37,7 @@ class SmoothedDistillation(DistillationLoss):
 
     Notes
     -----
-    Unlabelled rows have no smoothed labels either: they follow only the teacher. The teacher's probabilities
+    Unlabeled rows have no smoothed labels either: they follow only the teacher. The teacher's probabilities
     are not smoothed; a teacher that was itself trained on smoothed labels teaches worse [3]_. For label
     smoothing without a teacher, see the guide's page on losses of your own.
 

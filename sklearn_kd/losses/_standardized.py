@@ -37,7 +37,7 @@ class StandardizedDistillation(DistillationLoss):
     -----
     The standard deviation is the paper's, with 1/K. The authors' code uses 1/(K − 1); T here is theirs times
     √(K / (K − 1)). Classes of probability 0 are left out of the teacher's and the student's mean and
-    standard deviation. Unlabelled rows are distilled like the others. A student whose logits are all equal,
+    standard deviation. Unlabeled rows are distilled like the others. A student whose logits are all equal,
     as with a head initialised to zeros, has large gradients: clip them (``max_grad_norm``).
 
     Two classes are refused, because the z-scores of two logits are always −1 and 1.

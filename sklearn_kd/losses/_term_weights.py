@@ -1,4 +1,4 @@
-"""Weights of terms of features: learned metaparameters or fixed numbers."""
+"""Weights of feature terms: learned metaparameters or fixed numbers."""
 
 from __future__ import annotations
 

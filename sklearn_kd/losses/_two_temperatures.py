@@ -36,7 +36,7 @@ class TwoTemperatureDistillation(DistillationLoss):
     their initial values: give it candidates, or learn them with ``meta="linear"`` or ``"forward"``. If the
     student follows its teacher, a larger T makes it less confident, and a larger S more confident.
 
-    A class to which the teacher gives probability 0 keeps it. Unlabelled rows are distilled like the others.
+    A class to which the teacher gives probability 0 keeps it. Unlabeled rows are distilled like the others.
     Time and memory are those of "kd", but derivatives are computed by autograd.
 
     References

@@ -17,7 +17,7 @@ COORDINATES: tuple[Coordinate, ...] = ("identity", "log", "logit")
 
 # Columns beside the metaparameters in a path or a table of trials.
 RESERVED_COLUMNS = ("iteration", "val_loss", "predicted", "search", "seconds")
-# Columns of a fit's history beside its metaparameters and its terms of features.
+# Columns of a fit's history beside its metaparameters and its feature terms.
 HISTORY_COLUMNS = (
     "epoch",
     "batches",

@@ -359,7 +359,7 @@ def check_has_metaparameters(strategy: Strategy, space: MetaparameterSpace) -> N
     if not space.size:
         raise ValueError(
             f"{type(strategy).__name__} has no metaparameter to learn: the loss has none. Set meta='fixed', "
-            "or give a loss whose metaparameters(n_classes) returns some. Terms of features have none if "
+            "or give a loss whose metaparameters(n_classes) returns some. Feature terms have none if "
             "weight_bounds='fixed'."
         )
 

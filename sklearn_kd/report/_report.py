@@ -330,7 +330,7 @@ def _checked_rows(distilled: Distilled, X: Any, y: Any) -> tuple[Any, np.ndarray
     task = distilled.task
     if is_dataset(X):
         settings = loader_settings(distilled.estimator, "iterator_valid")
-        X, labels = read_dataset(X, settings, labelled=y is None)
+        X, labels = read_dataset(X, settings, labeled=y is None)
         if y is None:
             y = np.concatenate([np.asarray(from_torch(part, "The labels in X_test")) for part in labels])
     elif y is None:

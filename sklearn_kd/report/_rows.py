@@ -41,18 +41,18 @@ def input_batches(classifier: Any, X: Any, device: torch.device) -> Iterator[tor
         yield tensors.to(device).float()
 
 
-def read_dataset(dataset: Any, settings: dict[str, Any], labelled: bool) -> tuple[Any, Any]:
-    """Return all rows of a Dataset as an array, and the labels by batch, each None if not ``labelled``.
+def read_dataset(dataset: Any, settings: dict[str, Any], labeled: bool) -> tuple[Any, Any]:
+    """Return all rows of a Dataset as an array, and the labels by batch, each None if not ``labeled``.
 
     Parameters
     ----------
     dataset : Dataset
     settings : dict
         Settings of the DataLoader.
-    labelled : bool
+    labeled : bool
     """
     rows = DatasetRows(dataset, settings.get("collate_fn"), "X_test")
-    batches = list(make_ordered_loader(rows, labelled=labelled, **settings))
+    batches = list(make_ordered_loader(rows, labeled=labeled, **settings))
     read = concatenated([x for x, _, _ in batches])
     rows_read = read.map(torch.Tensor.numpy).given() if isinstance(read, Parts) else read.numpy()
     return rows_read, [labels for _, labels, _ in batches]

@@ -47,7 +47,7 @@ class Execution(BaseEstimator):
     - dropout, which draws a mask for each micro-batch; hypergradients repeat the masks;
     - losses that relate rows to each other ("similarity", "rkd", "correlation", the correlation over rows of
       "dist"): they relate the rows of a micro-batch;
-    - rows or pixels without a label: some losses are means over the labelled ones of a micro-batch, and then
+    - rows or pixels without a label: some losses are means over the labeled ones of a micro-batch, and then
       over micro-batches.
 
     The teacher computes feature maps by micro-batch. An iteration with a hypergradient keeps the maps of the

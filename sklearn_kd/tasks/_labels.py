@@ -80,7 +80,7 @@ def _check_present(labels: np.ndarray, name: str, of: str) -> None:
     missing = missing_among(labels)
     if missing.any():
         rows = np.flatnonzero(missing)
-        unlabeled = " DistilledClassifier learns from rows without labels as fit's X_unlabeled." * (of == "X")
+        unlabeled = " DistilledClassifier learns from unlabeled rows as fit's X_unlabeled." * (of == "X")
         raise ValueError(
             f"Input {name} contains NaN or None: {len(rows)} of {len(labels)} labels are missing, such as "
             f"that of row {rows[0]}. Leave these rows out of {of} and {name}, or give them labels.{unlabeled}"

@@ -45,7 +45,7 @@ def is_known(labels: Tensor) -> Tensor:
 
 
 def unknown_like(labels: Tensor, n_rows: int) -> Tensor:
-    """Return the values that mark rows without labels, in the form of other labels."""
+    """Return the values that mark unlabeled rows, in the form of other labels."""
     return labels.new_full((n_rows, *labels.shape[1:]), torch.nan if labels.is_floating_point() else -1)
 
 

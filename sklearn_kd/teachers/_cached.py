@@ -136,7 +136,7 @@ def _stored(logits: Iterable[Tensor], n_rows: int, storage: LogitStorage | None,
 
 
 class TeacherRows(NamedTuple):
-    """Labelled rows, as the user gave them.
+    """Labeled rows, as the user gave them.
 
     Attributes
     ----------
@@ -174,7 +174,7 @@ def fit_and_ask(
     teacher : TeacherAdapter
     train : DistillationData
     rows : TeacherRows
-        The labelled rows of D_train.
+        The labeled rows of D_train.
     output_labels, seed, who, storage, further, ranks
         As for :func:`ask_teacher`.
     loader : mapping

@@ -23,7 +23,7 @@ def warn_if_labels_out_of_order(train: DistillationData, who: str) -> None:
     Parameters
     ----------
     train : DistillationData
-        Labelled rows of D_train, with the teacher's logits.
+        Labeled rows of D_train, with the teacher's logits.
     who : str
         Name of the teacher in the message.
     """

@@ -140,7 +140,7 @@ def _why_alone(net: TrainingNet, data: Any) -> str | None:
         return f"the student has buffers, which a pass may change, such as {buffers[0]!r}"
     if data.train.map_shape:
         return "y has a map for each row, whose pixels are predicted"
-    if data.train.labelled is not data.train:
+    if data.train.labeled is not data.train:
         return "batches mix rows with labels and rows without"
     if type(data.train) is not DistillationData:
         return "the rows are fetched from a Dataset"

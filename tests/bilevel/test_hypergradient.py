@@ -119,7 +119,7 @@ class Problem:
         return torch.autograd.grad(F.cross_entropy(z_val / 1.3, self.y_val), knobs)[0]
 
 
-class PartlyLabelled(Problem):
+class PartlyLabeled(Problem):
     """The same with labels for 21 of the 64 rows."""
 
     known = torch.arange(64) % 3 == 1
@@ -179,14 +179,14 @@ def test_against_double_backward(optimizer, batch_norm, scaling):
 @pytest.mark.parametrize("scaling", ["hinton", "none"])
 def test_against_double_backward_where_some_rows_have_no_label(scaling):
     for seed in range(2):
-        problem = partial(copy.deepcopy, PartlyLabelled(seed, "adam", scaling=scaling))
+        problem = partial(copy.deepcopy, PartlyLabeled(seed, "adam", scaling=scaling))
         expected = problem().reference()
         for method in METHODS:
             assert relative_error(problem().hypergradient(method), expected) < 1e-5, (seed, method)
 
 
 def test_public_function_takes_rows_without_labels():
-    problem = PartlyLabelled(3, "sgd")
+    problem = PartlyLabeled(3, "sgd")
     found = hypergradient(
         problem.student,
         (problem.x, problem.targets.labels),

@@ -237,7 +237,7 @@ def test_dataset(workers, make, digits, logits, tmp_path):
 
 @pytest.mark.parametrize("loaded", [False, True])
 def test_rows_without_labels(loaded, make, digits, logits, tmp_path):
-    """The order of both kinds goes on where it was; of other rows without labels the fit begins anew."""
+    """The order of both kinds goes on where it was; of other unlabeled rows the fit begins anew."""
     X, y = digits[0][:150], digits[1][:150]
     given, rest = (
         (TensorDataset(*map(torch.as_tensor, (X, y))),),

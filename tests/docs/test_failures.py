@@ -180,7 +180,7 @@ class MuteTeacher(TeacherAdapter):
 
 
 def unlabeled(rows):
-    """The arguments of fit for these rows without labels."""
+    """The arguments of fit for these unlabeled rows."""
     return {"X_unlabeled": rows, "teacher_logits_unlabeled": np.zeros((len(rows), 10))}
 
 
@@ -430,21 +430,21 @@ REFUSED = {
         {},
         {"X": pd.DataFrame(X), "teacher_logits": pd.DataFrame(np.zeros((len(y), 10)), index=y)},
     ),
-    "rows without labels that have other columns": lambda X, y: ({}, unlabeled(X[:, :9])),
-    "no rows without labels": lambda X, y: ({}, unlabeled(X[:0])),
-    "rows without labels in another form": lambda X, y: ({}, unlabeled(TensorDataset(torch.tensor(X)))),
+    "unlabeled rows that have other columns": lambda X, y: ({}, unlabeled(X[:, :9])),
+    "no unlabeled rows": lambda X, y: ({}, unlabeled(X[:0])),
+    "unlabeled rows in another form": lambda X, y: ({}, unlabeled(TensorDataset(torch.tensor(X)))),
     "logits only for the rows with labels": lambda X, y: (
         {},
         unlabeled(X) | {"teacher_logits_unlabeled": None},
     ),
-    "logits only for the rows without labels": lambda X, y: ({}, unlabeled(X) | {"teacher_logits": None}),
+    "logits only for the unlabeled rows": lambda X, y: ({}, unlabeled(X) | {"teacher_logits": None}),
     "logits without their rows": lambda X, y: ({}, unlabeled(X) | {"X_unlabeled": None}),
     "missing logits of the rows of X_val": lambda X, y: (
         {"soft_validation": True},
         {"X_val": X[:9], "y_val": y[:9]},
     ),
-    "a loss that does not accept rows without labels": lambda X, y: ({"loss": Decoupled()}, unlabeled(X)),
-    "batches of one row beside rows without labels": lambda X, y: ({"batch_size": 1}, unlabeled(X)),
+    "a loss that does not accept unlabeled rows": lambda X, y: ({"loss": Decoupled()}, unlabeled(X)),
+    "batches of one row beside unlabeled rows": lambda X, y: ({"batch_size": 1}, unlabeled(X)),
     "made-up rows beside teacher_logits": lambda X, y: ({"synthesize": 1.0}, {}),
     "made-up rows of parts": lambda X, y: ({"synthesize": 1.0}, {"X": {"x": X}}),
     "made-up rows of images": lambda X, y: (
@@ -855,8 +855,8 @@ def test_the_page_has_all_that_is_tried_here():
         "rows to predict overflow",
         "no checkpoint that can be used",
         "another teacher",
-        "rows without labels that may have been split",  # in test_unlabeled
-        "rows without labels that were not scaled with X",  # in test_unlabeled
+        "unlabeled rows that may have been split",  # in test_unlabeled
+        "unlabeled rows that were not scaled with X",  # in test_unlabeled
         "the same fit in another thread",  # in test_threads_at_one_fit
         "a folder for the teacher's logits that cannot be written to",  # in test_large_arrays
         "a full disk of the teacher's logits",  # in test_large_arrays

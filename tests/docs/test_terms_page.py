@@ -1,4 +1,4 @@
-"""The guide's page on terms of features has the numbers of the record, and the terms of the library."""
+"""The guide's page on feature terms has the numbers of the record, and the terms of the library."""
 
 import json
 

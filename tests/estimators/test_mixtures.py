@@ -1,4 +1,4 @@
-"""Fits by lists of losses: terms of features beside a loss of the outputs."""
+"""Fits by lists of losses: feature terms beside a loss of the outputs."""
 
 import copy
 import pickle

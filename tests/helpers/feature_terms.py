@@ -1,4 +1,4 @@
-"""The terms of features in plain NumPy, float64, from their papers: loops, nothing of torch."""
+"""The feature terms in plain NumPy, float64, from their papers: loops, nothing of torch."""
 
 from math import factorial
 

@@ -127,7 +127,7 @@ def test_an_endless_stream_is_cut():
 
 
 def test_the_same_rows_in_two_workers_are_refused_unless_they_are_divided():
-    collate = Collation("X", labelled=True)
+    collate = Collation("X", labeled=True)
 
     def check(dataset, stride=False):
         check_divided(Stream(dataset, stride=stride), 2, lambda own: [own], Share(), collate)
@@ -139,7 +139,7 @@ def test_the_same_rows_in_two_workers_are_refused_unless_they_are_divided():
 
 
 def test_the_same_rows_in_two_processes_are_refused():
-    collate = Collation("X", labelled=True)
+    collate = Collation("X", labeled=True)
     with pytest.raises(
         ValueError, match=r"worker 0 of process 0 and worker 0 of process 1.*takes its own\.$"
     ):
@@ -155,13 +155,13 @@ class Shuffled(Digits):
 
 @pytest.mark.parametrize("dataset", [Shuffled(), Divided()])
 def test_readers_with_stride_need_one_order(dataset):
-    collate, stream = Collation("X", labelled=True), Stream(dataset, 600, stride=True)
+    collate, stream = Collation("X", labeled=True), Stream(dataset, 600, stride=True)
     with pytest.raises(ValueError, match="worker 0 and worker 1 different first rows, but stride=True"):
         check_divided(stream, 2, lambda own: [own], Share(), collate)
 
 
 def test_processes_with_stride_need_one_order():
-    collate, stream, found = Collation("X", labelled=True), Stream(Shuffled(), 600, stride=True), []
+    collate, stream, found = Collation("X", labeled=True), Stream(Shuffled(), 600, stride=True), []
     for rank in range(2):
         check_divided(stream, 0, lambda own: found.append(own) or [own], Share(rank, 2), collate)
     with pytest.raises(ValueError, match="of process 0 and worker 0 of process 1 different first rows"):
@@ -174,7 +174,7 @@ def test_random_crops_are_no_other_order():
             return ((x + torch.rand(64), label) for x, label in super().__iter__())
 
     stream = Stream(Noisy(), 600, stride=True)
-    check_divided(stream, 2, lambda own: [own], Share(), Collation("X", labelled=True))
+    check_divided(stream, 2, lambda own: [own], Share(), Collation("X", labeled=True))
 
 
 class OneIterator(IterableDataset):

@@ -1,4 +1,4 @@
-"""Hypergradients of weights of terms of features, against backpropagation through the optimizer's step."""
+"""Hypergradients of weights of feature terms, against backpropagation through the optimizer's step."""
 
 import pytest
 import torch

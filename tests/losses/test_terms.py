@@ -1,4 +1,4 @@
-"""The terms of features: values, derivatives, what must not break them, and how users give them."""
+"""The feature terms: values, derivatives, what must not break them, and how users give them."""
 
 import pickle
 

@@ -32,14 +32,14 @@ N = 150  # rows with labels; the other 250 have none
 @pytest.fixture
 def given(digits, logits):
     """All that ``fit`` takes, with the logits of a teacher."""
-    return labelled(digits) | {
+    return labeled(digits) | {
         "teacher_logits": logits[:N],
         "X_unlabeled": digits[0][N:],
         "teacher_logits_unlabeled": logits[N:],
     }
 
 
-def labelled(digits):
+def labeled(digits):
     return {"X": digits[0][:N], "y": digits[1][:N]}
 
 
@@ -101,7 +101,7 @@ def test_closed_forms_are_those_of_a_loss_by_autograd(weighted, make, given):
 
 
 def test_labels_alone_leave_the_other_rows_out(make, given):
-    """With lambda1=1 the answers to rows without labels do not count."""
+    """With lambda1=1 the answers to unlabeled rows do not count."""
     clf = make(meta="fixed", lambda1=1.0, max_epochs=1, standardize=False)
     other = given | {"teacher_logits_unlabeled": np.roll(given["teacher_logits_unlabeled"], 1, axis=1)}
     losses = [clf.fit(**args).history_[-1]["train_loss"] for args in (given, other)]
@@ -110,7 +110,7 @@ def test_labels_alone_leave_the_other_rows_out(make, given):
 
 def test_answers_to_rows_without_labels_are_learned(make, digits, logits):
     wrong = np.roll(4 * np.eye(10)[digits[1]], 1, axis=1)[N:]
-    given = labelled(digits) | {"teacher_logits": logits[:N], "X_unlabeled": digits[0][N:]}
+    given = labeled(digits) | {"teacher_logits": logits[:N], "X_unlabeled": digits[0][N:]}
     clf = make(meta="fixed", lambda1=0.0, max_epochs=25, unlabeled_share=0.8)
     clf.fit(**given, teacher_logits_unlabeled=wrong)
     assert (clf.predict(digits[0][N:]) == wrong.argmax(1)).mean() > 0.6
@@ -128,10 +128,10 @@ def test_the_teacher_is_fitted_on_labels_and_asked_about_all(container, make, di
 
 
 def test_given_logits_are_those_of_the_teacher(make, digits):
-    teacher = LogisticRegression(C=0.01).fit(*labelled(digits).values())
-    asked = make(FrozenEstimator(teacher)).fit(**labelled(digits), X_unlabeled=digits[0][N:])
+    teacher = LogisticRegression(C=0.01).fit(*labeled(digits).values())
+    asked = make(FrozenEstimator(teacher)).fit(**labeled(digits), X_unlabeled=digits[0][N:])
     given = make().fit(
-        **labelled(digits),
+        **labeled(digits),
         X_unlabeled=digits[0][N:],
         teacher_logits=teacher.predict_log_proba(digits[0][:N]),
         teacher_logits_unlabeled=teacher.predict_log_proba(digits[0][N:]),
@@ -142,7 +142,7 @@ def test_given_logits_are_those_of_the_teacher(make, digits):
 def test_a_skorch_net_is_asked_about_all_rows(make, digits):
     net = NeuralNetClassifier(MLPStudent(64, 10), criterion=torch.nn.CrossEntropyLoss, train_split=None)
     net = net.set_params(max_epochs=5, lr=0.1, verbose=0).fit(digits[0], digits[1].astype(np.int64))
-    rows = labelled(digits) | {"X_unlabeled": digits[0][N:]}
+    rows = labeled(digits) | {"X_unlabeled": digits[0][N:]}
     same_path(make(net).fit(**rows), make(net.module_).fit(**rows), rtol=1e-4)
 
 
@@ -170,7 +170,7 @@ def test_a_network_is_asked_about_augmented_batches_of_both_kinds(make, digits):
     network = torch.nn.Linear(64, 10)
     sizes = []
     network.register_forward_hook(lambda module, args, out: sizes.append(len(args[0])))
-    make(network, augment=lambda x: 0.9 * x, max_epochs=1).fit(**labelled(digits), X_unlabeled=digits[0][N:])
+    make(network, augment=lambda x: 0.9 * x, max_epochs=1).fit(**labeled(digits), X_unlabeled=digits[0][N:])
     assert sizes.count(32) >= 12
 
 
@@ -242,9 +242,9 @@ def test_students_are_judged_by_rows_with_labels(make, digits, recwarn):
     """Constant answers to the other rows, that are the most, do not count as the student's failure."""
     given = {"teacher_logits": 4 * np.eye(10)[digits[1][:N]], "X_unlabeled": digits[0][N:]}
     clf = make(meta="fixed", lambda1=1.0, max_epochs=30).fit(
-        **labelled(digits), **given, teacher_logits_unlabeled=np.tile(9 * np.eye(10)[3], (250, 1))
+        **labeled(digits), **given, teacher_logits_unlabeled=np.tile(9 * np.eye(10)[3], (250, 1))
     )
-    assert not clf.net_.collapsed_ and clf.score(*labelled(digits).values()) > 0.9
+    assert not clf.net_.collapsed_ and clf.score(*labeled(digits).values()) > 0.9
 
 
 # --------------------------------------------------------------------------------------
@@ -325,7 +325,7 @@ def test_wrong_answers_to_rows_without_labels_name_their_row(make, digits):
             return P
 
     with pytest.raises(ValueError, match="row 7 of X_unlabeled has NaN"):
-        make(Odd()).fit(**labelled(digits), X_unlabeled=digits[0][N:])
+        make(Odd()).fit(**labeled(digits), X_unlabeled=digits[0][N:])
     network = torch.nn.Linear(64, 10)
     network.register_forward_hook(lambda module, args, out: out / (args[0][:, :1] < 50))
     X = digits[0].copy()
@@ -392,7 +392,7 @@ def test_rows_without_labels_are_whole_in_every_fold(make, digits):
     clf = make(Seen(), meta="naive", max_epochs=1)
     with config_context(enable_metadata_routing=True):
         clf.set_fit_request(X_unlabeled=True)
-        given = labelled(digits)
+        given = labeled(digits)
         scores = cross_val_score(
             clf, given["X"], given["y"], cv=3, params={"X_unlabeled": digits[0][N:]}, error_score="raise"
         )
@@ -400,7 +400,7 @@ def test_rows_without_labels_are_whole_in_every_fold(make, digits):
 
 
 def test_rows_without_labels_that_are_split_by_chance_are_reported(make, digits):
-    given, clf = labelled(digits), make(Recorder(), meta="naive", max_epochs=1)
+    given, clf = labeled(digits), make(Recorder(), meta="naive", max_epochs=1)
     with config_context(enable_metadata_routing=True):
         clf.set_fit_request(X_unlabeled=True)
         for n, warned in ((N, True), (N - 1, False)):
@@ -411,7 +411,7 @@ def test_rows_without_labels_that_are_split_by_chance_are_reported(make, digits)
 
 
 def test_a_pipeline_transforms_rows_without_labels(make, digits):
-    given = labelled(digits)
+    given = labeled(digits)
     clf = make(Recorder(), meta="naive", max_epochs=1)
     with config_context(enable_metadata_routing=True):
         clf.set_fit_request(X_unlabeled=True)
@@ -493,20 +493,20 @@ def test_made_up_rows_are_not_of_d_val(make, digits, monkeypatch):
     ids=["logits", "none", "probability", "images"],
 )
 def test_rows_cannot_be_made_up(params, change, match, make, digits, logits):
-    given = labelled(digits) | {"teacher_logits": logits[:N]}
+    given = labeled(digits) | {"teacher_logits": logits[:N]}
     given |= {name: how(given[name]) for name, how in change.items()}
     with pytest.raises(ValueError, match=match):
         make(**params).fit(**given)
 
 
 def test_rows_are_not_made_up_of_datasets_or_without_teacher(make, digits, network):
-    data = TensorDataset(*(torch.as_tensor(values) for values in labelled(digits).values()))
+    data = TensorDataset(*(torch.as_tensor(values) for values in labeled(digits).values()))
     with pytest.raises(ValueError, match="X is a Dataset"):
         make(network, synthesize=1.0).fit(data)
     with pytest.raises(ValueError, match="X is a dict of parts"):
-        make(network, synthesize=1.0).fit({"input": labelled(digits)["X"]}, labelled(digits)["y"])
+        make(network, synthesize=1.0).fit({"input": labeled(digits)["X"]}, labeled(digits)["y"])
     with pytest.warns(UserWarning, match=r"synthesize=1.0 with meta='none'"):
-        assert make(meta="none", synthesize=1.0, max_epochs=1).fit(**labelled(digits)).n_unlabeled_ == 0
+        assert make(meta="none", synthesize=1.0, max_epochs=1).fit(**labeled(digits)).n_unlabeled_ == 0
 
 
 @pytest.mark.parametrize("params", [{"synthesize": 1.0}, {"soft_validation": True}])
@@ -519,10 +519,10 @@ def test_a_comparison_asks_about_rows_with_labels_alone(params, make, digits):
 def test_parameters_of_munge_are_searched_and_saved(make, digits, tmp_path):
     clf = make(Recorder(), meta="naive", max_epochs=1, synthesize=Munge())
     search = GridSearchCV(clf, {"synthesize__p": [0.1, 0.9]}, cv=2, error_score="raise").fit(
-        *labelled(digits).values()
+        *labeled(digits).values()
     )
     assert search.best_params_["synthesize__p"] in (0.1, 0.9)
-    clf = make(Recorder(), meta="naive", max_epochs=1, synthesize=0.5).fit(*labelled(digits).values())
+    clf = make(Recorder(), meta="naive", max_epochs=1, synthesize=0.5).fit(*labeled(digits).values())
     clf.save(tmp_path / "it.safetensors")
     assert DistilledClassifier.load(tmp_path / "it.safetensors").synthesize == 0.5
 
@@ -530,7 +530,7 @@ def test_parameters_of_munge_are_searched_and_saved(make, digits, tmp_path):
 def test_rows_that_a_pipeline_did_not_scale_are_noticed(make, digits, recwarn):
     X, y = digits
     pipeline = make_pipeline(StandardScaler(), make(teacher=LogisticRegression(), meta="naive", max_epochs=1))
-    with pytest.warns(UserWarning, match=messages()["rows without labels that were not scaled with X"]):
+    with pytest.warns(UserWarning, match=messages()["unlabeled rows that were not scaled with X"]):
         pipeline.fit(X[:N], y[:N], distilledclassifier__X_unlabeled=100 + X[N:])
     recwarn.clear()
     scaled = StandardScaler().fit(X[:N]).transform(X[N:])

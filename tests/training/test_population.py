@@ -58,7 +58,7 @@ def population_and_plain(make, given, keep, **params):
 
 def rows_of(kind, digits, logits):
     X, y = digits
-    if kind == "unlabelled":
+    if kind == "unlabeled":
         return {"X": X[:300], "y": y[:300], "X_unlabeled": X[300:], "teacher_logits": logits[:300],
                 "teacher_logits_unlabeled": logits[300:]}  # fmt: skip
     if kind == "dataset":
@@ -74,7 +74,7 @@ CONFIGURATIONS = {
         {"optimizer__momentum": 0.9, "callbacks": [LRScheduler(CosineAnnealingLR, T_max=3)]},
     ),
     "augmentation": ("arrays", {"augment": lambda x: x + 0.1 * torch.randn_like(x)}),
-    "rows without labels": ("unlabelled", {}),
+    "unlabeled rows": ("unlabeled", {}),
     "D_val shuffled, without its last batch": (
         "arrays",
         {"iterator_valid__shuffle": True, "iterator_valid__drop_last": True},
