@@ -9,7 +9,7 @@ _MOST = 5
 
 
 def columns_of_words(X: Any, message: str, who_needs: str) -> str:
-    """Return a sentence on the refused column of words, after a space; "" if X is no DataFrame or has none.
+    """Return a sentence on the refused column of words, after a space; "" without one.
 
     Parameters
     ----------

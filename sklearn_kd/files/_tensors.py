@@ -77,7 +77,7 @@ def load_tensors(data: bytes) -> Any:
         # Load on the device "meta" first, which takes no memory.
         _check_tensors(torch.load(io.BytesIO(data), map_location="meta", weights_only=True), len(data))
     content = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-    _check_tensors(content, len(data))  # again, for the format before torch 1.6, which is no zip archive
+    _check_tensors(content, len(data))  # again, for the format before torch 1.6, which is not a zip archive
     return content
 
 

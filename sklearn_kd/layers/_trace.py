@@ -90,7 +90,7 @@ class Call:
 
     @property
     def size(self) -> Size | None:
-        """(height, width) of the output; None if it is no map, a 1×1 map, or the maps of several stages."""
+        """(height, width) of the output; None if it is not a map, is 1×1, or has maps of several stages."""
         return None if self.returns_stages else _size(self.output)
 
     def features(self, *, of_input: bool, order: str | None) -> FeatureMap | None:

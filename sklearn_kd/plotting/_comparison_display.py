@@ -1,4 +1,4 @@
-"""A comparison of methods as a picture."""
+"""Draw a comparison of methods."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 class ComparisonDisplay:
-    """Methods compared over folds and seeds: their paired differences, and their scores against their cost.
+    """Draw compared methods: their paired differences, and their scores against their cost.
 
     A method has the same colour and marker in both panels. Make a display with :meth:`from_comparison`.
 
-    - "differences": the mean difference of each method to the baseline, its 95 % interval by the corrected
-      resampled t-test, and the differences in each fold as small dots;
+    - "differences": the mean difference of each method from the baseline, its 95 % interval by the corrected
+      resampled t-test, and the difference in each fold as a small dot;
     - "cost": the mean score of each method against the mean seconds of a fit. The bars are the intervals of
-      the same paired differences, put at the mean of the baseline, which is the horizontal line. Read them
-      against that line: two other methods whose bars overlap may still differ.
+      the same paired differences, drawn around the baseline's mean, which is the horizontal line. Compare
+      each method with that line only: two methods whose bars overlap may still differ.
 
-    An interval that does not hold zero is thick, and its marker is filled. The p-values behind it are not
+    An interval that excludes zero is thick, and its marker is filled. The p-values behind it are not
     corrected for the number of methods.
 
     Parameters
@@ -87,7 +87,7 @@ class ComparisonDisplay:
         metric : str or None, default=None
             One of the comparison's ``metrics_``. None: the first of them.
         panels : iterable of str or None, default=None
-            Of "differences" and "cost". None: both, or the first where there are no ``fit_seconds``.
+            Names of panels: "differences", "cost". None: both, or the first if there are no ``fit_seconds``.
         axes : matplotlib Axes, sequence of them or None, default=None
             One for each panel. None makes a new figure.
 
@@ -98,10 +98,10 @@ class ComparisonDisplay:
         Raises
         ------
         TypeError
-            If ``comparison`` is no MethodComparison.
+            If ``comparison`` is not a MethodComparison.
         ValueError
-            If the metric or a panel is not known, there is no method beside the baseline, or there are not as
-            many axes as panels.
+            If the metric or a panel is unknown, there is only the baseline, or the numbers of axes and panels
+            differ.
         ImportError
             If matplotlib is not installed.
         """
@@ -113,12 +113,12 @@ class ComparisonDisplay:
         return cls(comparison, metric=metric).plot(panels, axes)
 
     def plot(self, panels: Iterable[str] | None = None, axes: Axes | Sequence[Axes] | None = None) -> Self:
-        """Draw.
+        """Draw the panels.
 
         Parameters
         ----------
         panels : iterable of str or None, default=None
-            Of "differences" and "cost". None: both, or the first where there are no ``fit_seconds``.
+            Names of panels: "differences", "cost". None: both, or the first if there are no ``fit_seconds``.
         axes : matplotlib Axes, sequence of them or None, default=None
             One for each panel. None makes a new figure.
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn_kd.errors._did_you_mean import did_you_mean
 from sklearn_kd.style._style import checked_axes, pyplot
 
-# Panels beside each other, by their number; more are in rows of three.
+# Columns of a new figure, by the number of panels; others have three.
 _COLUMNS = {1: 1, 2: 2, 4: 2}
 
 
@@ -27,9 +27,9 @@ def checked_panels(panels: Iterable[str] | str | None, missing: Mapping[str, str
     Raises
     ------
     ValueError
-        If there is no panel, or one is not known, cannot be drawn or is there twice.
+        If there is no panel, or one is unknown, cannot be drawn or is given twice.
     TypeError
-        If ``panels`` is no iterable.
+        If ``panels`` is not iterable.
     """
     if panels is None:
         return [name for name, why in missing.items() if why is None]
@@ -50,22 +50,22 @@ def checked_panels(panels: Iterable[str] | str | None, missing: Mapping[str, str
 
 
 def panel_axes(axes: Any, names: list[str], width: float, height: float) -> np.ndarray:
-    """Return one of the axes for each panel, those of a new figure if ``axes`` is None.
+    """Return one axes for each panel, of a new figure if ``axes`` is None.
 
     Parameters
     ----------
     axes : matplotlib Axes, sequence of them or None
     names : list of str
-        Of the panels.
+        Names of the panels.
     width, height : float
         Inches of a new panel.
 
     Raises
     ------
     ValueError
-        If there are not as many axes as panels, or one is given twice.
+        If the numbers of axes and panels differ, or one of the axes is given twice.
     TypeError
-        If ``axes`` has something else than Axes.
+        If ``axes`` has something other than Axes.
     """
     n = len(names)
     if axes is None:

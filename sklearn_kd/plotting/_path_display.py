@@ -1,4 +1,4 @@
-"""The metaparameters' path as a picture."""
+"""Draw the path of the metaparameters."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ if TYPE_CHECKING:
 
     from sklearn_kd.estimators._classifier import DistilledClassifier
 
-# T is drawn at least so far to both sides.
+# Smallest range of T that is drawn to both sides.
 _LEAST_OF_T = 0.25
-# The weight of a term is drawn at least so far to both sides, as a share of it.
+# Smallest range of a term's weight that is drawn to both sides, as a share of the weight.
 _LEAST_OF_WEIGHT = 0.5
 # Labels of metaparameters whose names say too little.
 _LABELS = {"lambda1": "lambda1\n(weight of the labels)", "temperature": "temperature T"}
 
 
 class MetaparameterPathDisplay:
-    """The metaparameters of a loss over the training iterations, one panel for each.
+    """Draw the metaparameters of a loss over the training iterations, one panel for each.
 
-    A number is a line. An array of K numbers, such as a lambda1 for each class, is K thin lines with
-    their mean as a thick one. Predicted stretches are shaded. A dashed line parts a search from the training
-    on all rows behind it. Several runs are overlaid as thin lines, with their mean as a thick one. Displays
-    that share axes have different colours and line styles. Make a display with :meth:`from_estimator`,
-    :meth:`from_path` or :meth:`from_process`.
+    A number is drawn as a line, and an array of K numbers, such as a lambda1 for each class, as K thin lines
+    with their mean as a thick line. Predicted stretches are shaded. A dashed line separates a search from
+    the training on all rows after it. Several runs are overlaid as thin lines, with their mean as a thick
+    line. Displays that share axes have different colours and line styles. Make a display with
+    :meth:`from_estimator`, :meth:`from_path` or :meth:`from_process`.
 
     Parameters
     ----------
     paths : list of structured arrays
-        ``metaparameter_path_`` of one or more fitted :class:`DistilledClassifier`; of equal
-        length where there are several.
+        ``metaparameter_path_`` of one or more fitted :class:`DistilledClassifier`, all of the same length.
     name : str or None, default=None
         Label of the line, or of the mean.
 
@@ -53,7 +52,7 @@ class MetaparameterPathDisplay:
         One for each metaparameter, in the order of the path's columns: lambda1 above the temperature.
     figure_ : matplotlib Figure
     lines_ : list of matplotlib Line2D
-        The line, or the mean, in each of them.
+        The line, or the mean line, in each panel.
 
     Examples
     --------
@@ -98,7 +97,7 @@ class MetaparameterPathDisplay:
         Raises
         ------
         TypeError
-            If it has a process of pathways alone, as a :class:`DistProClassifier`.
+            If the estimator has only a process of pathways, as :class:`DistProClassifier` does.
         """
         if isinstance(getattr(estimator, "process_", None), DistillationProcess):
             raise TypeError(
@@ -273,7 +272,7 @@ class MetaparameterPathDisplay:
 
 
 def _is_path(path: Any) -> bool:
-    """Return whether it is a table with the columns of a path."""
+    """Return whether an array is a table with the columns of a path."""
     is_table = isinstance(path, np.ndarray) and path.ndim == 1
     return is_table and {"iteration", "predicted"} <= set(path.dtype.names or ())
 
@@ -288,14 +287,14 @@ def _path_of(process: MetaparameterProcess) -> np.ndarray:
 
 
 def _first_after_search(path: np.ndarray) -> int | None:
-    """Return the row with which the training on all rows begins, where a search comes before it."""
+    """Return the row at which the training on all rows begins after a search, or None."""
     searching = path["search"] if "search" in (path.dtype.names or ()) else np.zeros(len(path), bool)
     behind = np.flatnonzero(searching[:-1] & ~searching[1:])
     return int(behind[0]) + 1 if len(behind) else None
 
 
 def _metaparameter_names(paths: list[np.ndarray]) -> list[str]:
-    """Return the names of the columns that are metaparameters, which must be those of all paths."""
+    """Return the names of the columns of metaparameters, which must be the same in all paths."""
     named = [[name for name in path.dtype.names or () if name not in RESERVED_COLUMNS] for path in paths]
     shapes = {
         tuple((name, path.dtype[name].shape) for name in own) for path, own in zip(paths, named, strict=True)
@@ -308,6 +307,6 @@ def _metaparameter_names(paths: list[np.ndarray]) -> list[str]:
 
 
 def _stretches(flags: np.ndarray) -> list[tuple[int, int]]:
-    """First and last index of every run of True."""
+    """Return the first and the last index of every run of True."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], np.asarray(flags, dtype=int), [0]])))
     return [(int(first), int(stop) - 1) for first, stop in edges.reshape(-1, 2)]

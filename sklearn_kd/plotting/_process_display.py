@@ -27,12 +27,12 @@ _MOST_NAMED = 10
 
 
 class ProcessDisplay:
-    """The weight of each pathway over a search: one panel for each teacher stage.
+    """Draw the weight of each pathway over a search, in one panel for each teacher stage.
 
-    Metaparameters that were learned too, such as lambda1 and T, have a panel each behind these.
+    Other learned metaparameters, such as lambda1 and T, have one panel each after these.
 
-    Colours and markers are the student's stages, line styles the transforms (Deng et al., Fig. 6). The legend
-    in the panel of the last teacher stage names the lines of all panels. Make a display with
+    Colours and markers stand for the student's stages, line styles for the transforms (Deng et al., Fig. 6).
+    The legend in the panel of the last teacher stage names the lines of all panels. Make a display with
     :meth:`from_estimator` or :meth:`from_process`.
 
     Parameters
@@ -42,7 +42,7 @@ class ProcessDisplay:
     Attributes
     ----------
     axes_ : ndarray of matplotlib Axes
-        One for each teacher stage, in their order; then those of what was learned beside.
+        One for each teacher stage, in order, then one for each other learned metaparameter.
     figure_ : matplotlib Figure
     lines_ : list of matplotlib Line2D
         One for each pathway, in their order.
@@ -85,7 +85,7 @@ class ProcessDisplay:
         Raises
         ------
         ValueError
-            If there was no process to follow.
+            If the estimator followed no process.
         """
         check_is_fitted(estimator, "process_")
         if estimator.process_ is None:

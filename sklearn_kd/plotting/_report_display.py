@@ -1,4 +1,4 @@
-"""A report as a picture, panel by panel."""
+"""Draw a report, one panel for each question."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ _ANSWERS = ("calibration", "errors")
 
 
 class ReportDisplay:
-    """The costs and gains of a distilled student, one panel for each question about them.
+    """Draw what a distilled student gained and what it costs, one panel for each question.
 
     A model has the same colour, marker and line style in all panels. Make a display with
-    :meth:`from_report`.
+    :meth:`from_report`. The panels are:
 
     - "time": the report's first measure (accuracy, R²) with its standard error, against the microseconds of a
       call with one row;
-    - "batch": the same against the microseconds per row in calls of many rows;
-    - "size": the same against the bytes of the model;
-    - "calibration": the accuracy of the rows in each bin of confidence, and the expected calibration error;
-      of several labels the share of the rows that have a label, in each bin of its probability;
-    - "errors": of numbers, in place of "calibration": the share of the rows with an error of at most so much;
-    - "fidelity": the agreement with the teacher among the rows of each class of y, ± its standard error; of
-      several labels about each label. With more than 20 classes it is a curve, sorted. Of numbers
+    - "batch": the same measure against the microseconds per row in calls of many rows;
+    - "size": the same measure against the bytes of the model;
+    - "calibration": the accuracy of the rows in each bin of confidence, and the expected calibration error.
+      With several labels, the share of rows that have a label, in each bin of its probability;
+    - "errors", for regressors in place of "calibration": the share of rows with an error of at most a given
+      size;
+    - "fidelity": the agreement with the teacher on the rows of each class, ± its standard error. With more
+      than 20 classes it is a sorted curve. With several labels, the agreement on each label. For regressors,
       the prediction minus the teacher's, by the teacher's prediction: means of ten groups of rows, between
-      thin lines for the 10th and 90th percentile; of several targets the distance to the teacher in each.
+      thin lines for the 10th and 90th percentiles. With several targets, the distance to the teacher in each.
 
     Parameters
     ----------
@@ -49,8 +50,8 @@ class ReportDisplay:
         In the order of ``panels_``.
     figure_ : matplotlib Figure
     lines_ : dict of {str: dict of {str: Line2D}}
-        By panel and role of the model, such as ``lines_["time"]["student"]``: the marker, or the line through
-        the markers.
+        The marker of each model, or the line through its markers, by panel and role of the model, such as
+        ``lines_["time"]["student"]``.
 
     See Also
     --------
@@ -88,8 +89,8 @@ class ReportDisplay:
         ----------
         report : DistillationReport
         panels : iterable of str or None, default=None
-            Of "time", "batch", "size", "calibration" or "errors", and "fidelity". None: all but "batch",
-            as far as the report has the numbers.
+            Names of panels: "time", "batch", "size", "calibration" or "errors", "fidelity". None: all panels
+            but "batch" for which the report has numbers.
         axes : matplotlib Axes, sequence of them or None, default=None
             One for each panel. None makes a new figure.
 
@@ -100,9 +101,9 @@ class ReportDisplay:
         Raises
         ------
         TypeError
-            If ``report`` is no DistillationReport.
+            If ``report`` is not a DistillationReport.
         ValueError
-            If a panel is not known, the report lacks its numbers, or there are not as many axes as panels.
+            If a panel is unknown, the report lacks its numbers, or the numbers of axes and panels differ.
         ImportError
             If matplotlib is not installed.
         """
@@ -114,7 +115,7 @@ class ReportDisplay:
         return cls(report).plot(panels, axes)
 
     def plot(self, panels: Iterable[str] | None = None, axes: Axes | Sequence[Axes] | None = None) -> Self:
-        """Draw.
+        """Draw the panels.
 
         Parameters
         ----------
@@ -130,14 +131,14 @@ class ReportDisplay:
         pyplot(type(self).__name__)
         missing = self._missing()
         drawn = checked_panels(panels, missing)
-        # Batches are asked for: the picture of single rows says much the same.
+        # "batch" is drawn on request only: it looks much like "time".
         self.panels_ = [name for name in drawn if panels is not None or name != "batch"]
         self.axes_ = panel_axes(axes, self.panels_, width=4.5, height=3.7)
         self.figure_ = self.axes_[0].figure
         self.lines_: dict[str, dict[str, Line2D]] = {}
         for name, ax in zip(self.panels_, self.axes_, strict=True):
             self.lines_[name] = self._draw(name, ax)
-        # The legend of the answers has a number for each model.
+        # The legend of the predictions' panel shows a number for each model.
         place = next((k for k, name in enumerate(self.panels_) if name in _ANSWERS), 0)
         handles, labels = self.axes_[place].get_legend_handles_labels()
         if axes is None:
@@ -155,7 +156,7 @@ class ReportDisplay:
         return draw_answers(ax, report._panels, report._words)
 
     def _missing(self) -> dict[str, str | None]:
-        """Return for each panel why the report cannot be drawn so, or None."""
+        """Return for each panel the reason why it cannot be drawn, or None."""
         models = self.report._models.values()
         untimed = None
         if all(numbers["us_single"] is None for numbers in models):
@@ -168,7 +169,7 @@ class ReportDisplay:
             "batch": untimed,
             "size": None if any(numbers["n_bytes"] for numbers in models) else "the report has no sizes",
             answers: None,
-            other: f"the report is one of {of}: ask for {answers!r}",
+            other: f"the report is about {of}: ask for {answers!r}",
             "fidelity": None
             if self.report._fidelity
             else "the report has no teacher: fit with keep_teacher=True, or give it teacher=",

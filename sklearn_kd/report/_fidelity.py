@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 # More groups than this are drawn as a curve without names.
 MOST_NAMED = 20
-# More names than so many are small, to have room below each other.
+# More names than this are set small, so that they do not overlap.
 _FEW_NAMED = 12
-# Groups of rows along the teacher's predictions, and the quantiles of their thin lines.
+# Number of groups of rows along the teacher's predictions, and the quantiles of the thin lines.
 N_GROUPS = 10
 _ENDS = (0.1, 0.9)
-# Height of the markers of one group's models, where a group has height 1.
+# Height over which the models' markers of a group are spread; a group has height 1.
 _HEIGHT = 0.5
 
 

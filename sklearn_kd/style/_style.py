@@ -2,7 +2,7 @@
 
 The colours are those of Okabe and Ito, "Color universal design" (2008), which colour-blind people tell apart.
 A colour is never alone: a marker and a line style go with it, so that pictures can be read in grey. Grids
-and shades take the ink of the present matplotlib style, so that they are seen on dark paper too.
+and shades use the ink of the current matplotlib style, so that they show on dark paper too.
 """
 
 from __future__ import annotations
@@ -61,14 +61,14 @@ _SERIES = (
     Look(BLUE, "o", "-"), Look(VERMILION, "s", "--"), Look(GREEN, "^", "-."), Look(PURPLE, "D", ":"),
     Look(ORANGE, "v", _DASH_DOT_DOT), Look(SKY, "P", (0, (2, 1.5))), Look(GREY, "X", (0, (8, 3))),
 )  # fmt: skip
-# In place of the markers above from the eighth thing on, whose colours and lines begin anew.
+# Markers from the eighth thing on, whose colours and lines repeat.
 _MORE_MARKERS = ("*", "<", ">", "p", "h", "d", "8")
-# Characters of a name that a picture shows, where it does not say another number.
+# Largest number of characters of a name in a picture.
 _LONGEST_NAME = 24
 
 
 def looks_of(roles: Iterable[str]) -> dict[str, Look]:
-    """Return the look of each model of a report; users name peers of their own."""
+    """Return the look of each model of a report, including peers that users have named."""
     others = [role for role in roles if role not in _ROLES]
     n = len(_OTHER_ROLES)
     looks = _ROLES | {role: _OTHER_ROLES[k % n]._replace(filled=k < n) for k, role in enumerate(others)}
@@ -83,10 +83,9 @@ def series_look(k: int) -> Look:
 
 
 def shown_name(name: str, keep: Literal["start", "end"] = "start") -> str:
-    """Return a name of the user as a picture shows it.
+    """Return a user's name as a picture shows it: one short line.
 
-    It is one short line, which matplotlib neither reads as a formula nor leaves out of legends, as it does
-    labels that begin with an underscore.
+    matplotlib would read dollar signs as a formula, and leave names with a leading underscore out of legends.
 
     Parameters
     ----------
@@ -113,7 +112,7 @@ def checked_axes(axes: Any, name: str = "axes") -> np.ndarray:
     Raises
     ------
     TypeError
-        If there is something else among them.
+        If one of them is something else.
     ValueError
         If one of them is given twice.
     """
@@ -124,7 +123,9 @@ def checked_axes(axes: Any, name: str = "axes") -> np.ndarray:
     for ax in given:
         if not isinstance(ax, Axes):
             kind = type(ax).__name__
-            raise TypeError(f"{name} has a {kind}, which is no matplotlib Axes. Give what plt.subplots made.")
+            raise TypeError(
+                f"{name} has a {kind}, which is not a matplotlib Axes. Give those of plt.subplots."
+            )
     if len(set(given)) < len(given):
         raise ValueError(f"{name} has the same Axes twice. Give other Axes for each panel.")
     return given
@@ -153,28 +154,28 @@ def pyplot(caller: str) -> Any:
 
 
 def ink() -> str:
-    """Return the colour of text in the present matplotlib style."""
+    """Return the colour of text in the current matplotlib style."""
     import matplotlib
 
     return matplotlib.rcParams["text.color"]
 
 
 def _on_paper(look: Look) -> Look:
-    """Return a look in a colour that is seen on the paper of the present matplotlib style."""
+    """Return a look in a colour that is visible on the background of the current matplotlib style."""
     from matplotlib.colors import to_rgb
 
-    is_dark = sum(to_rgb(ink())) > 1.5  # the paper of light ink
+    is_dark = sum(to_rgb(ink())) > 1.5  # light ink needs dark paper
     return look._replace(color=_ON_DARK.get(look.color, look.color)) if is_dark else look
 
 
 def style_axes(ax: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
-    """Leave two edges of the axes out, and draw a faint grid below everything else.
+    """Hide two edges of the axes, and draw a faint grid below everything else.
 
     Parameters
     ----------
     ax : matplotlib Axes
     grid : "both", "x" or "y", default="both"
-        The axis of which the ticks have grid lines.
+        The axis whose ticks have grid lines.
     """
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, axis=grid, color=ink(), alpha=0.12, linewidth=0.8)
@@ -182,7 +183,7 @@ def style_axes(ax: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
 
 
 def cycle_series(ax: Axes) -> None:
-    """Let the lines of new axes have the looks of the series, one after the other, without markers."""
+    """Give the lines of new axes the looks of the series, one after the other, without markers."""
     from cycler import cycler
 
     looks = [_on_paper(look) for look in _SERIES]

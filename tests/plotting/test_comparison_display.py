@@ -157,7 +157,7 @@ def test_one_method_is_not_drawn(comparison):
 def test_plot_takes_one_axes(comparison):
     figure, axes = plt.subplots(1, 2)
     assert comparison.plot(ax=axes[0]) is axes[0]
-    with pytest.raises(TypeError, match="ax has a Figure, which is no matplotlib Axes"):
+    with pytest.raises(TypeError, match="ax has a Figure, which is not a matplotlib Axes"):
         comparison.plot(ax=figure)
     with pytest.raises(ValueError, match="ax has 2 Axes"):
         comparison.plot(ax=axes)

@@ -204,8 +204,8 @@ def test_what_a_report_lacks_is_refused(classes, numbers):
     _, _, X, y = classes
     for report, panel, match in [
         (numbers[0], "time", "'time', but the report has no times: make it with timing=True"),
-        (numbers[0], "calibration", "'calibration', but the report is one of numbers: ask for 'errors'"),
-        (classes[0], "errors", "'errors', but the report is one of labels: ask for 'calibration'"),
+        (numbers[0], "calibration", "'calibration', but the report is about numbers: ask for 'errors'"),
+        (classes[0], "errors", "'errors', but the report is about labels: ask for 'calibration'"),
         (classes[0], "sizes", "'sizes', which is not one of .* Did you mean 'size'"),
         (classes[0], ["size", "size"], "'size' 2 times. Give each panel once"),
         (classes[0], [], r"panels=\[\] is empty. Give at least one of \['time'"),

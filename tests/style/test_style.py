@@ -79,7 +79,7 @@ def test_axes_of_the_user_are_checked():
     assert list(checked_axes(axes)) == list(checked_axes(ax for ax in axes.flat)) == list(axes.flat)
     assert list(checked_axes(axes[0, 0])) == [axes[0, 0]]
     for wrong, kind in [(figure, "Figure"), ("ax", "str"), ([None], "NoneType"), ({"a": axes[0, 0]}, "dict")]:
-        with pytest.raises(TypeError, match=f"ax has a {kind}, which is no matplotlib Axes"):
+        with pytest.raises(TypeError, match=f"ax has a {kind}, which is not a matplotlib Axes"):
             checked_axes(wrong, "ax")
     with pytest.raises(ValueError, match="axes has the same Axes twice"):
         checked_axes([axes[0, 0]] * 2)
