@@ -417,7 +417,7 @@ def _check_continues(continued: Continued, task: Task, sample_shape: tuple[int, 
     same = type(task) is type(continued.task) and now[1].tolist() == before[1].tolist()
     if not same or sample_shape != continued.sample_shape or task.map_shape != continued.task.map_shape:
         raise ValueError(
-            f"warm_start=True goes on with a student for {' '.join(map(str, before))} and samples of shape "
+            f"warm_start=True continues with a student for {' '.join(map(str, before))} and samples of shape "
             f"{continued.sample_shape}{_with_maps(continued.task)}; got {' '.join(map(str, now))} and "
             f"{sample_shape}{_with_maps(task)}. Fit on the same kind of data, or set warm_start=False."
         )

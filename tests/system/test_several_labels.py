@@ -214,7 +214,7 @@ def test_one_estimator_for_both_kinds(make):
     assert not hasattr(clf, "label_dtype_")
     clf.set_params(warm_start=True)
     with pytest.raises(
-        ValueError, match=r"goes on with a student for classes \[0 1\] .* got labels \[0 1\] and"
+        ValueError, match=r"continues with a student for classes \[0 1\] .* got labels \[0 1\] and"
     ):
         clf.fit(X, Y[:, :2])
 
