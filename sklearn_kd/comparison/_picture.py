@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sklearn_kd.style._style import Look, ink, series_look, shown_name, style_axes
+from sklearn_kd.style._style import Look, ink, series_look, shifted, shown_name, style_axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,8 +97,6 @@ def draw_scores(
     title, cost : str
         Labels of the axes.
     """
-    from matplotlib.transforms import ScaledTranslation
-
     looks, lines = looks_of_methods(summary["method"].tolist()), {}
     level = summary["mean"][summary["method"] == baseline][0]
     ax.axhline(level, color=ink(), alpha=0.7, linewidth=1, zorder=1)
@@ -107,15 +105,14 @@ def draw_scores(
         look, ends = looks[method], [level + row["low"], level + row["high"]]
         own = costs[method]
         same = [other for other in costs if other == method or abs(costs[other] - own) < _SAME_COST * own]
-        inches = _SHIFT * (same.index(method) - (len(same) - 1) / 2) / 72
-        shifted = ax.transData + ScaledTranslation(inches, 0, ax.figure.dpi_scale_trans)
-        bar: dict[str, Any] = {"color": look.color, "linewidth": _width(row), "transform": shifted}
+        place = shifted(ax, _SHIFT * (same.index(method) - (len(same) - 1) / 2))
+        bar: dict[str, Any] = {"color": look.color, "linewidth": _width(row), "transform": place}
         ax.plot([costs[method]] * 2, ends, **bar, zorder=3)
         face = {} if method == baseline else _face(row, look.color, ax)
         dot = (
             look.dot()
             | face
-            | {"markersize": 9, "label": shown_name(method), "zorder": 5, "transform": shifted}
+            | {"markersize": 9, "label": shown_name(method), "zorder": 5, "transform": place}
         )
         (lines[method],) = ax.plot(costs[method], row["mean"], **dot)
         known = [value for value in (*ends, row["mean"]) if np.isfinite(value)]

@@ -15,10 +15,10 @@ from sklearn_kd.runtime._ranks import ALONE, Ranks
 _LARGEST_SHARE = 0.8
 
 
-def share_in_batches(unlabeled_share: float | str, n_labelled: int, n_unlabeled: int) -> float:
+def share_in_batches(unlabeled_share: float | str, n_labeled: int, n_unlabeled: int) -> float:
     """Return the share of unlabeled rows in a batch; "auto" is their share of all rows, at most 0.8."""
     if isinstance(unlabeled_share, str):
-        return min(_LARGEST_SHARE, n_unlabeled / (n_labelled + n_unlabeled))
+        return min(_LARGEST_SHARE, n_unlabeled / (n_labeled + n_unlabeled))
     return unlabeled_share
 
 
@@ -31,7 +31,7 @@ class MixedOrder(BatchOrder):
 
     Parameters
     ----------
-    n_labelled, n_unlabeled : int
+    n_labeled, n_unlabeled : int
     share : float
         Share of unlabeled rows in a batch. Each batch has at least one row of each kind.
     batch_size : int, default=128
@@ -50,7 +50,7 @@ class MixedOrder(BatchOrder):
 
     def __init__(
         self,
-        n_labelled: int,
+        n_labeled: int,
         n_unlabeled: int,
         share: float,
         batch_size: int = 128,
@@ -58,7 +58,7 @@ class MixedOrder(BatchOrder):
         seed: int = 0,
         ranks: Ranks = ALONE,
     ) -> None:
-        self.n, self.shuffle, self.ranks = n_labelled + n_unlabeled, shuffle, ranks
+        self.n, self.shuffle, self.ranks = n_labeled + n_unlabeled, shuffle, ranks
         size = self.n if batch_size == -1 else min(batch_size, self.n)
         if size < 2:
             raise ValueError(
@@ -73,7 +73,7 @@ class MixedOrder(BatchOrder):
                 f"and each of {ranks.size} processes needs a row of either kind. Set a larger batch_size, or "
                 "another unlabeled_share, or train with fewer processes (parallel)."
             )
-        self._kinds = ((n_labelled, size - n_without), (n_unlabeled, n_without))
+        self._kinds = ((n_labeled, size - n_without), (n_unlabeled, n_without))
         n_batches = max(math.ceil(n / count) for n, count in self._kinds)
         self.slices = [slice(k * size, (k + 1) * size) for k in range(n_batches)]
         places = [(torch.arange(count) + 0.5) / count for _, count in self._kinds]
@@ -83,9 +83,9 @@ class MixedOrder(BatchOrder):
 
     def draw(self) -> Tensor:
         """Draw the order of the next pass, shape (number of batches · batch size,)."""
-        (n_labelled, _), _ = self._kinds
+        (n_labeled, _), _ = self._kinds
         with_labels, without = (self._rows(n, len(self) * count) for n, count in self._kinds)
-        batches = [with_labels.reshape(len(self), -1), n_labelled + without.reshape(len(self), -1)]
+        batches = [with_labels.reshape(len(self), -1), n_labeled + without.reshape(len(self), -1)]
         return torch.cat(batches, dim=1)[:, self._spread].reshape(-1)
 
     def own(self, rows: Any) -> Any:

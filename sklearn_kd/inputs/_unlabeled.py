@@ -57,14 +57,14 @@ class UnlabeledRows:
 
 
 class _Mixed:
-    """Mixin for a data set whose first ``n_labelled`` rows have labels; the labels of the others are −1.
+    """Mixin for a data set whose first ``n_labeled`` rows have labels; the labels of the others are −1.
 
     Parameters
     ----------
     rows : Tensor, Parts, SparseRows or DatasetRows of n rows
     targets : Targets
     seed : int
-    n_labelled : int
+    n_labeled : int
     unlabeled_share : float or "auto"
     """
 
@@ -72,18 +72,18 @@ class _Mixed:
     _targets: Targets
 
     def __init__(
-        self, rows: Any, targets: Targets, seed: int, n_labelled: int, unlabeled_share: float | str
+        self, rows: Any, targets: Targets, seed: int, n_labeled: int, unlabeled_share: float | str
     ) -> None:
         super().__init__(rows, targets, seed)  # type: ignore[call-arg]
-        self.n_labelled, self.unlabeled_share = n_labelled, unlabeled_share
+        self.n_labeled, self.unlabeled_share = n_labeled, unlabeled_share
 
     def training_order(self, settings: Mapping[str, Any]) -> MixedOrder:
         """Return the order that mixes both kinds of rows."""
-        n_labelled, n_rows = self.n_labelled, len(self._targets.labels)
+        n_labeled, n_rows = self.n_labeled, len(self._targets.labels)
         return MixedOrder(
-            n_labelled,
-            n_rows - n_labelled,
-            share_in_batches(self.unlabeled_share, n_labelled, n_rows - n_labelled),
+            n_labeled,
+            n_rows - n_labeled,
+            share_in_batches(self.unlabeled_share, n_labeled, n_rows - n_labeled),
             settings.get("batch_size", 128),
             settings.get("shuffle", False),
             self.seed,
@@ -98,13 +98,13 @@ class _Mixed:
     @property
     def y(self) -> Tensor:
         """Labels of the labeled rows, under the name that skorch's callbacks read."""
-        return self._targets.labels[: self.n_labelled]
+        return self._targets.labels[: self.n_labeled]
 
     @property
     def weight(self) -> Tensor | None:
         """Weights of the labeled rows, or None."""
         weight = self._targets.weight
-        return None if weight is None else weight[: self.n_labelled]
+        return None if weight is None else weight[: self.n_labeled]
 
     def _targets_of(self, rows: slice | Tensor) -> Targets:
         targets = super()._targets_of(rows)  # type: ignore[misc]
@@ -113,7 +113,7 @@ class _Mixed:
     @property
     def labeled(self) -> DistillationData:
         """The labeled rows as a data set, without a copy."""
-        return self._part(slice(0, self.n_labelled))
+        return self._part(slice(0, self.n_labeled))
 
     def parts(self, sizes: Sequence[int]) -> Iterator[DistillationData]:
         """Yield consecutive data sets of these sizes, without a copy."""
@@ -136,7 +136,7 @@ class MixedData(_Mixed, DistillationData):
     @property
     def X(self) -> Tensor:
         """Inputs of the labeled rows, under the name that skorch's callbacks read."""
-        return self._inputs[: self.n_labelled].float()
+        return self._inputs[: self.n_labeled].float()
 
     def _part(self, rows: slice) -> DistillationData:
         return DistillationData(self._inputs[rows], self._first_targets(rows), self.seed)
@@ -173,11 +173,11 @@ def with_unlabeled(
     """
     if not further:
         return train
-    n_labelled, n_unlabeled = len(train), sum(map(len, further))
+    n_labeled, n_unlabeled = len(train), sum(map(len, further))
     device, labels, weight = train.device, train.y, train.weight
     labels = torch.cat([labels, unknown_like(labels, n_unlabeled)])
     weight = None if weight is None else torch.cat([weight, weight.new_ones(n_unlabeled)])
-    mixed = Targets(labels, None, weight), train.seed, n_labelled, unlabeled_share
+    mixed = Targets(labels, None, weight), train.seed, n_labeled, unlabeled_share
     rows: Any = [part.rows for part in further]
     if isinstance(train, LoadedData):
         return MixedLoadedData(concatenated_rows([train.rows, *rows]), *mixed)

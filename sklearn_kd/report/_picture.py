@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from sklearn_kd.report._fidelity import Fidelity
 from sklearn_kd.report._panels import Panel
 from sklearn_kd.report._words import Words
-from sklearn_kd.style._style import looks_of, pyplot, shown_name, style_axes
+from sklearn_kd.style._style import looks_of, pyplot, shifted, shown_name, style_axes
 from sklearn_kd.tasks._measures import MEASURES
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def draw_costs(ax: Axes, models: Mapping[str, dict[str, Any]], measure: str, cos
     A model with unknown cost is a horizontal line.
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullFormatter
-    from matplotlib.transforms import ScaledTranslation
 
     lines, looks = {}, looks_of(models)
     for role, numbers in models.items():
@@ -96,10 +95,10 @@ def draw_costs(ax: Axes, models: Mapping[str, dict[str, Any]], measure: str, cos
             lines[role] = ax.axhline(numbers[measure], **style)
             continue
         place, error = (numbers[cost], numbers[measure]), numbers[f"{measure}_standard_error"]
-        inches = _SHIFT.get(role, 0) / 72
-        shifted = ax.transData + ScaledTranslation(inches, 0, ax.figure.dpi_scale_trans)
         dot = look.dot() | {"markersize": 7, "label": shown_name(role)}
-        lines[role] = ax.errorbar(*place, yerr=error, capsize=3, transform=shifted, **dot).lines[0]
+        lines[role] = ax.errorbar(
+            *place, yerr=error, capsize=3, transform=shifted(ax, _SHIFT.get(role, 0)), **dot
+        ).lines[0]
         ax.update_datalim([(place[0], place[1] - error), (place[0], place[1] + error)])
     ax.set_xscale("log")
     ax.autoscale_view()

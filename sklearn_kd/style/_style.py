@@ -14,6 +14,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.transforms import Transform
 
 BLUE, VERMILION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, GREY = "#E69F00", "#56B4E9", "#6B7280"
@@ -180,6 +181,13 @@ def style_axes(ax: Axes, grid: Literal["both", "x", "y"] = "both") -> None:
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, axis=grid, color=ink(), alpha=0.12, linewidth=0.8)
     ax.set_axisbelow(True)
+
+
+def shifted(ax: Axes, points: float) -> Transform:
+    """Return the transform of data that draws it so many points to the right of its place."""
+    from matplotlib.transforms import ScaledTranslation
+
+    return ax.transData + ScaledTranslation(points / 72, 0, ax.figure.dpi_scale_trans)
 
 
 def cycle_series(ax: Axes) -> None:

@@ -109,7 +109,7 @@ def _ask_in_parts(
     """Yield the logits of X and of each further source, asking about each in its own container."""
     n_before = 0
     containers = [X, *(rows.given for rows in further)]
-    for given, part in zip(containers, data.parts([data.n_labelled, *map(len, further)]), strict=True):
+    for given, part in zip(containers, data.parts([data.n_labeled, *map(len, further)]), strict=True):
         with counting_rows_from(n_before):
             answers = [*teacher.iter_logits(given, part, output_labels, prediction_batch(part))]
         yield from answers

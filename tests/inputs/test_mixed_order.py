@@ -8,13 +8,13 @@ from sklearn_kd.inputs._mixed_order import MixedOrder, share_in_batches
 from sklearn_kd.tasks._targets import Targets, label_weights
 
 
-def counts(order, n_labelled):
+def counts(order, n_labeled):
     """Rows with labels and rows without in each batch."""
-    return [(sum(row < n_labelled for row in rows), sum(row >= n_labelled for row in rows)) for rows in order]
+    return [(sum(row < n_labeled for row in rows), sum(row >= n_labeled for row in rows)) for rows in order]
 
 
 @pytest.mark.parametrize(
-    ("n_labelled", "n_unlabeled", "share", "batch_size", "expected"),
+    ("n_labeled", "n_unlabeled", "share", "batch_size", "expected"),
     [
         (100, 300, 0.75, 40, (10, 30)),
         (1000, 10, 0.5, 40, (20, 20)),
@@ -26,13 +26,13 @@ def counts(order, n_labelled):
 )
 @pytest.mark.parametrize("shuffle", [False, True])
 def test_each_batch_has_the_ratio_and_each_row_is_seen(
-    shuffle, n_labelled, n_unlabeled, share, batch_size, expected
+    shuffle, n_labeled, n_unlabeled, share, batch_size, expected
 ):
-    order = MixedOrder(n_labelled, n_unlabeled, share, batch_size, shuffle)
+    order = MixedOrder(n_labeled, n_unlabeled, share, batch_size, shuffle)
     batches = [*order]
-    assert len(batches) == len(order) and set(counts(batches, n_labelled)) == {expected}
-    assert {row for rows in batches for row in rows} == set(range(n_labelled + n_unlabeled))
-    assert len(order) == max(-(-n_labelled // expected[0]), -(-n_unlabeled // expected[1]))
+    assert len(batches) == len(order) and set(counts(batches, n_labeled)) == {expected}
+    assert {row for rows in batches for row in rows} == set(range(n_labeled + n_unlabeled))
+    assert len(order) == max(-(-n_labeled // expected[0]), -(-n_unlabeled // expected[1]))
 
 
 def test_the_kind_that_is_run_through_begins_again_in_a_new_order():

@@ -199,7 +199,7 @@ def test_adaboost_weighs_the_rows_of_later_members(clf, cancer):
 
 
 @pytest.mark.parametrize("labels", [[0, 1], ["benign", "malignant"]], ids=["numbers", "words"])
-def test_self_training_takes_up_unlabelled_rows(labels, clf, cancer):
+def test_self_training_takes_up_unlabeled_rows(labels, clf, cancer):
     X, X_test, y, y_test = cancer
     y, y_test = (
         np.array(labels, dtype=object if "benign" in labels else int)[codes] for codes in (y, y_test)
